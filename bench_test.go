@@ -1,0 +1,251 @@
+package quiclife_test
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"runtime"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/quic-go/quic-go"
+	"github.com/stretchr/testify/require"
+
+	"github.com/quiclife/quiclife"
+	"github.com/quiclife/quiclife/internal/quictest"
+)
+
+// The benchmarks measure quic-go and quiclife side by side: one iteration is a
+// pair of runs, in alternating order, and the figures are medians over the
+// pairs. So the number of pairs is to be given: -benchtime 9x.
+
+// A cost is what one run took.
+type cost struct {
+	time          time.Duration
+	allocs, bytes float64
+}
+
+// pairs runs raw and wrapped b.N times each, of perRun operations, and reports
+// the medians of their ratio and of their difference in an operation.
+func pairs(b *testing.B, perRun int, raw, wrapped func()) {
+	b.Helper()
+	measure := func(f func()) cost {
+		runtime.GC()
+		var before, after runtime.MemStats
+		runtime.ReadMemStats(&before)
+		start := time.Now()
+		f()
+		elapsed := time.Since(start)
+		runtime.ReadMemStats(&after)
+		return cost{elapsed, float64(after.Mallocs-before.Mallocs) / float64(perRun), float64(after.TotalAlloc-before.TotalAlloc) / float64(perRun)}
+	}
+	var times, ratios, allocs, bytes []float64
+	for i := 0; b.Loop(); i++ {
+		var r, w cost
+		if i%2 == 0 {
+			r, w = measure(raw), measure(wrapped)
+		} else {
+			w, r = measure(wrapped), measure(raw)
+		}
+		times = append(times, float64(w.time.Nanoseconds())/float64(perRun))
+		ratios = append(ratios, w.time.Seconds()/r.time.Seconds())
+		allocs = append(allocs, w.allocs-r.allocs)
+		bytes = append(bytes, w.bytes-r.bytes)
+	}
+	b.ReportMetric(0, "ns/op")
+	b.ReportMetric(median(times), "quiclife-ns")
+	b.ReportMetric(median(ratios), "time-ratio")
+	b.ReportMetric(median(allocs), "more-allocs")
+	b.ReportMetric(median(bytes), "more-B")
+}
+
+func median(xs []float64) float64 {
+	slices.Sort(xs)
+	return xs[len(xs)/2]
+}
+
+// BenchmarkWrite writes to one stream over loopback, to a plain quic-go peer
+// that reads all of it. time-ratio is quiclife's time over quic-go's.
+func BenchmarkWrite(b *testing.B) {
+	for _, size := range []int{100, 1 << 10, 4 << 10, 32 << 10, 1 << 20} {
+		b.Run(fmt.Sprint(size), func(b *testing.B) {
+			rc, rs := quictest.Loopback(b, nil, nil)
+			c := quiclife.Wrap(rc)
+			count := min(64<<20, size*200_000) / size
+			p := make([]byte, size)
+			run := func(open func() io.WriteCloser) func() {
+				return func() {
+					done := make(chan error)
+					go func() {
+						in, err := rs.AcceptStream(context.Background())
+						if err == nil {
+							buf := make([]byte, 256<<10)
+							for err == nil {
+								_, err = in.Read(buf)
+							}
+							in.Close()
+						}
+						done <- err
+					}()
+					str := open()
+					for range count {
+						if _, err := str.Write(p); err != nil {
+							b.Fatal(err)
+						}
+					}
+					str.Close()
+					require.Equal(b, io.EOF, <-done)
+				}
+			}
+			pairs(b, count,
+				run(func() io.WriteCloser {
+					str, err := rc.OpenStreamSync(context.Background())
+					require.NoError(b, err)
+					b.Cleanup(func() { str.CancelRead(0) })
+					return str
+				}),
+				run(func() io.WriteCloser {
+					str, err := c.OpenStreamSync(context.Background())
+					require.NoError(b, err)
+					b.Cleanup(str.Release)
+					return str
+				}))
+		})
+	}
+}
+
+// BenchmarkCycle opens a stream, sends a request, reads the answer to EOF and
+// closes, with both ends plain or both ends wrapped, one stream after another.
+func BenchmarkCycle(b *testing.B) {
+	const cycles = 2000
+	rc, rs := quictest.Loopback(b, nil, nil)
+	wc, ws := quictest.Loopback(b, nil, nil)
+	c, s := quiclife.Wrap(wc), quiclife.Wrap(ws)
+	go serve(rs.AcceptStream)
+	go serve(s.AcceptStream)
+	pairs(b, cycles,
+		func() { request(b, cycles, rc.OpenStreamSync) },
+		func() { request(b, cycles, c.OpenStreamSync) })
+}
+
+// serve answers each request with itself.
+func serve[S io.ReadWriteCloser](accept func(context.Context) (S, error)) {
+	buf := make([]byte, 1000)
+	for {
+		str, err := accept(context.Background())
+		if err != nil {
+			return
+		}
+		n, err := io.ReadFull(str, buf)
+		if err == io.ErrUnexpectedEOF {
+			str.Write(buf[:n])
+		}
+		str.Close()
+	}
+}
+
+func request[S io.ReadWriteCloser](b *testing.B, cycles int, open func(context.Context) (S, error)) {
+	buf := make([]byte, 1000)
+	for range cycles {
+		str, err := open(context.Background())
+		if err != nil {
+			b.Fatal(err)
+		}
+		str.Write(buf[:100])
+		str.Close()
+		if _, err := io.ReadFull(str, buf); err != io.ErrUnexpectedEOF {
+			b.Fatal(err)
+		}
+	}
+}
+
+// BenchmarkOpenStreamHeap reports the bytes of heap that an open stream costs,
+// both ends together, plain and how much more wrapped.
+func BenchmarkOpenStreamHeap(b *testing.B) {
+	const streams = 5000
+	conf := &quic.Config{MaxIncomingStreams: 2 * streams}
+	var plain, more []float64
+	for b.Loop() {
+		rc, rs := quictest.Loopback(b, conf, conf)
+		c, s := quiclife.Wrap(rc), quiclife.Wrap(rs)
+		p := heapOf(b, rc.OpenStream, rs.AcceptStream, streams)
+		w := heapOf(b, c.OpenStream, s.AcceptStream, streams)
+		plain = append(plain, p)
+		more = append(more, w-p)
+		rc.CloseWithError(0, "")
+		rs.CloseWithError(0, "")
+	}
+	b.ReportMetric(0, "ns/op")
+	b.ReportMetric(median(plain), "plain-B")
+	b.ReportMetric(median(more), "more-B")
+}
+
+func heapOf[S io.ReadWriteCloser](b *testing.B, open func() (S, error), accept func(context.Context) (S, error), streams int) float64 {
+	held := make([]S, 0, 2*streams)
+	before := quictest.HeapAlloc()
+	for range streams {
+		str, err := open()
+		require.NoError(b, err)
+		held = append(held, str)
+	}
+	_, err := held[streams-1].Write([]byte("x")) // tells the peer of all of them
+	require.NoError(b, err)
+	for range streams {
+		str, err := accept(context.Background())
+		require.NoError(b, err)
+		held = append(held, str)
+	}
+	after := quictest.HeapAlloc()
+	runtime.KeepAlive(held)
+	return (float64(after) - float64(before)) / float64(streams)
+}
+
+// BenchmarkManyOpen opens and ends a stream while 10 and 50,000 others are
+// open. time-ratio is that of the latter to the former.
+func BenchmarkManyOpen(b *testing.B) {
+	const ops = 20_000
+	openAndEnd := func(others int) func() {
+		conf := &quic.Config{MaxIncomingStreams: 1 << 40}
+		rc, _ := quictest.Loopback(b, conf, conf)
+		c := quiclife.Wrap(rc)
+		held := make([]*quiclife.Stream, others)
+		for i := range held {
+			var err error
+			held[i], err = c.OpenStream()
+			require.NoError(b, err)
+		}
+		b.Cleanup(func() { runtime.KeepAlive(held) })
+		return func() {
+			for range ops {
+				str, err := c.OpenStream()
+				if err != nil {
+					b.Fatal(err)
+				}
+				str.Release()
+			}
+		}
+	}
+	pairs(b, ops, openAndEnd(10), openAndEnd(50_000))
+}
+
+// BenchmarkCaptureStacks opens and ends a stream without and with
+// CaptureStacks.
+func BenchmarkCaptureStacks(b *testing.B) {
+	const ops = 20_000
+	openAndEnd := func(g *quiclife.Guard) func() {
+		conf := &quic.Config{MaxIncomingStreams: 1 << 40}
+		rc, _ := quictest.Loopback(b, conf, conf)
+		c := g.Wrap(rc)
+		return func() {
+			for range ops {
+				str, err := c.OpenStream()
+				if err != nil {
+					b.Fatal(err)
+				}
+				str.Release()
+			}
+		}
+	}
+	pairs(b, ops, openAndEnd(&quiclife.Guard{}), openAndEnd(&quiclife.Guard{CaptureStacks: true}))
+}

@@ -1,0 +1,176 @@
+package quiclife
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"net"
+
+	"github.com/quic-go/quic-go"
+)
+
+// DialAddr dials a connection under [DefaultGuard]. See [Guard.DialAddr].
+func DialAddr(ctx context.Context, addr string, tlsConf *tls.Config, conf *Config) (*Conn, error) {
+	return DefaultGuard.DialAddr(ctx, addr, tlsConf, conf)
+}
+
+// DialAddrEarly is [DialAddr] with 0-RTT, if the server allows it.
+func DialAddrEarly(ctx context.Context, addr string, tlsConf *tls.Config, conf *Config) (*Conn, error) {
+	return DefaultGuard.DialAddrEarly(ctx, addr, tlsConf, conf)
+}
+
+// Dial dials a connection over conn under [DefaultGuard]. See [Guard.Dial].
+func Dial(ctx context.Context, conn net.PacketConn, addr net.Addr, tlsConf *tls.Config, conf *Config) (*Conn, error) {
+	return DefaultGuard.Dial(ctx, conn, addr, tlsConf, conf)
+}
+
+// DialEarly is [Dial] with 0-RTT, if the server allows it.
+func DialEarly(ctx context.Context, conn net.PacketConn, addr net.Addr, tlsConf *tls.Config, conf *Config) (*Conn, error) {
+	return DefaultGuard.DialEarly(ctx, conn, addr, tlsConf, conf)
+}
+
+// ListenAddr listens on addr under [DefaultGuard]. See [Guard.ListenAddr].
+func ListenAddr(addr string, tlsConf *tls.Config, conf *Config) (*Listener, error) {
+	return DefaultGuard.ListenAddr(addr, tlsConf, conf)
+}
+
+// ListenAddrEarly is [ListenAddr] for connections whose handshake has not
+// completed.
+func ListenAddrEarly(addr string, tlsConf *tls.Config, conf *Config) (*EarlyListener, error) {
+	return DefaultGuard.ListenAddrEarly(addr, tlsConf, conf)
+}
+
+// Listen listens on conn under [DefaultGuard]. See [Guard.Listen].
+func Listen(conn net.PacketConn, tlsConf *tls.Config, conf *Config) (*Listener, error) {
+	return DefaultGuard.Listen(conn, tlsConf, conf)
+}
+
+// ListenEarly is [Listen] for connections whose handshake has not completed.
+func ListenEarly(conn net.PacketConn, tlsConf *tls.Config, conf *Config) (*EarlyListener, error) {
+	return DefaultGuard.ListenEarly(conn, tlsConf, conf)
+}
+
+// DialAddr resolves addr, makes a UDP socket, and dials. It blocks until the
+// handshake has completed or failed, or ctx is done. The socket is closed
+// when the connection has ended. conf may be nil.
+func (g *Guard) DialAddr(ctx context.Context, addr string, tlsConf *tls.Config, conf *Config) (*Conn, error) {
+	addr, tlsConf, err := resolve(addr, tlsConf)
+	if err != nil {
+		return nil, err
+	}
+	raw, err := quic.DialAddr(ctx, addr, tlsConf, conf)
+	return g.dialed(raw, err, conf)
+}
+
+// DialAddrEarly is DialAddr with 0-RTT, if the server allows it.
+func (g *Guard) DialAddrEarly(ctx context.Context, addr string, tlsConf *tls.Config, conf *Config) (*Conn, error) {
+	addr, tlsConf, err := resolve(addr, tlsConf)
+	if err != nil {
+		return nil, err
+	}
+	raw, err := quic.DialAddrEarly(ctx, addr, tlsConf, conf)
+	return g.dialed(raw, err, conf)
+}
+
+// resolve finds the mistakes for which quic-go's DialAddr returns an error but
+// leaves its socket open.
+func resolve(addr string, tlsConf *tls.Config) (string, *tls.Config, error) {
+	if tlsConf == nil {
+		return "", nil, errors.New("quiclife: tls.Config not set")
+	}
+	udpAddr, err := net.ResolveUDPAddr("udp", addr)
+	if err != nil {
+		return "", nil, err
+	}
+	if tlsConf.ServerName == "" { // from the name, as quic-go does, not from the address
+		tlsConf = tlsConf.Clone()
+		tlsConf.ServerName, _, _ = net.SplitHostPort(addr)
+	}
+	return udpAddr.String(), tlsConf, nil
+}
+
+// Dial dials a connection over conn, which can then be used for nothing else.
+// It blocks as DialAddr does. conn is not closed.
+func (g *Guard) Dial(ctx context.Context, conn net.PacketConn, addr net.Addr, tlsConf *tls.Config, conf *Config) (*Conn, error) {
+	raw, err := quic.Dial(ctx, conn, addr, tlsConf, conf)
+	return g.dialed(raw, err, conf)
+}
+
+// DialEarly is Dial with 0-RTT, if the server allows it.
+func (g *Guard) DialEarly(ctx context.Context, conn net.PacketConn, addr net.Addr, tlsConf *tls.Config, conf *Config) (*Conn, error) {
+	raw, err := quic.DialEarly(ctx, conn, addr, tlsConf, conf)
+	return g.dialed(raw, err, conf)
+}
+
+func (g *Guard) dialed(raw *quic.Conn, err error, conf *quic.Config) (*Conn, error) {
+	if err != nil {
+		return nil, err
+	}
+	return g.wrap(raw, limitsOf(conf)), nil
+}
+
+// ListenAddr makes a UDP socket on addr and listens on it. When the listener
+// has been closed and its connections have ended, nothing is left of it, also
+// if they ended by a timeout. tlsConf must have a certificate and NextProtos;
+// conf may be nil. The counts of accepted connections take their limits from
+// conf, not from what its GetConfigForClient returns.
+func (g *Guard) ListenAddr(addr string, tlsConf *tls.Config, conf *Config) (*Listener, error) {
+	o, err := ownAddr(addr)
+	if err != nil {
+		return nil, err
+	}
+	return g.listen(o, tlsConf, conf)
+}
+
+// ListenAddrEarly is ListenAddr for connections whose handshake has not
+// completed.
+func (g *Guard) ListenAddrEarly(addr string, tlsConf *tls.Config, conf *Config) (*EarlyListener, error) {
+	o, err := ownAddr(addr)
+	if err != nil {
+		return nil, err
+	}
+	return g.listenEarly(o, tlsConf, conf)
+}
+
+// Listen listens on conn, which can then be used for nothing else. It is
+// ListenAddr otherwise, but conn is not closed.
+func (g *Guard) Listen(conn net.PacketConn, tlsConf *tls.Config, conf *Config) (*Listener, error) {
+	return g.listen(own(conn), tlsConf, conf)
+}
+
+// ListenEarly is Listen for connections whose handshake has not completed.
+func (g *Guard) ListenEarly(conn net.PacketConn, tlsConf *tls.Config, conf *Config) (*EarlyListener, error) {
+	return g.listenEarly(own(conn), tlsConf, conf)
+}
+
+func ownAddr(addr string) (*ownedTransport, error) {
+	udpAddr, err := net.ResolveUDPAddr("udp", addr)
+	if err != nil {
+		return nil, err
+	}
+	socket, err := net.ListenUDP("udp", udpAddr)
+	if err != nil {
+		return nil, err
+	}
+	o := own(socket)
+	o.socket = socket
+	return o, nil
+}
+
+func (g *Guard) listen(o *ownedTransport, tlsConf *tls.Config, conf *quic.Config) (*Listener, error) {
+	raw, err := o.tr.Listen(tlsConf, conf)
+	if err != nil {
+		o.listenerClosed()
+		return nil, err
+	}
+	return &Listener{raw: raw, guard: g, limits: limitsOf(conf), owned: o}, nil
+}
+
+func (g *Guard) listenEarly(o *ownedTransport, tlsConf *tls.Config, conf *quic.Config) (*EarlyListener, error) {
+	raw, err := o.tr.ListenEarly(tlsConf, conf)
+	if err != nil {
+		o.listenerClosed()
+		return nil, err
+	}
+	return &EarlyListener{raw: raw, guard: g, limits: limitsOf(conf), owned: o}, nil
+}

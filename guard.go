@@ -1,0 +1,120 @@
+package quiclife
+
+import (
+	"log/slog"
+	"sync"
+	"time"
+)
+
+// DefaultGuard is the [Guard] of the package-level functions and of every
+// [Transport] that has none of its own. Set its fields before the first
+// connection is made.
+var DefaultGuard = &Guard{}
+
+// A Guard is the policy of a group of connections, and what they share.
+//
+// The zero value works. Set the fields before the first use and leave them
+// alone from then on; quiclife never writes to them. A Guard must not be
+// copied after first use. Its methods may be called from any goroutine.
+type Guard struct {
+	// Codes are the stream error codes that the peer sees.
+	Codes Codes
+
+	// MaxIncomingStreams and MaxIncomingUniStreams say what connections given
+	// to Wrap were configured with, for the counts in [Stats] alone: the limit
+	// itself is quic-go's. Dial and Listen read it from their [Config].
+	// 0 means 100, a negative value none, as in quic-go.
+	MaxIncomingStreams    int64
+	MaxIncomingUniStreams int64
+
+	// MaxOutgoingStreams and MaxOutgoingUniStreams limit how many streams this
+	// side holds open on one connection. At the limit OpenStreamSync waits,
+	// first come, first served, and OpenStream fails with a [*LimitError].
+	// 0 means that only the peer's limit counts.
+	MaxOutgoingStreams    int64
+	MaxOutgoingUniStreams int64
+
+	// HalfCloseTimeout is how long a bidirectional stream may stay with its
+	// send half ended and nobody reading, before its receive half is cancelled
+	// with Codes.HalfClosed. A blocked Read counts as reading. A stream that
+	// is read now and then is cancelled between one and one and a quarter of
+	// this time after the last byte. 0 means 5 minutes, a negative value never.
+	HalfCloseTimeout time.Duration
+
+	// AbandonGrace is how long a stream that the garbage collector found
+	// dropped is left to deliver what was written to it, or to receive the end
+	// it was waiting for. 0 means 1 second. With a negative value dropped
+	// streams are reported but never reclaimed.
+	AbandonGrace time.Duration
+
+	// CaptureStacks remembers where each stream was opened or accepted, for
+	// [StreamInfo].Stack. It costs about a microsecond a stream
+	// (go test -run '^$' -bench CaptureStacks).
+	CaptureStacks bool
+
+	// Logger receives one record for each leak, and one each time a limit is
+	// reached. nil means [slog.Default].
+	Logger *slog.Logger
+
+	// OnLeak, if not nil, is called once for each leaked stream, after it was
+	// logged. It is called from a goroutine of its own for each round of
+	// findings, without any lock held.
+	OnLeak func(Leak)
+
+	mu       sync.Mutex // guards the fields below
+	conns    map[*Conn]struct{}
+	watching bool // a sentinel awaits the next garbage collection
+}
+
+// Codes are the stream error codes that quiclife puts into RESET_STREAM and
+// STOP_SENDING frames. The zero value, all 0, suits most protocols.
+type Codes struct {
+	// Release is sent by Release for halves that have not ended.
+	Release StreamErrorCode
+	// Cut is sent by Close when a Write was not taken in full.
+	Cut StreamErrorCode
+	// Abandoned is sent for streams that were dropped without being ended.
+	Abandoned StreamErrorCode
+	// HalfClosed is sent when HalfCloseTimeout has passed.
+	HalfClosed StreamErrorCode
+}
+
+func (g *Guard) logger() *slog.Logger {
+	if g.Logger != nil {
+		return g.Logger
+	}
+	return slog.Default()
+}
+
+func (g *Guard) halfCloseTimeout() time.Duration {
+	if g.HalfCloseTimeout == 0 {
+		return 5 * time.Minute
+	}
+	return g.HalfCloseTimeout
+}
+
+func (g *Guard) abandonGrace() time.Duration {
+	if g.AbandonGrace == 0 {
+		return time.Second
+	}
+	return g.AbandonGrace
+}
+
+func (g *Guard) add(c *Conn) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.conns == nil {
+		g.conns = make(map[*Conn]struct{})
+	}
+	g.conns[c] = struct{}{}
+	if !g.watching {
+		g.watching = true
+		g.awaitCollection()
+	}
+}
+
+func (g *Guard) remove(c *Conn) {
+	g.mu.Lock()
+	delete(g.conns, c)
+	g.mu.Unlock()
+}

@@ -1,0 +1,169 @@
+// Package quictest makes pairs of plain quic-go connections for tests, in fake
+// time or over loopback, and looks into quic-go for the streams that it holds.
+package quictest
+
+import (
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"math/big"
+	"net"
+	"reflect"
+	"runtime"
+	"sync"
+	"testing"
+	"time"
+	"unsafe"
+
+	"github.com/quic-go/quic-go"
+	"github.com/quic-go/quic-go/testutils/simnet"
+	"github.com/stretchr/testify/require"
+)
+
+// TLS returns the TLS configurations of a server and of a client that trusts
+// it. The certificate is valid in 2000, when synctest's time begins.
+var TLS = sync.OnceValues(func() (server, client *tls.Config) {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		panic(err)
+	}
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(1),
+		NotBefore:    time.Date(1990, 1, 1, 0, 0, 0, 0, time.UTC),
+		NotAfter:     time.Date(2100, 1, 1, 0, 0, 0, 0, time.UTC),
+		DNSNames:     []string{"localhost"},
+		IPAddresses:  []net.IP{net.IPv4(127, 0, 0, 1)},
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+	if err != nil {
+		panic(err)
+	}
+	cert, err := x509.ParseCertificate(der)
+	if err != nil {
+		panic(err)
+	}
+	roots := x509.NewCertPool()
+	roots.AddCert(cert)
+	server = &tls.Config{
+		Certificates: []tls.Certificate{{Certificate: [][]byte{der}, PrivateKey: key, Leaf: cert}},
+		NextProtos:   []string{"quictest"},
+	}
+	client = &tls.Config{RootCAs: roots, ServerName: "localhost", NextProtos: []string{"quictest"}}
+	return server, client
+})
+
+// A Net is a network in fake time between a client and a server. The zero
+// value has a latency of 5 ms each way and loses nothing.
+type Net struct {
+	Latency time.Duration
+	// Drop, if not nil, is asked for each packet whether the network loses it.
+	Drop func(simnet.Packet) bool
+}
+
+type lossyRouter struct {
+	simnet.PerfectRouter
+	drop func(simnet.Packet) bool
+}
+
+func (r *lossyRouter) SendPacket(p simnet.Packet) error {
+	if r.drop != nil && r.drop(p) {
+		return nil
+	}
+	return r.PerfectRouter.SendPacket(p)
+}
+
+// Endpoints returns packet connections of a client and a server on n, and the
+// server's address. It must be called inside a synctest bubble.
+func (n Net) Endpoints(t testing.TB) (client, server net.PacketConn, addr *net.UDPAddr) {
+	if n.Latency == 0 {
+		n.Latency = 5 * time.Millisecond
+	}
+	network := &simnet.Simnet{Router: &lossyRouter{drop: n.Drop}}
+	link := simnet.NodeBiDiLinkSettings{Latency: n.Latency}
+	addr = &net.UDPAddr{IP: net.IPv4(1, 0, 0, 2), Port: 443}
+	c := network.NewEndpoint(&net.UDPAddr{IP: net.IPv4(1, 0, 0, 1), Port: 1000}, link)
+	s := network.NewEndpoint(addr, link)
+	require.NoError(t, network.Start())
+	t.Cleanup(func() {
+		c.Close()
+		s.Close()
+		network.Close()
+	})
+	return c, s, addr
+}
+
+// Pair returns the two ends of a connection on n, closed at the end of the
+// test. It must be called inside a synctest bubble.
+func (n Net) Pair(t testing.TB, clientConf, serverConf *quic.Config) (client, server *quic.Conn) {
+	c, s, addr := n.Endpoints(t)
+	return pair(t, c, s, addr, clientConf, serverConf)
+}
+
+// Loopback is [Net.Pair] over UDP on the loopback interface.
+func Loopback(t testing.TB, clientConf, serverConf *quic.Config) (client, server *quic.Conn) {
+	socket := func() *net.UDPConn {
+		c, err := net.ListenUDP("udp", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
+		require.NoError(t, err)
+		t.Cleanup(func() { c.Close() })
+		return c
+	}
+	c, s := socket(), socket()
+	return pair(t, c, s, s.LocalAddr(), clientConf, serverConf)
+}
+
+func pair(t testing.TB, c, s net.PacketConn, addr net.Addr, clientConf, serverConf *quic.Config) (client, server *quic.Conn) {
+	serverTLS, clientTLS := TLS()
+	clientTransport, serverTransport := &quic.Transport{Conn: c}, &quic.Transport{Conn: s}
+	t.Cleanup(func() {
+		clientTransport.Close()
+		serverTransport.Close()
+	})
+	ln, err := serverTransport.Listen(serverTLS, serverConf)
+	require.NoError(t, err)
+	t.Cleanup(func() { ln.Close() })
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	client, err = clientTransport.Dial(ctx, addr, clientTLS, clientConf)
+	require.NoError(t, err)
+	server, err = ln.Accept(ctx)
+	require.NoError(t, err)
+	t.Cleanup(func() {
+		client.CloseWithError(0, "")
+		server.CloseWithError(0, "")
+	})
+	return client, server
+}
+
+// Held returns how many streams quic-go keeps for conn: the entries of its
+// stream maps, of both directions and kinds.
+func Held(conn *quic.Conn) int {
+	streams := reflect.ValueOf(conn).Elem().FieldByName("streamsMap").Elem()
+	defer lock(streams.FieldByName("mutex")).Unlock()
+	held := 0
+	for _, name := range []string{"outgoingBidiStreams", "outgoingUniStreams", "incomingBidiStreams", "incomingUniStreams"} {
+		m := streams.FieldByName(name).Elem()
+		mu := lock(m.FieldByName("mutex"))
+		held += m.FieldByName("streams").Len()
+		mu.Unlock()
+	}
+	return held
+}
+
+func lock(mutex reflect.Value) sync.Locker {
+	mu := reflect.NewAt(mutex.Type(), unsafe.Pointer(mutex.UnsafeAddr())).Interface().(sync.Locker)
+	mu.Lock()
+	return mu
+}
+
+// HeapAlloc returns the bytes of live heap after a garbage collection, the
+// second of which frees what cleanups and pools let go after the first.
+func HeapAlloc() uint64 {
+	runtime.GC()
+	runtime.GC()
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	return m.HeapAlloc
+}

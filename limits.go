@@ -1,0 +1,327 @@
+package quiclife
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/quic-go/quic-go"
+)
+
+// A kind is one of the four that QUIC counts and limits apart (RFC 9000, 2.1).
+type kind uint8
+
+const (
+	outgoing kind = iota
+	outgoingUni
+	incoming
+	incomingUni
+	numKinds
+)
+
+func (k kind) incoming() bool { return k == incoming || k == incomingUni }
+func (k kind) uni() bool      { return k == outgoingUni || k == incomingUni }
+
+// A registry has the open streams of one kind. Conn.mu guards it. It holds
+// their inner state, never the handle that the program has, so that the
+// garbage collector can tell when a handle is gone.
+type registry struct {
+	first, last *streamState // oldest first
+	stats       StreamStats
+
+	// With a limit of our own: reserved are the slots of open streams and of
+	// opens under way, waiting the opens that await a slot, first come first.
+	reserved int64
+	waiting  []chan struct{}
+
+	limitReached bool // logged, and no stream opened since
+}
+
+// effectiveLimit applies quic-go's reading of MaxIncomingStreams.
+func effectiveLimit(configured int64) int64 {
+	switch {
+	case configured == 0:
+		return 100
+	case configured < 0:
+		return 0
+	}
+	return min(configured, 1<<60)
+}
+
+// register adds st to the open streams of its kind.
+func (c *Conn) register(st *streamState) {
+	c.mu.Lock()
+	r := &c.kinds[st.kind]
+	st.prev = r.last
+	if r.last != nil {
+		r.last.next = st
+	} else {
+		r.first = st
+	}
+	r.last = st
+	r.stats.Opened++
+	r.stats.Open++
+	r.stats.Peak = max(r.stats.Peak, r.stats.Open)
+	r.limitReached = false
+	ended := c.ended
+	full := r.stats.Limit > 0 && r.stats.Open >= r.stats.Limit
+	c.mu.Unlock()
+
+	if ended { // between the open and here: end has not seen st
+		st.connectionEnded()
+	} else if full && st.kind.incoming() {
+		c.collectAtLimit(st.kind)
+	}
+}
+
+// unregister takes st out, once, and counts it in *count, a field of the stats
+// of its kind. Then a slot is free for the next open that waits for one.
+func (c *Conn) unregister(st *streamState, count func(*StreamStats) *int64) {
+	c.mu.Lock()
+	r := &c.kinds[st.kind]
+	if st.prev != nil {
+		st.prev.next = st.next
+	} else {
+		r.first = st.next
+	}
+	if st.next != nil {
+		st.next.prev = st.prev
+	} else {
+		r.last = st.prev
+	}
+	st.prev, st.next = nil, nil
+	r.stats.Open--
+	*count(&r.stats)++
+	if !st.kind.incoming() {
+		c.unreserveLocked(r)
+	}
+	c.mu.Unlock()
+}
+
+// collect returns the open streams for which take, called with c.mu held, says
+// so, oldest first within each kind.
+func (c *Conn) collect(take func(*streamState) bool) []*streamState {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	var sts []*streamState
+	for k := range c.kinds {
+		for st := c.kinds[k].first; st != nil; st = st.next {
+			if take(st) {
+				sts = append(sts, st)
+			}
+		}
+	}
+	return sts
+}
+
+// open opens a stream with try, quic-go's OpenStream or OpenUniStream.
+func open[S any](c *Conn, k kind, try func() (S, error)) (S, error) {
+	if !c.reserve(k) {
+		return *new(S), c.limitError(k, OutgoingLimit, nil)
+	}
+	raw, err := try()
+	if err != nil {
+		c.unreserve(k)
+		if isPeerLimit(err) {
+			c.collectAtLimit(k)
+			err = c.limitError(k, PeerLimit, err)
+		}
+	}
+	return raw, err
+}
+
+// openSync is open, but waits at a limit, with wait, quic-go's OpenStreamSync
+// or OpenUniStreamSync.
+func openSync[S any](ctx context.Context, c *Conn, k kind, try func() (S, error), wait func(context.Context) (S, error)) (S, error) {
+	if err := c.awaitReservation(ctx, k); err != nil {
+		return *new(S), err
+	}
+	if ctx.Err() != nil {
+		c.unreserve(k)
+		return wait(ctx) // opens nothing, and fails as quic-go does
+	}
+	raw, err := try()
+	if isPeerLimit(err) {
+		stop := c.collectWhileWaiting(k)
+		raw, err = wait(ctx)
+		stop()
+		if err != nil && ctx.Err() != nil && c.raw.Context().Err() == nil {
+			err = c.limitError(k, PeerLimit, err)
+		}
+	}
+	if err != nil {
+		c.unreserve(k)
+	}
+	return raw, err
+}
+
+// reserve takes a slot of our own limit, if there is one and nobody waits.
+func (c *Conn) reserve(k kind) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	r := &c.kinds[k]
+	if r.stats.Limit > 0 && (r.reserved >= r.stats.Limit || len(r.waiting) > 0) {
+		return false
+	}
+	r.reserved++
+	return true
+}
+
+func (c *Conn) unreserve(k kind) {
+	c.mu.Lock()
+	c.unreserveLocked(&c.kinds[k])
+	c.mu.Unlock()
+}
+
+// unreserveLocked gives a slot to the open that has waited longest, or back.
+func (c *Conn) unreserveLocked(r *registry) {
+	if len(r.waiting) == 0 {
+		r.reserved--
+		return
+	}
+	close(r.waiting[0])
+	r.waiting = slices.Delete(r.waiting, 0, 1)
+}
+
+// awaitReservation takes a slot of our own limit, waiting for one if need be.
+func (c *Conn) awaitReservation(ctx context.Context, k kind) error {
+	if c.reserve(k) {
+		return nil
+	}
+	slot := make(chan struct{})
+	c.mu.Lock()
+	r := &c.kinds[k]
+	if r.reserved < r.stats.Limit && len(r.waiting) == 0 { // freed since
+		r.reserved++
+		c.mu.Unlock()
+		return nil
+	}
+	r.waiting = append(r.waiting, slot)
+	c.mu.Unlock()
+
+	defer c.collectWhileWaiting(k)()
+	var err error
+	select {
+	case <-slot:
+		return nil
+	case <-c.raw.Context().Done():
+		err = context.Cause(c.raw.Context())
+	case <-ctx.Done():
+		err = c.limitError(k, OutgoingLimit, ctx.Err())
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if i := slices.Index(r.waiting, slot); i >= 0 {
+		r.waiting = slices.Delete(r.waiting, i, i+1)
+	} else { // given to us just now: pass it on
+		c.unreserveLocked(r)
+	}
+	return err
+}
+
+// A LimitScope says whose limit was reached.
+type LimitScope string
+
+const (
+	// PeerLimit: the peer allows no more streams for now (its MAX_STREAMS).
+	PeerLimit LimitScope = "the peer's limit"
+	// OutgoingLimit: Guard.MaxOutgoingStreams or Guard.MaxOutgoingUniStreams.
+	OutgoingLimit LimitScope = "this side's limit"
+)
+
+// A LimitError says that no stream could be opened, and who holds the slots.
+//
+// At the peer's limit it matches [*StreamLimitReachedError], with [errors.As]
+// and with [errors.Is], in the pointer and the value form. If a context ended
+// the wait for a slot, it matches that context's error instead.
+type LimitError struct {
+	Scope          LimitScope
+	Unidirectional bool // the kind of stream that was to be opened
+	// Open and Opened are the outgoing streams of this kind that this side has
+	// open, and has opened in all. At the peer's limit, a small Open says that
+	// it is the peer who has not ended its halves.
+	Open, Opened int64
+	// Limit is the limit that was reached, 0 for the peer's, of which quic-go
+	// does not tell.
+	Limit int64
+	// Oldest is the oldest of the open streams, the zero StreamInfo if none is.
+	Oldest StreamInfo
+	// Err is quic-go's error, or that of the context that ended the wait, or nil.
+	Err error
+}
+
+func (e *LimitError) Error() string {
+	kind := "bidirectional"
+	if e.Unidirectional {
+		kind = "unidirectional"
+	}
+	s := fmt.Sprintf("quiclife: %s of %s streams reached: ", e.Scope, kind)
+	if e.Limit > 0 {
+		s += fmt.Sprintf("limit %d, ", e.Limit)
+	}
+	s += fmt.Sprintf("%d open here of %d opened", e.Open, e.Opened)
+	if e.Open > 0 {
+		s += fmt.Sprintf(", the oldest: %v", e.Oldest)
+	} else {
+		s += ", the peer has not ended the others"
+	}
+	if e.Err != nil && !isPeerLimit(e.Err) {
+		s += ": " + e.Err.Error()
+	}
+	return s
+}
+
+// Unwrap returns e.Err.
+func (e *LimitError) Unwrap() error { return e.Err }
+
+// Is reports a match with [StreamLimitReachedError] in either form, if it was
+// the peer's limit. (Pointers to zero-size values cannot be compared.)
+func (e *LimitError) Is(target error) bool {
+	switch target.(type) {
+	case quic.StreamLimitReachedError, *quic.StreamLimitReachedError:
+		return isPeerLimit(e.Err)
+	}
+	return false
+}
+
+// As finds [StreamLimitReachedError] in its value form; the pointer is Err.
+func (e *LimitError) As(target any) bool {
+	_, ok := target.(*quic.StreamLimitReachedError)
+	return ok && isPeerLimit(e.Err)
+}
+
+func isPeerLimit(err error) bool {
+	_, ok := errors.AsType[*quic.StreamLimitReachedError](err)
+	return ok
+}
+
+// limitError counts what is open, and logs the first of a run of failures.
+func (c *Conn) limitError(k kind, scope LimitScope, err error) error {
+	c.mu.Lock()
+	r := &c.kinds[k]
+	e := &LimitError{
+		Scope:          scope,
+		Unidirectional: k.uni(),
+		Open:           r.stats.Open,
+		Opened:         r.stats.Opened,
+		Err:            err,
+	}
+	if scope == OutgoingLimit {
+		e.Limit = r.stats.Limit
+	}
+	oldest := r.first
+	first := !r.limitReached
+	r.limitReached = true
+	c.mu.Unlock()
+
+	if oldest != nil {
+		e.Oldest = oldest.info()
+	}
+	if first {
+		c.guard.logger().Warn("quiclife: stream limit reached",
+			"remote", c.RemoteAddr(), "scope", string(scope), "unidirectional", e.Unidirectional,
+			"open", e.Open, "opened", e.Opened, "limit", e.Limit, "oldest", e.Oldest)
+	}
+	return e
+}

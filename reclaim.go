@@ -1,0 +1,249 @@
+package quiclife
+
+import (
+	"runtime"
+	"sync"
+	"time"
+)
+
+// Streams that the program forgot: found, reported and ended.
+//
+// Dropped streams are told by the garbage collector: their handle, of which
+// we hold a weak pointer alone, is gone. A sentinel object that dies in each
+// collection has us look; while a connection lives, there is one per Guard.
+
+// awaitCollection has afterCollection called after the next garbage
+// collection. g.mu is held.
+func (g *Guard) awaitCollection() {
+	type sentinel struct{ _ *Guard } // has a pointer, or it might share its memory with others
+	runtime.AddCleanup(new(sentinel), func(g *Guard) { go g.afterCollection() }, g)
+}
+
+func (g *Guard) afterCollection() {
+	g.mu.Lock()
+	conns := make([]*Conn, 0, len(g.conns))
+	for c := range g.conns {
+		if !c.inBubble { // those look for themselves, see refresh
+			conns = append(conns, c)
+		}
+	}
+	if g.watching = len(g.conns) > 0; g.watching {
+		g.awaitCollection()
+	}
+	g.mu.Unlock()
+	for _, c := range conns {
+		c.reclaimDropped()
+	}
+}
+
+// reclaimDropped deals with the streams that have lost their handle since the
+// last time.
+func (c *Conn) reclaimDropped() {
+	dropped := c.collect(func(st *streamState) bool {
+		if st.dropped || st.handle.Value() != nil {
+			return false
+		}
+		st.dropped = true
+		return true
+	})
+	for _, st := range dropped {
+		st.reclaimDropped()
+	}
+	if len(dropped) > 0 {
+		collector.foundSome()
+	}
+}
+
+func (st *streamState) reclaimDropped() {
+	grace := st.conn.guard.abandonGrace()
+	st.mu.Lock()
+	unsent := st.sendHalf == HalfOpen && st.written.Load() > 0
+	unended := st.sendHalf != HalfOpen && st.receiveHalf == HalfOpen && st.finalSize.Load() == sizeUnknown
+	st.mu.Unlock()
+	reclaim := func() {
+		if grace > 0 {
+			st.reclaim(st.conn.guard.Codes.Abandoned)
+		}
+	}
+	switch {
+	case unended && grace > 0:
+		// Nothing more to do for the program: it has sent all, and may have
+		// read all that will come. Only if the end does not come it is a leak.
+		time.AfterFunc(grace, func() {
+			if st.report(Dropped) {
+				reclaim()
+			}
+		})
+	case unsent:
+		// What was written is left some time to arrive. Not for the FIN: the
+		// program did not say that this was all.
+		if st.report(Dropped) {
+			time.AfterFunc(max(grace, 0), reclaim)
+		}
+	default:
+		if st.report(Dropped) {
+			reclaim()
+		}
+	}
+}
+
+// report tells of a leak, unless the stream has ended.
+func (st *streamState) report(reason LeakReason) bool {
+	st.mu.Lock()
+	leaked := st.sendHalf == HalfOpen || st.receiveHalf == HalfOpen
+	st.mu.Unlock()
+	if !leaked {
+		return false
+	}
+	info := st.info()
+	g := st.conn.guard
+	g.logger().Warn("quiclife: stream leaked",
+		"remote", st.conn.RemoteAddr(), "reason", string(reason), "stream", info, "opener", info.Stack)
+	if g.OnLeak != nil {
+		g.OnLeak(Leak{Conn: st.conn, Stream: info, Reason: reason})
+	}
+	return true
+}
+
+// reclaim ends what is open of st, and counts it as reclaimed.
+func (st *streamState) reclaim(code StreamErrorCode) {
+	st.mu.Lock()
+	st.reclaimed = st.sendHalf == HalfOpen || st.receiveHalf == HalfOpen
+	st.mu.Unlock()
+	st.release(code)
+}
+
+// HalfCloseTimeout. One timer per connection, pending only while some stream
+// waits for a reader, looks at all of them.
+
+// awaitReader starts the time that the receive half has left, now that the
+// send half has ended.
+func (st *streamState) awaitReader() {
+	timeout := st.conn.guard.halfCloseTimeout()
+	if timeout < 0 {
+		return
+	}
+	c := st.conn
+	st.mu.Lock()
+	st.readerDue = c.now() + timeout
+	st.readMark = st.read.Load()
+	st.mu.Unlock()
+
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.sweep == nil && !c.ended {
+		c.sweep = time.AfterFunc(timeout, c.cancelUnread)
+	}
+}
+
+// cancelUnread cancels the receive halves whose time has run out.
+func (c *Conn) cancelUnread() {
+	now, timeout := c.now(), c.guard.halfCloseTimeout()
+	var next time.Duration // 0: nobody waits
+	due := c.collect(func(st *streamState) bool {
+		st.mu.Lock()
+		defer st.mu.Unlock()
+		if st.readerDue == 0 || st.receiveHalf != HalfOpen {
+			return false
+		}
+		if read := st.read.Load(); read != st.readMark || st.readers.Load() > 0 {
+			st.readMark = read
+			st.readerDue = now + timeout
+		}
+		if st.readerDue <= now {
+			return true
+		}
+		// Look again soon enough to see who reads meanwhile.
+		if at := min(st.readerDue, now+timeout/4); next == 0 || at < next {
+			next = at
+		}
+		return false
+	})
+	for _, st := range due {
+		if st.report(HalfClosed) {
+			st.reclaim(c.guard.Codes.HalfClosed)
+		}
+	}
+}
+
+// Collections at the limit. Streams that were dropped hold slots until the
+// garbage collector finds them, which in a program that waits for a slot may
+// be long. So then a collection is asked for.
+
+// collector limits this to one a second in the process, and to fewer when
+// there is nothing to find.
+var collector collectorState
+
+type collectorState struct {
+	mu       sync.Mutex // guards the fields below
+	last     time.Time
+	interval time.Duration // until the next, 0 means minCollectInterval
+}
+
+const (
+	minCollectInterval = time.Second
+	maxCollectInterval = 32 * time.Second
+)
+
+// take reports whether a collection may be asked for now.
+func (cs *collectorState) take() bool {
+	cs.mu.Lock()
+	defer cs.mu.Unlock()
+	now := time.Now()
+	interval := max(cs.interval, minCollectInterval)
+	// A time before the last is that of another clock, of a synctest bubble.
+	if since := now.Sub(cs.last); since >= 0 && since < interval {
+		return false
+	}
+	cs.last = now
+	cs.interval = min(2*interval, maxCollectInterval)
+	return true
+}
+
+// foundSome makes the next collection worthwhile.
+func (cs *collectorState) foundSome() {
+	cs.mu.Lock()
+	cs.interval = 0
+	cs.mu.Unlock()
+}
+
+// collectAtLimit asks for a collection if some stream of kind k is idle, and
+// so may have been dropped. It does not wait for it.
+func (c *Conn) collectAtLimit(k kind) {
+	idle := false
+	c.mu.Lock()
+	for st := c.kinds[k].first; st != nil && !idle; st = st.next {
+		idle = !st.dropped && st.readers.Load() == 0
+	}
+	c.mu.Unlock()
+	if idle && collector.take() {
+		go func() {
+			runtime.GC()
+			c.reclaimDropped()
+		}()
+	}
+}
+
+// collectWhileWaiting does so now and every second until stop is called.
+func (c *Conn) collectWhileWaiting(k kind) (stop func()) {
+	c.collectAtLimit(k)
+	var mu sync.Mutex // guards timer and stopped
+	var timer *time.Timer
+	stopped := false
+	mu.Lock()
+	defer mu.Unlock()
+	timer = time.AfterFunc(minCollectInterval, func() {
+		c.collectAtLimit(k)
+		mu.Lock()
+		defer mu.Unlock()
+		if !stopped {
+			timer.Reset(minCollectInterval)
+		}
+	})
+	return func() {
+		mu.Lock()
+		defer mu.Unlock()
+		stopped = true
+		timer.Stop()
+	}
+}

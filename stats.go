@@ -1,0 +1,164 @@
+package quiclife
+
+import (
+	"fmt"
+	"iter"
+	"runtime"
+	"strings"
+	"time"
+)
+
+// Stats counts the streams of a connection, by kind. Streams that were opened
+// or accepted through [Conn.Unwrap] are not among them.
+type Stats struct {
+	Outgoing    StreamStats // bidirectional, opened here
+	OutgoingUni StreamStats // unidirectional, opened here
+	Incoming    StreamStats // bidirectional, accepted here
+	IncomingUni StreamStats // unidirectional, accepted here
+}
+
+// Open is the number of open streams of all kinds.
+func (s Stats) Open() int64 {
+	return s.Outgoing.Open + s.OutgoingUni.Open + s.Incoming.Open + s.IncomingUni.Open
+}
+
+// StreamStats counts the streams of one kind. A stream is open from OpenStream
+// or AcceptStream until both of its halves have ended on this side, then it is
+// counted in just one of Finished, Reset and Reclaimed. So at all times
+//
+//	Opened == Open + Finished + Reset + Reclaimed + Detached
+type StreamStats struct {
+	Open   int64 // open now
+	Peak   int64 // the most that were ever open at once
+	Opened int64 // in all
+
+	Finished  int64 // ended with FIN sent and io.EOF read, as far as it has these halves
+	Reset     int64 // ended with a half aborted by either side, or by the connection's end
+	Reclaimed int64 // leaked, and ended by quiclife
+	Detached  int64 // handed to the program with Detach
+
+	// Limit is how many may be open: for incoming streams what the connection
+	// was configured with, for outgoing ones Guard.MaxOutgoingStreams or
+	// Guard.MaxOutgoingUniStreams, 0 if there is no limit of our own.
+	Limit int64
+}
+
+// A StreamInfo is a snapshot of a stream.
+type StreamInfo struct {
+	ID             StreamID
+	Incoming       bool // opened by the peer
+	Unidirectional bool
+	Opened         time.Time // when it was opened or accepted here
+	Send, Receive  HalfState
+	BytesWritten   int64 // taken by Write, not necessarily sent
+	BytesRead      int64
+	// Stack tells where the stream was opened or accepted, innermost call
+	// first, one "function file:line" a line. Empty without Guard.CaptureStacks.
+	Stack string
+}
+
+func (i StreamInfo) String() string {
+	by := "by us"
+	if i.Incoming {
+		by = "by the peer"
+	}
+	return fmt.Sprintf("stream %d (opened %s %v ago, send %v, receive %v, %d bytes written, %d read)",
+		i.ID, by, time.Since(i.Opened).Round(time.Millisecond), i.Send, i.Receive, i.BytesWritten, i.BytesRead)
+}
+
+// A Leak tells of a stream that the program did not end.
+type Leak struct {
+	Conn   *Conn
+	Stream StreamInfo
+	Reason LeakReason
+}
+
+// A LeakReason says how a stream leaked.
+type LeakReason string
+
+const (
+	// Dropped: the program no longer holds the stream and has not ended it.
+	Dropped LeakReason = "dropped without being ended"
+	// HalfClosed: the send half had ended, and for Guard.HalfCloseTimeout
+	// nobody read from the receive half.
+	HalfClosed LeakReason = "half-closed and not read"
+)
+
+// Stats returns the counts of the connection's streams. They are consistent
+// with each other. It does not block.
+func (c *Conn) Stats() Stats {
+	c.refresh()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return Stats{
+		Outgoing:    c.kinds[outgoing].stats,
+		OutgoingUni: c.kinds[outgoingUni].stats,
+		Incoming:    c.kinds[incoming].stats,
+		IncomingUni: c.kinds[incomingUni].stats,
+	}
+}
+
+// Streams returns the open streams, oldest first within each kind. The set is
+// that of the moment when the iteration starts, each StreamInfo that of its
+// turn. No lock is held while the loop's body runs.
+func (c *Conn) Streams() iter.Seq[StreamInfo] {
+	return func(yield func(StreamInfo) bool) {
+		c.refresh()
+		for _, st := range c.collect(func(*streamState) bool { return true }) {
+			if !yield(st.info()) {
+				return
+			}
+		}
+	}
+}
+
+// refresh makes what a caller is about to read exact.
+func (c *Conn) refresh() {
+	c.endIfClosed()
+	if c.inBubble {
+		c.reclaimDropped()
+	}
+}
+
+func (st *streamState) info() StreamInfo {
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	return StreamInfo{
+		ID:             st.id(),
+		Incoming:       st.kind.incoming(),
+		Unidirectional: st.kind.uni(),
+		Opened:         st.conn.start.Add(st.opened),
+		Send:           st.sendHalf.public(),
+		Receive:        st.receiveHalf.public(),
+		BytesWritten:   st.written.Load(),
+		BytesRead:      st.read.Load(),
+		Stack:          st.stack.String(),
+	}
+}
+
+// A stack is the calls that led to an OpenStream or AcceptStream, zero-terminated.
+type stack [16]uintptr
+
+// callers returns the stack of quiclife's caller, skip calls further out.
+func callers(skip int) *stack {
+	s := new(stack)
+	runtime.Callers(skip+2, s[:len(s)-1])
+	return s
+}
+
+func (s *stack) String() string {
+	if s == nil {
+		return ""
+	}
+	var b strings.Builder
+	frames := runtime.CallersFrames(s[:])
+	for {
+		frame, more := frames.Next()
+		if frame.Function != "" {
+			fmt.Fprintf(&b, "%s %s:%d\n", frame.Function, frame.File, frame.Line)
+		}
+		if !more {
+			return b.String()
+		}
+	}
+}

@@ -1,0 +1,465 @@
+package quiclife
+
+import (
+	"context"
+	"runtime"
+	"sync"
+	"sync/atomic"
+	"time"
+	"weak"
+
+	"github.com/quic-go/quic-go"
+)
+
+// sender and receiver are the halves of quic-go's three stream types.
+type sender interface {
+	StreamID() quic.StreamID
+	Context() context.Context
+	TryWriteAll(p []byte) error
+	WriteWithLimit(p []byte, limiter func(maxBytes int) int) (int, error)
+	SetWriteDeadline(time.Time) error
+	Close() error
+	CancelWrite(quic.StreamErrorCode)
+}
+
+type receiver interface {
+	StreamID() quic.StreamID
+	Read(p []byte) (int, error)
+	SetReadDeadline(time.Time) error
+	SetReceiveFinalSizeCallback(func(int64))
+	ReleaseStreamCredit()
+	CancelRead(quic.StreamErrorCode)
+}
+
+// streamState is what we know of a stream. The registry, quic-go's final size
+// callback and the timers hold it; the program holds a handle, which it alone
+// keeps alive: when the handle is gone, the program has dropped the stream.
+type streamState struct {
+	conn    *Conn
+	send    sender   // nil if absent
+	receive receiver // nil if absent
+	handle  weak.Pointer[handle]
+	opened  time.Duration // on conn's clock, as all times here
+	stack   *stack        // nil without CaptureStacks
+	kind    kind
+
+	prev, next *streamState // in the registry, guarded by conn.mu
+	dropped    bool         // found without a handle, guarded by conn.mu
+
+	written, read atomic.Int64
+	readers       atomic.Int32 // calls of Read and Peek under way
+	finalSize     atomic.Int64 // of the receive half, or sizeUnknown
+
+	queued int // bytes since the last barrier (write.go), owned by whoever writes
+
+	mu            sync.Mutex // guards the fields below
+	sendHalf      HalfState
+	receiveHalf   HalfState
+	gone          bool // taken out of the registry
+	reclaimed     bool // ended by us, not by the program
+	cut           bool // the last write took less than it was given
+	writing       bool
+	watchingSize  bool
+	writeTurn     chan struct{} // closed when the write under way ends, if somebody waits
+	writeDeadline time.Duration // 0 is none
+	closeErr      error         // what Close returns, once the send half has ended
+	userFinalSize func(int64)
+	readerDue     time.Duration // see awaitReader, 0 if the send half is open
+	readMark      int64         // read at the last look
+}
+
+// A handle is what the program's stream points to the state with.
+type handle struct{ st *streamState }
+
+// start registers st and makes h its handle.
+func (h *handle) start(c *Conn, k kind, send sender, receive receiver) {
+	st := &streamState{conn: c, kind: k, send: send, receive: receive, opened: c.now(), handle: weak.Make(h)}
+	st.finalSize.Store(sizeUnknown)
+	if send != nil {
+		st.sendHalf = HalfOpen
+	}
+	if receive != nil {
+		st.receiveHalf = HalfOpen
+	}
+	if c.guard.CaptureStacks {
+		st.stack = callers(3)
+	}
+	h.st = st
+	c.register(st)
+}
+
+func (st *streamState) id() quic.StreamID {
+	if st.send != nil {
+		return st.send.StreamID()
+	}
+	return st.receive.StreamID()
+}
+
+// didRead accounts for a Read that has returned.
+func (st *streamState) didRead(n int, err error) {
+	st.readers.Add(-1)
+	if n > 0 && st.read.Add(int64(n)) == st.finalSize.Load() && err == nil {
+		st.consumeEOF()
+	}
+	st.readFailed(n, err)
+}
+
+// didPeek accounts for a Peek that has returned. quic-go does not count an
+// error that Peek returned as noticed, so when nothing is left to read but
+// that error, it is read here.
+func (st *streamState) didPeek(n, size int, err error) {
+	st.readers.Add(-1)
+	if n == 0 && size > 0 && err != nil && !isDeadline(err) {
+		st.readFailed(st.receive.Read(noBytes[:]))
+	}
+}
+
+// A Stream is a bidirectional stream. It has all methods of quic-go's
+// [quic.Stream] with the same meaning, and some that end it for good.
+//
+// Each half ends by itself: the send half by Close, CancelWrite or an error
+// that Write returned, the receive half by io.EOF or another error that Read
+// returned, or by CancelRead; deadlines end nothing. When both have ended,
+// quic-go keeps nothing of the stream. Release ends what has not ended yet,
+// and is made for defer:
+//
+//	str, err := conn.OpenStreamSync(ctx)
+//	if err != nil {
+//		return err
+//	}
+//	defer str.Release()
+//
+// A stream that is dropped without this is reported as a [Leak] and ended
+// after a garbage collection has found it.
+//
+// All methods may be called from any goroutine. Concurrent Writes, and
+// concurrent Reads, wait for each other.
+type Stream struct {
+	handle
+	raw *quic.Stream
+}
+
+func newStream(c *Conn, k kind, raw *quic.Stream) *Stream {
+	s := &Stream{raw: raw}
+	s.start(c, k, raw, raw)
+	return s
+}
+
+// StreamID returns the stream ID.
+func (s *Stream) StreamID() StreamID { return s.raw.StreamID() }
+
+// Read reads data. It blocks until there is some, the peer has ended its half
+// (io.EOF, or its [*StreamError]), the read deadline passes, CancelRead or
+// Release is called, or the connection ends. The error can come with data.
+func (s *Stream) Read(p []byte) (int, error) {
+	s.st.readers.Add(1)
+	n, err := s.raw.Read(p)
+	s.st.didRead(n, err)
+	runtime.KeepAlive(s)
+	return n, err
+}
+
+// Peek fills b with data without consuming it. It blocks as Read does, until
+// all of b is filled. Shorter data comes with the error that ended it.
+func (s *Stream) Peek(b []byte) (int, error) {
+	s.st.readers.Add(1)
+	n, err := s.raw.Peek(b)
+	s.st.didPeek(n, len(b), err)
+	runtime.KeepAlive(s)
+	return n, err
+}
+
+// Write writes p. It blocks while more than a few packets' worth wait to be
+// sent, until the write deadline passes, CancelWrite, Close, Release or Reset
+// is called, the peer stops reading ([*StreamError], Remote), or the
+// connection ends. It returns how many bytes of p were taken; these are sent
+// whatever the error, unless the stream is reset.
+//
+// A Write that took less than p leaves the stream cut: Close then resets it,
+// unless another Write continues and is complete.
+func (s *Stream) Write(p []byte) (int, error) {
+	n, err := s.st.write(p)
+	runtime.KeepAlive(s)
+	return n, err
+}
+
+// WriteWithLimit is quic-go's [quic.Stream.WriteWithLimit]. It blocks as Write
+// does. If it takes less than p, the stream is cut as after Write.
+func (s *Stream) WriteWithLimit(p []byte, limiter func(maxBytes int) int) (int, error) {
+	n, err := s.st.writeWithLimit(p, limiter)
+	runtime.KeepAlive(s)
+	return n, err
+}
+
+// TryWriteAll queues p if that is possible at once, else it queues nothing and
+// returns [ErrWouldBlock]. It does not block, knows no deadline, and does not
+// leave the stream cut.
+func (s *Stream) TryWriteAll(p []byte) error {
+	err := s.st.tryWriteAll(p)
+	runtime.KeepAlive(s)
+	return err
+}
+
+// Close ends the send half: the peer reads all that was written, then io.EOF.
+// It does not block, and does not end the receive half. Read on, or Release.
+//
+// If a Write is blocked, or took less than it was given and was not continued,
+// the send half is reset instead (Codes.Cut), the Write returns, and Close
+// returns [ErrWriteCut]. If the peer has stopped reading, Close returns its
+// [*StreamError]. After CancelWrite, Release or the connection's end it
+// returns nil. Closing again has no effect and returns the same.
+func (s *Stream) Close() error {
+	err := s.st.close()
+	runtime.KeepAlive(s)
+	return err
+}
+
+// CancelWrite aborts the send half: the peer's Read fails with code, and what
+// it has not read yet is lost, also after Close. A blocked Write returns. It
+// does not block; calling it again has no effect.
+func (s *Stream) CancelWrite(code StreamErrorCode) {
+	s.st.cancelWrite(code)
+	runtime.KeepAlive(s)
+}
+
+// CancelRead aborts the receive half and asks the peer to stop sending, with
+// code. A blocked Read returns. It does not block; after io.EOF, and when
+// called again, it has no effect.
+func (s *Stream) CancelRead(code StreamErrorCode) {
+	s.st.cancelRead(code)
+	runtime.KeepAlive(s)
+}
+
+// Release says that the program is done with the stream. A half that has not
+// ended is aborted with Codes.Release: the peer sees RESET_STREAM for the one,
+// STOP_SENDING for the other. A half that has ended properly is left alone:
+// after Close, what was written still arrives. The stream credit goes back
+// (see ReleaseStreamCredit). Blocked calls return.
+//
+// It does not block, and may be called at any time, any number of times.
+func (s *Stream) Release() {
+	s.st.release(s.st.conn.guard.Codes.Release)
+	runtime.KeepAlive(s)
+}
+
+// Reset aborts both halves with code, now, also data that was written and
+// closed but not yet delivered. It returns the stream credit. It does not
+// block; for a stream that has been aborted already it has no effect.
+func (s *Stream) Reset(code StreamErrorCode) {
+	s.st.reset(code)
+	runtime.KeepAlive(s)
+}
+
+// Info returns a snapshot of the stream, also after its end.
+func (s *Stream) Info() StreamInfo { return s.st.info() }
+
+// Detach returns quic-go's stream, which is then the caller's to end: it is
+// not counted any more, never reclaimed, and Release has no effect on it. The
+// other methods of s keep working. Halves that have ended stay ended.
+func (s *Stream) Detach() *quic.Stream {
+	s.st.detach()
+	runtime.KeepAlive(s)
+	return s.raw
+}
+
+// Context returns a context that is done when the send half has ended, whoever
+// ended it. See [quic.Stream.Context]. Holding it does not keep the stream
+// from being reclaimed.
+func (s *Stream) Context() context.Context { return s.raw.Context() }
+
+// SetPriority is quic-go's [quic.Stream.SetPriority].
+func (s *Stream) SetPriority(urgency int8, incremental bool) { s.raw.SetPriority(urgency, incremental) }
+
+// SetReliableBoundary is quic-go's [quic.Stream.SetReliableBoundary].
+func (s *Stream) SetReliableBoundary() { s.raw.SetReliableBoundary() }
+
+// ReleaseStreamCredit lets the peer open a stream in place of this one, once
+// it is complete. It has an effect only with Config.RequireStreamCreditRelease,
+// on streams that the peer opened. Release and Reset do it too.
+func (s *Stream) ReleaseStreamCredit() { s.raw.ReleaseStreamCredit() }
+
+// SetReceiveFinalSizeCallback is quic-go's
+// [quic.Stream.SetReceiveFinalSizeCallback]. As long as it has not been
+// called, callback is kept alive by the connection: if it refers to the
+// stream, the stream cannot be found dropped.
+func (s *Stream) SetReceiveFinalSizeCallback(callback func(int64)) {
+	s.st.setFinalSizeCallback(callback)
+	runtime.KeepAlive(s)
+}
+
+// SetDeadline sets the read and the write deadline, also of calls that are
+// blocked. A call that times out returns an error that is [os.ErrDeadlineExceeded]
+// and ends nothing. The zero time is no deadline.
+func (s *Stream) SetDeadline(t time.Time) error {
+	s.SetReadDeadline(t)
+	return s.SetWriteDeadline(t)
+}
+
+// SetReadDeadline sets the deadline of Read and Peek. See SetDeadline.
+func (s *Stream) SetReadDeadline(t time.Time) error { return s.raw.SetReadDeadline(t) }
+
+// SetWriteDeadline sets the deadline of Write. See SetDeadline.
+func (s *Stream) SetWriteDeadline(t time.Time) error { return s.st.setWriteDeadline(t) }
+
+// A SendStream is a unidirectional stream opened by this side. Its methods are
+// those of [Stream], which see.
+type SendStream struct {
+	handle
+	raw *quic.SendStream
+}
+
+func newSendStream(c *Conn, raw *quic.SendStream) *SendStream {
+	s := &SendStream{raw: raw}
+	s.start(c, outgoingUni, raw, nil)
+	return s
+}
+
+// StreamID returns the stream ID.
+func (s *SendStream) StreamID() StreamID { return s.raw.StreamID() }
+
+// Write is [Stream.Write].
+func (s *SendStream) Write(p []byte) (int, error) {
+	n, err := s.st.write(p)
+	runtime.KeepAlive(s)
+	return n, err
+}
+
+// WriteWithLimit is [Stream.WriteWithLimit].
+func (s *SendStream) WriteWithLimit(p []byte, limiter func(maxBytes int) int) (int, error) {
+	n, err := s.st.writeWithLimit(p, limiter)
+	runtime.KeepAlive(s)
+	return n, err
+}
+
+// TryWriteAll is [Stream.TryWriteAll].
+func (s *SendStream) TryWriteAll(p []byte) error {
+	err := s.st.tryWriteAll(p)
+	runtime.KeepAlive(s)
+	return err
+}
+
+// Close is [Stream.Close]; it ends the stream.
+func (s *SendStream) Close() error {
+	err := s.st.close()
+	runtime.KeepAlive(s)
+	return err
+}
+
+// CancelWrite is [Stream.CancelWrite]; it ends the stream.
+func (s *SendStream) CancelWrite(code StreamErrorCode) {
+	s.st.cancelWrite(code)
+	runtime.KeepAlive(s)
+}
+
+// Release is [Stream.Release]: without a Close before it, the stream is reset.
+func (s *SendStream) Release() {
+	s.st.release(s.st.conn.guard.Codes.Release)
+	runtime.KeepAlive(s)
+}
+
+// Reset is [Stream.Reset]: it aborts the stream, also after Close.
+func (s *SendStream) Reset(code StreamErrorCode) {
+	s.st.reset(code)
+	runtime.KeepAlive(s)
+}
+
+// Info is [Stream.Info].
+func (s *SendStream) Info() StreamInfo { return s.st.info() }
+
+// Detach is [Stream.Detach].
+func (s *SendStream) Detach() *quic.SendStream {
+	s.st.detach()
+	runtime.KeepAlive(s)
+	return s.raw
+}
+
+// Context is [Stream.Context].
+func (s *SendStream) Context() context.Context { return s.raw.Context() }
+
+// SetPriority is quic-go's [quic.SendStream.SetPriority].
+func (s *SendStream) SetPriority(urgency int8, incremental bool) {
+	s.raw.SetPriority(urgency, incremental)
+}
+
+// SetReliableBoundary is quic-go's [quic.SendStream.SetReliableBoundary].
+func (s *SendStream) SetReliableBoundary() { s.raw.SetReliableBoundary() }
+
+// SetWriteDeadline is [Stream.SetWriteDeadline].
+func (s *SendStream) SetWriteDeadline(t time.Time) error { return s.st.setWriteDeadline(t) }
+
+// A ReceiveStream is a unidirectional stream opened by the peer. Its methods
+// are those of [Stream], which see.
+type ReceiveStream struct {
+	handle
+	raw *quic.ReceiveStream
+}
+
+func newReceiveStream(c *Conn, raw *quic.ReceiveStream) *ReceiveStream {
+	s := &ReceiveStream{raw: raw}
+	s.start(c, incomingUni, nil, raw)
+	s.st.watchFinalSize()
+	return s
+}
+
+// StreamID returns the stream ID.
+func (s *ReceiveStream) StreamID() StreamID { return s.raw.StreamID() }
+
+// Read is [Stream.Read]. Once all bytes up to the peer's FIN have been read,
+// the stream has ended, whether or not the io.EOF was seen.
+func (s *ReceiveStream) Read(p []byte) (int, error) {
+	s.st.readers.Add(1)
+	n, err := s.raw.Read(p)
+	s.st.didRead(n, err)
+	runtime.KeepAlive(s)
+	return n, err
+}
+
+// Peek is [Stream.Peek].
+func (s *ReceiveStream) Peek(b []byte) (int, error) {
+	s.st.readers.Add(1)
+	n, err := s.raw.Peek(b)
+	s.st.didPeek(n, len(b), err)
+	runtime.KeepAlive(s)
+	return n, err
+}
+
+// CancelRead is [Stream.CancelRead]; it ends the stream.
+func (s *ReceiveStream) CancelRead(code StreamErrorCode) {
+	s.st.cancelRead(code)
+	runtime.KeepAlive(s)
+}
+
+// Release is [Stream.Release]: before the end was read, the peer is asked to
+// stop sending.
+func (s *ReceiveStream) Release() {
+	s.st.release(s.st.conn.guard.Codes.Release)
+	runtime.KeepAlive(s)
+}
+
+// Reset is [Stream.Reset]: it is CancelRead, and returns the stream credit.
+func (s *ReceiveStream) Reset(code StreamErrorCode) {
+	s.st.reset(code)
+	runtime.KeepAlive(s)
+}
+
+// Info is [Stream.Info].
+func (s *ReceiveStream) Info() StreamInfo { return s.st.info() }
+
+// Detach is [Stream.Detach].
+func (s *ReceiveStream) Detach() *quic.ReceiveStream {
+	s.st.detach()
+	runtime.KeepAlive(s)
+	return s.raw
+}
+
+// ReleaseStreamCredit is [Stream.ReleaseStreamCredit].
+func (s *ReceiveStream) ReleaseStreamCredit() { s.raw.ReleaseStreamCredit() }
+
+// SetReceiveFinalSizeCallback is [Stream.SetReceiveFinalSizeCallback].
+func (s *ReceiveStream) SetReceiveFinalSizeCallback(callback func(int64)) {
+	s.st.setFinalSizeCallback(callback)
+	runtime.KeepAlive(s)
+}
+
+// SetReadDeadline is [Stream.SetReadDeadline].
+func (s *ReceiveStream) SetReadDeadline(t time.Time) error { return s.raw.SetReadDeadline(t) }

@@ -1,0 +1,245 @@
+package quiclife
+
+import (
+	"context"
+	"crypto/tls"
+	"net"
+	"sync"
+	"time"
+
+	"github.com/quic-go/quic-go"
+	"github.com/quic-go/quic-go/qlogwriter"
+)
+
+// A Transport is quic-go's [quic.Transport], with the same fields, of which the
+// documentation there holds, and Guard. It must not be copied after first use.
+// Its methods may be called from any goroutine.
+type Transport struct {
+	Conn                             net.PacketConn
+	ConnectionIDLength               int
+	ConnectionIDGenerator            ConnectionIDGenerator
+	StatelessResetKey                *StatelessResetKey
+	TokenGeneratorKey                *TokenGeneratorKey
+	MaxTokenAge                      time.Duration
+	DisableVersionNegotiationPackets bool
+	VerifySourceAddress              func(net.Addr) bool
+	ConnContext                      func(context.Context, *ClientInfo) (context.Context, error)
+	Tracer                           qlogwriter.Recorder
+
+	// Guard is the policy for the connections of this transport. nil means
+	// [DefaultGuard].
+	Guard *Guard
+
+	mu  sync.Mutex // guards the fields below
+	raw *quic.Transport
+}
+
+// Unwrap returns quic-go's own transport. Connections made through it are not
+// ours, until [Wrap].
+func (t *Transport) Unwrap() *quic.Transport {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.rawLocked()
+}
+
+// rawLocked makes quic-go's transport on first use: it fills in fields of its
+// own, and this one is the user's.
+func (t *Transport) rawLocked() *quic.Transport {
+	if t.raw == nil {
+		t.raw = &quic.Transport{
+			Conn:                             t.Conn,
+			ConnectionIDLength:               t.ConnectionIDLength,
+			ConnectionIDGenerator:            t.ConnectionIDGenerator,
+			StatelessResetKey:                t.StatelessResetKey,
+			TokenGeneratorKey:                t.TokenGeneratorKey,
+			MaxTokenAge:                      t.MaxTokenAge,
+			DisableVersionNegotiationPackets: t.DisableVersionNegotiationPackets,
+			VerifySourceAddress:              t.VerifySourceAddress,
+			ConnContext:                      t.ConnContext,
+			Tracer:                           t.Tracer,
+		}
+	}
+	return t.raw
+}
+
+// rawForListen brings the fields up to date that quic-go reads when it starts
+// to listen, not before.
+func (t *Transport) rawForListen() *quic.Transport {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	raw := t.rawLocked()
+	raw.MaxTokenAge = t.MaxTokenAge
+	raw.DisableVersionNegotiationPackets = t.DisableVersionNegotiationPackets
+	raw.VerifySourceAddress = t.VerifySourceAddress
+	raw.ConnContext = t.ConnContext
+	return raw
+}
+
+func (t *Transport) guard() *Guard {
+	if t.Guard != nil {
+		return t.Guard
+	}
+	return DefaultGuard
+}
+
+// Dial dials a connection, without 0-RTT. It blocks until the handshake has
+// completed or failed, or ctx is done.
+func (t *Transport) Dial(ctx context.Context, addr net.Addr, tlsConf *tls.Config, conf *Config) (*Conn, error) {
+	raw, err := t.Unwrap().Dial(ctx, addr, tlsConf, conf)
+	return t.guard().dialed(raw, err, conf)
+}
+
+// DialEarly is Dial with 0-RTT, if the server allows it.
+func (t *Transport) DialEarly(ctx context.Context, addr net.Addr, tlsConf *tls.Config, conf *Config) (*Conn, error) {
+	raw, err := t.Unwrap().DialEarly(ctx, addr, tlsConf, conf)
+	return t.guard().dialed(raw, err, conf)
+}
+
+// Listen starts to listen for connections. There can be one listener at a time.
+func (t *Transport) Listen(tlsConf *tls.Config, conf *Config) (*Listener, error) {
+	raw, err := t.rawForListen().Listen(tlsConf, conf)
+	if err != nil {
+		return nil, err
+	}
+	return &Listener{raw: raw, guard: t.guard(), limits: limitsOf(conf)}, nil
+}
+
+// ListenEarly is Listen for connections whose handshake has not completed.
+func (t *Transport) ListenEarly(tlsConf *tls.Config, conf *Config) (*EarlyListener, error) {
+	raw, err := t.rawForListen().ListenEarly(tlsConf, conf)
+	if err != nil {
+		return nil, err
+	}
+	return &EarlyListener{raw: raw, guard: t.guard(), limits: limitsOf(conf)}, nil
+}
+
+// ReadNonQUICPacket is quic-go's [quic.Transport.ReadNonQUICPacket].
+func (t *Transport) ReadNonQUICPacket(ctx context.Context, b []byte) (int, net.Addr, error) {
+	return t.Unwrap().ReadNonQUICPacket(ctx, b)
+}
+
+// WriteTo is quic-go's [quic.Transport.WriteTo].
+func (t *Transport) WriteTo(b []byte, addr net.Addr) (int, error) { return t.Unwrap().WriteTo(b, addr) }
+
+// Close ends all connections of the transport at once, without telling the
+// peers, and its listener. It does not close Conn. It may be called again.
+func (t *Transport) Close() error { return t.Unwrap().Close() }
+
+// A Listener accepts connections whose handshake has completed. Its methods
+// may be called from any goroutine.
+type Listener struct {
+	raw    *quic.Listener
+	guard  *Guard
+	limits incomingLimits
+	owned  *ownedTransport // nil if the listener is a Transport's
+}
+
+// Accept returns the next connection. It blocks until there is one, ctx is
+// done, or the listener is closed ([ErrServerClosed]).
+func (l *Listener) Accept(ctx context.Context) (*Conn, error) {
+	raw, err := l.raw.Accept(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return l.guard.wrap(raw, l.limits), nil
+}
+
+// Close ends handshakes that are under way and has Accept fail once the
+// connections before them have been accepted. Connections stay as they are.
+// If the listener was made by Listen or ListenAddr, its goroutines end, and
+// the socket that ListenAddr made is closed, when the last of them has ended.
+// Closing again has no effect.
+func (l *Listener) Close() error {
+	err := l.raw.Close()
+	l.owned.listenerClosed()
+	return err
+}
+
+// Addr returns the address that the listener listens on.
+func (l *Listener) Addr() net.Addr { return l.raw.Addr() }
+
+// Unwrap returns quic-go's own listener. Connections accepted through it are
+// not ours, until [Wrap].
+func (l *Listener) Unwrap() *quic.Listener { return l.raw }
+
+// An EarlyListener accepts connections before their handshake has completed.
+// See [quic.EarlyListener] for what that means; its methods are those of
+// [Listener].
+type EarlyListener struct {
+	raw    *quic.EarlyListener
+	guard  *Guard
+	limits incomingLimits
+	owned  *ownedTransport
+}
+
+// Accept is [Listener.Accept].
+func (l *EarlyListener) Accept(ctx context.Context) (*Conn, error) {
+	raw, err := l.raw.Accept(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return l.guard.wrap(raw, l.limits), nil
+}
+
+// Close is [Listener.Close].
+func (l *EarlyListener) Close() error {
+	err := l.raw.Close()
+	l.owned.listenerClosed()
+	return err
+}
+
+// Addr is [Listener.Addr].
+func (l *EarlyListener) Addr() net.Addr { return l.raw.Addr() }
+
+// Unwrap is [Listener.Unwrap].
+func (l *EarlyListener) Unwrap() *quic.EarlyListener { return l.raw }
+
+// An ownedTransport belongs to a listener that was made without a Transport.
+// quic-go's own is never closed if the last connection of a closed listener
+// ends without a word (an idle timeout, say).
+type ownedTransport struct {
+	tr     *quic.Transport
+	socket net.PacketConn // to be closed too, or nil
+
+	mu             sync.Mutex // guards the fields below
+	conns          int        // connections, and handshakes under way
+	noMore, closed bool
+}
+
+// own makes a transport that counts its connections.
+func own(conn net.PacketConn) *ownedTransport {
+	o := &ownedTransport{}
+	o.tr = &quic.Transport{Conn: conn, ConnContext: o.connContext}
+	return o
+}
+
+// connContext is called for each connection; its context ends with it.
+func (o *ownedTransport) connContext(ctx context.Context, _ *quic.ClientInfo) (context.Context, error) {
+	o.mu.Lock()
+	o.conns++
+	o.mu.Unlock()
+	context.AfterFunc(ctx, func() { o.update(func() { o.conns-- }) })
+	return ctx, nil
+}
+
+// listenerClosed is called when no connection can be added any more.
+func (o *ownedTransport) listenerClosed() {
+	if o != nil {
+		o.update(func() { o.noMore = true })
+	}
+}
+
+// update changes the state, and closes everything if that was the last of it.
+func (o *ownedTransport) update(change func()) {
+	o.mu.Lock()
+	change()
+	last := o.noMore && o.conns == 0 && !o.closed
+	o.closed = o.closed || last
+	o.mu.Unlock()
+	if last {
+		o.tr.Close()
+		if o.socket != nil {
+			o.socket.Close()
+		}
+	}
+}

@@ -105,8 +105,6 @@ func countReset(s *StreamStats) *int64     { return &s.Reset }
 func countReclaimed(s *StreamStats) *int64 { return &s.Reclaimed }
 func countDetached(s *StreamStats) *int64  { return &s.Detached }
 
-func isDeadline(err error) bool { return errors.Is(err, os.ErrDeadlineExceeded) }
-
 // close ends the send half with FIN, or with a reset if a FIN would make a
 // message that was cut look whole.
 func (st *streamState) close() error {
@@ -124,7 +122,7 @@ func (st *streamState) close() error {
 	case !got:
 		return err
 	case cut:
-		st.send.CancelWrite(st.conn.guard.Codes.Cut)
+		st.abortSend(st.conn.guard.Codes.Cut)
 		st.settle(HalfAborted, HalfAbsent)
 		return ErrWriteCut
 	}
@@ -162,7 +160,7 @@ func (st *streamState) sendFailed(err error) {
 // what the caller asks for; after any other end quic-go ignores it.
 func (st *streamState) cancelWrite(code quic.StreamErrorCode) {
 	got, _ := st.claim(true, false)
-	st.send.CancelWrite(code)
+	st.abortSend(code)
 	if got {
 		st.settle(HalfAborted, HalfAbsent)
 	}
@@ -191,6 +189,8 @@ func (st *streamState) readFailed(_ int, err error) {
 	}
 }
 
+func isDeadline(err error) bool { return errors.Is(err, os.ErrDeadlineExceeded) }
+
 // release aborts the halves that have not ended, and returns the credit.
 func (st *streamState) release(code quic.StreamErrorCode) {
 	send, receive := st.claim(true, true)
@@ -217,16 +217,26 @@ func (st *streamState) reset(code quic.StreamErrorCode) {
 	st.returnCredit()
 }
 
-// abort resets halves in the one right order: CancelWrite before Close, so
-// that no FIN is sent; Close, which is known to let quic-go's stream go
-// whatever came before; and CancelRead last.
+// abort resets halves, sending first. Close must not follow CancelWrite: it
+// adds nothing, and after SetReliableBoundary quic-go then sends a FIN whose
+// final size is not that of the RESET_STREAM_AT, which ends the connection.
 func (st *streamState) abort(send, receive bool, code quic.StreamErrorCode) {
 	if send {
-		st.send.CancelWrite(code)
-		st.send.Close()
+		st.abortSend(code)
 	}
 	if receive {
 		st.receive.CancelRead(code)
+	}
+}
+
+// abortSend is CancelWrite, but not after Close on a stream with a reliable
+// boundary, for the same reason: what was written is delivered then.
+func (st *streamState) abortSend(code quic.StreamErrorCode) {
+	st.mu.Lock()
+	deliver := st.sendHalf == HalfFinished && st.boundary
+	st.mu.Unlock()
+	if !deliver {
+		st.send.CancelWrite(code)
 	}
 }
 

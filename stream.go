@@ -18,6 +18,7 @@ type sender interface {
 	TryWriteAll(p []byte) error
 	WriteWithLimit(p []byte, limiter func(maxBytes int) int) (int, error)
 	SetWriteDeadline(time.Time) error
+	SetReliableBoundary()
 	Close() error
 	CancelWrite(quic.StreamErrorCode)
 }
@@ -59,6 +60,7 @@ type streamState struct {
 	reclaimed     bool // ended by us, not by the program
 	cut           bool // the last write took less than it was given
 	writing       bool
+	boundary      bool // SetReliableBoundary was called
 	watchingSize  bool
 	writeTurn     chan struct{} // closed when the write under way ends, if somebody waits
 	writeDeadline time.Duration // 0 is none
@@ -270,8 +272,10 @@ func (s *Stream) Context() context.Context { return s.raw.Context() }
 // SetPriority is quic-go's [quic.Stream.SetPriority].
 func (s *Stream) SetPriority(urgency int8, incremental bool) { s.raw.SetPriority(urgency, incremental) }
 
-// SetReliableBoundary is quic-go's [quic.Stream.SetReliableBoundary].
-func (s *Stream) SetReliableBoundary() { s.raw.SetReliableBoundary() }
+// SetReliableBoundary is quic-go's [quic.Stream.SetReliableBoundary]: what was
+// written so far is delivered even if the stream is reset later. After it,
+// CancelWrite and Reset have no effect on a send half that was closed.
+func (s *Stream) SetReliableBoundary() { s.st.setReliableBoundary() }
 
 // ReleaseStreamCredit lets the peer open a stream in place of this one, once
 // it is complete. It has an effect only with Config.RequireStreamCreditRelease,
@@ -300,166 +304,3 @@ func (s *Stream) SetReadDeadline(t time.Time) error { return s.raw.SetReadDeadli
 
 // SetWriteDeadline sets the deadline of Write. See SetDeadline.
 func (s *Stream) SetWriteDeadline(t time.Time) error { return s.st.setWriteDeadline(t) }
-
-// A SendStream is a unidirectional stream opened by this side. Its methods are
-// those of [Stream], which see.
-type SendStream struct {
-	handle
-	raw *quic.SendStream
-}
-
-func newSendStream(c *Conn, raw *quic.SendStream) *SendStream {
-	s := &SendStream{raw: raw}
-	s.start(c, outgoingUni, raw, nil)
-	return s
-}
-
-// StreamID returns the stream ID.
-func (s *SendStream) StreamID() StreamID { return s.raw.StreamID() }
-
-// Write is [Stream.Write].
-func (s *SendStream) Write(p []byte) (int, error) {
-	n, err := s.st.write(p)
-	runtime.KeepAlive(s)
-	return n, err
-}
-
-// WriteWithLimit is [Stream.WriteWithLimit].
-func (s *SendStream) WriteWithLimit(p []byte, limiter func(maxBytes int) int) (int, error) {
-	n, err := s.st.writeWithLimit(p, limiter)
-	runtime.KeepAlive(s)
-	return n, err
-}
-
-// TryWriteAll is [Stream.TryWriteAll].
-func (s *SendStream) TryWriteAll(p []byte) error {
-	err := s.st.tryWriteAll(p)
-	runtime.KeepAlive(s)
-	return err
-}
-
-// Close is [Stream.Close]; it ends the stream.
-func (s *SendStream) Close() error {
-	err := s.st.close()
-	runtime.KeepAlive(s)
-	return err
-}
-
-// CancelWrite is [Stream.CancelWrite]; it ends the stream.
-func (s *SendStream) CancelWrite(code StreamErrorCode) {
-	s.st.cancelWrite(code)
-	runtime.KeepAlive(s)
-}
-
-// Release is [Stream.Release]: without a Close before it, the stream is reset.
-func (s *SendStream) Release() {
-	s.st.release(s.st.conn.guard.Codes.Release)
-	runtime.KeepAlive(s)
-}
-
-// Reset is [Stream.Reset]: it aborts the stream, also after Close.
-func (s *SendStream) Reset(code StreamErrorCode) {
-	s.st.reset(code)
-	runtime.KeepAlive(s)
-}
-
-// Info is [Stream.Info].
-func (s *SendStream) Info() StreamInfo { return s.st.info() }
-
-// Detach is [Stream.Detach].
-func (s *SendStream) Detach() *quic.SendStream {
-	s.st.detach()
-	runtime.KeepAlive(s)
-	return s.raw
-}
-
-// Context is [Stream.Context].
-func (s *SendStream) Context() context.Context { return s.raw.Context() }
-
-// SetPriority is quic-go's [quic.SendStream.SetPriority].
-func (s *SendStream) SetPriority(urgency int8, incremental bool) {
-	s.raw.SetPriority(urgency, incremental)
-}
-
-// SetReliableBoundary is quic-go's [quic.SendStream.SetReliableBoundary].
-func (s *SendStream) SetReliableBoundary() { s.raw.SetReliableBoundary() }
-
-// SetWriteDeadline is [Stream.SetWriteDeadline].
-func (s *SendStream) SetWriteDeadline(t time.Time) error { return s.st.setWriteDeadline(t) }
-
-// A ReceiveStream is a unidirectional stream opened by the peer. Its methods
-// are those of [Stream], which see.
-type ReceiveStream struct {
-	handle
-	raw *quic.ReceiveStream
-}
-
-func newReceiveStream(c *Conn, raw *quic.ReceiveStream) *ReceiveStream {
-	s := &ReceiveStream{raw: raw}
-	s.start(c, incomingUni, nil, raw)
-	s.st.watchFinalSize()
-	return s
-}
-
-// StreamID returns the stream ID.
-func (s *ReceiveStream) StreamID() StreamID { return s.raw.StreamID() }
-
-// Read is [Stream.Read]. Once all bytes up to the peer's FIN have been read,
-// the stream has ended, whether or not the io.EOF was seen.
-func (s *ReceiveStream) Read(p []byte) (int, error) {
-	s.st.readers.Add(1)
-	n, err := s.raw.Read(p)
-	s.st.didRead(n, err)
-	runtime.KeepAlive(s)
-	return n, err
-}
-
-// Peek is [Stream.Peek].
-func (s *ReceiveStream) Peek(b []byte) (int, error) {
-	s.st.readers.Add(1)
-	n, err := s.raw.Peek(b)
-	s.st.didPeek(n, len(b), err)
-	runtime.KeepAlive(s)
-	return n, err
-}
-
-// CancelRead is [Stream.CancelRead]; it ends the stream.
-func (s *ReceiveStream) CancelRead(code StreamErrorCode) {
-	s.st.cancelRead(code)
-	runtime.KeepAlive(s)
-}
-
-// Release is [Stream.Release]: before the end was read, the peer is asked to
-// stop sending.
-func (s *ReceiveStream) Release() {
-	s.st.release(s.st.conn.guard.Codes.Release)
-	runtime.KeepAlive(s)
-}
-
-// Reset is [Stream.Reset]: it is CancelRead, and returns the stream credit.
-func (s *ReceiveStream) Reset(code StreamErrorCode) {
-	s.st.reset(code)
-	runtime.KeepAlive(s)
-}
-
-// Info is [Stream.Info].
-func (s *ReceiveStream) Info() StreamInfo { return s.st.info() }
-
-// Detach is [Stream.Detach].
-func (s *ReceiveStream) Detach() *quic.ReceiveStream {
-	s.st.detach()
-	runtime.KeepAlive(s)
-	return s.raw
-}
-
-// ReleaseStreamCredit is [Stream.ReleaseStreamCredit].
-func (s *ReceiveStream) ReleaseStreamCredit() { s.raw.ReleaseStreamCredit() }
-
-// SetReceiveFinalSizeCallback is [Stream.SetReceiveFinalSizeCallback].
-func (s *ReceiveStream) SetReceiveFinalSizeCallback(callback func(int64)) {
-	s.st.setFinalSizeCallback(callback)
-	runtime.KeepAlive(s)
-}
-
-// SetReadDeadline is [Stream.SetReadDeadline].
-func (s *ReceiveStream) SetReadDeadline(t time.Time) error { return s.raw.SetReadDeadline(t) }

@@ -15,10 +15,7 @@ import (
 // into a packet. So small writes are queued, up to maxQueued bytes, and the
 // next one goes through WriteWithLimit, which returns when all before it has
 // gone into packets, and is the barrier after which queueing starts anew.
-const (
-	maxQueued = 16 << 10 // bytes queued with TryWriteAll between two barriers
-	tailSize  = 1 << 10  // bytes of a large Write that are queued instead of waited for
-)
+const maxQueued = 16 << 10 // bytes queued with TryWriteAll between two barriers
 
 // pass is a WriteWithLimit limiter that lets everything through.
 func pass(maxBytes int) int { return maxBytes }
@@ -101,23 +98,11 @@ func (st *streamState) writeInTurn(p []byte) (int, error) {
 			return 0, err
 		}
 	}
-	head, tail := p, p[len(p):]
-	if len(p) > maxQueued {
-		head, tail = p[:len(p)-tailSize], p[len(p)-tailSize:]
-	}
-	n, err := st.send.WriteWithLimit(head, pass)
+	n, err := st.send.WriteWithLimit(p, pass)
 	if n > 0 && err == nil {
 		st.queued = 0
 	}
-	if err != nil || len(tail) == 0 {
-		return n, err
-	}
-	if err := st.send.TryWriteAll(tail); err == nil {
-		st.queued = len(tail)
-		return len(p), nil
-	}
-	m, err := st.send.WriteWithLimit(tail, pass)
-	return n + m, err
+	return n, err
 }
 
 // tryWriteAll never waits, not even for its turn.
@@ -149,7 +134,7 @@ func (st *streamState) writeWithLimit(p []byte, limiter func(int) int) (int, err
 		return 0, st.writeAfterEnd()
 	}
 	n, err := st.send.WriteWithLimit(p, limiter)
-	if err == nil {
+	if n > 0 && err == nil {
 		st.queued = 0
 	}
 	st.endWrite(n, len(p), err)
@@ -174,6 +159,13 @@ func (st *streamState) writeDeadlinePassed() bool {
 	deadline := st.writeDeadline
 	st.mu.Unlock()
 	return deadline != 0 && st.conn.now() >= deadline
+}
+
+func (st *streamState) setReliableBoundary() {
+	st.mu.Lock()
+	st.boundary = true
+	st.mu.Unlock()
+	st.send.SetReliableBoundary()
 }
 
 // peerStopped returns the peer's STOP_SENDING as the error it is, if there was one.

@@ -1,0 +1,167 @@
+package quiclife_test
+
+import (
+	"bytes"
+	"context"
+	"io"
+	"log/slog"
+	"math/rand/v2"
+	"runtime"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/quic-go/quic-go"
+	"github.com/stretchr/testify/require"
+
+	"github.com/quiclife/quiclife"
+	"github.com/quiclife/quiclife/internal/quictest"
+)
+
+// ends are the two ends of a connection, plain and wrapped.
+type ends struct {
+	client, server       *quiclife.Conn
+	rawClient, rawServer *quic.Conn
+}
+
+// setup says how ends are made; the zero value is fine.
+type setup struct {
+	net                    quictest.Net
+	clientConf, serverConf *quic.Config
+	guard                  *quiclife.Guard // of both ends
+}
+
+// in runs f inside a synctest bubble, on a connection over simnet.
+func (s setup) in(t *testing.T, f func(t *testing.T, e ends)) {
+	t.Helper()
+	synctest.Test(t, func(t *testing.T) {
+		rc, rs := s.net.Pair(t, s.clientConf, s.serverConf)
+		f(t, s.wrap(rc, rs))
+	})
+}
+
+// onLoopback is in real time, over UDP.
+func (s setup) onLoopback(t testing.TB) ends {
+	rc, rs := quictest.Loopback(t, s.clientConf, s.serverConf)
+	return s.wrap(rc, rs)
+}
+
+func (s setup) wrap(rc, rs *quic.Conn) ends {
+	if s.guard == nil {
+		s.guard = &quiclife.Guard{}
+	}
+	if s.guard.Logger == nil {
+		s.guard.Logger = slog.New(slog.DiscardHandler)
+	}
+	return ends{s.guard.Wrap(rc), s.guard.Wrap(rs), rc, rs}
+}
+
+// stream opens a stream on the client, on which x is sent, and accepts it.
+func (e ends) stream(t *testing.T) (client, server *quiclife.Stream) {
+	t.Helper()
+	client, err := e.client.OpenStreamSync(t.Context())
+	require.NoError(t, err)
+	write(t, client, "x")
+	server, err = e.server.AcceptStream(t.Context())
+	require.NoError(t, err)
+	expect(t, server, "x")
+	return client, server
+}
+
+func write(t *testing.T, w io.Writer, s string) {
+	t.Helper()
+	n, err := io.WriteString(w, s)
+	require.NoError(t, err)
+	require.Equal(t, len(s), n)
+}
+
+// expect reads just s.
+func expect(t *testing.T, r io.Reader, s string) {
+	t.Helper()
+	b := make([]byte, len(s))
+	_, err := io.ReadFull(r, b)
+	require.NoError(t, err)
+	require.Equal(t, s, string(b))
+}
+
+// settled lets all that is under way arrive, in fake time.
+func settled() {
+	time.Sleep(time.Second)
+	synctest.Wait()
+}
+
+// requireNothingLeft requires that both ends hold no stream and live.
+func (e ends) requireNothingLeft(t testing.TB, msg ...any) {
+	t.Helper()
+	require.NoError(t, context.Cause(e.client.Context()), msg...)
+	require.NoError(t, context.Cause(e.server.Context()), msg...)
+	require.Zero(t, quictest.Held(e.rawClient), msg...)
+	require.Zero(t, quictest.Held(e.rawServer), msg...)
+	for _, c := range []*quiclife.Conn{e.client, e.server} {
+		stats := c.Stats()
+		require.Zero(t, stats.Open(), msg...)
+		requireBalance(t, stats)
+	}
+}
+
+// requireBalance requires what StreamStats promises.
+func requireBalance(t testing.TB, stats quiclife.Stats) {
+	t.Helper()
+	for _, s := range []quiclife.StreamStats{stats.Outgoing, stats.OutgoingUni, stats.Incoming, stats.IncomingUni} {
+		require.Equal(t, s.Opened, s.Open+s.Finished+s.Reset+s.Reclaimed+s.Detached, "%+v", s)
+		require.GreaterOrEqual(t, s.Open, int64(0))
+		require.GreaterOrEqual(t, s.Peak, s.Open)
+	}
+}
+
+// eventually polls in real time, for what no channel tells.
+func eventually(t testing.TB, f func() bool, msg ...any) {
+	t.Helper()
+	require.Eventually(t, f, 20*time.Second, 2*time.Millisecond, msg...)
+}
+
+// collected forces garbage collections in the background until the test ends.
+func collectConstantly(t testing.TB) {
+	done := make(chan struct{})
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		for {
+			select {
+			case <-done:
+				return
+			default:
+				runtime.GC()
+			}
+		}
+	})
+	t.Cleanup(func() { close(done); wg.Wait() })
+}
+
+// randomBytes returns n bytes that are the same in each run.
+func randomBytes(n int) []byte {
+	r := rand.NewChaCha8([32]byte{1})
+	b := make([]byte, n)
+	r.Read(b)
+	return b
+}
+
+// logged is a log that tests can read while it is written.
+type logged struct {
+	mu  sync.Mutex
+	buf bytes.Buffer
+}
+
+func (l *logged) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.buf.Write(p)
+}
+
+func (l *logged) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.buf.String()
+}
+
+func (l *logged) logger() *slog.Logger { return slog.New(slog.NewTextHandler(l, nil)) }

@@ -28,7 +28,8 @@ type Conn struct {
 	mu    sync.Mutex // guards the fields below
 	kinds [numKinds]registry
 	ended bool
-	sweep *time.Timer // pending if some stream waits for HalfCloseTimeout, else nil
+	sweep *time.Timer // pending while some stream waits for HalfCloseTimeout, else nil
+	retry *time.Timer // pending while slots are short, see collectAtLimit, else nil
 }
 
 // Wrap takes over a connection that was made with quic-go itself, under
@@ -77,9 +78,10 @@ func (c *Conn) now() time.Duration { return time.Since(c.start) }
 func (c *Conn) end() {
 	c.mu.Lock()
 	c.ended = true
-	if c.sweep != nil {
-		c.sweep.Stop()
-		c.sweep = nil
+	for _, timer := range []*time.Timer{c.sweep, c.retry} {
+		if timer != nil {
+			timer.Stop()
+		}
 	}
 	c.mu.Unlock()
 	c.guard.remove(c)

@@ -35,8 +35,12 @@ type registry struct {
 	reserved int64
 	waiting  []chan struct{}
 
+	blocked int // opens that wait for a slot, of ours or of the peer's
+
 	limitReached bool // logged, and no stream opened since
 }
+
+func (r *registry) full() bool { return r.stats.Limit > 0 && r.stats.Open >= r.stats.Limit }
 
 // effectiveLimit applies quic-go's reading of MaxIncomingStreams.
 func effectiveLimit(configured int64) int64 {
@@ -65,13 +69,13 @@ func (c *Conn) register(st *streamState) {
 	r.stats.Peak = max(r.stats.Peak, r.stats.Open)
 	r.limitReached = false
 	ended := c.ended
-	full := r.stats.Limit > 0 && r.stats.Open >= r.stats.Limit
+	full := st.kind.incoming() && r.full()
 	c.mu.Unlock()
 
 	if ended { // between the open and here: end has not seen st
 		st.connectionEnded()
-	} else if full && st.kind.incoming() {
-		c.collectAtLimit(st.kind)
+	} else if full {
+		c.collectAtLimit()
 	}
 }
 
@@ -104,6 +108,10 @@ func (c *Conn) unregister(st *streamState, count func(*StreamStats) *int64) {
 func (c *Conn) collect(take func(*streamState) bool) []*streamState {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	return c.collectLocked(take)
+}
+
+func (c *Conn) collectLocked(take func(*streamState) bool) []*streamState {
 	var sts []*streamState
 	for k := range c.kinds {
 		for st := c.kinds[k].first; st != nil; st = st.next {
@@ -124,7 +132,7 @@ func open[S any](c *Conn, k kind, try func() (S, error)) (S, error) {
 	if err != nil {
 		c.unreserve(k)
 		if isPeerLimit(err) {
-			c.collectAtLimit(k)
+			c.collectAtLimit()
 			err = c.limitError(k, PeerLimit, err)
 		}
 	}
@@ -143,9 +151,9 @@ func openSync[S any](ctx context.Context, c *Conn, k kind, try func() (S, error)
 	}
 	raw, err := try()
 	if isPeerLimit(err) {
-		stop := c.collectWhileWaiting(k)
+		c.block(k, 1)
 		raw, err = wait(ctx)
-		stop()
+		c.block(k, -1)
 		if err != nil && ctx.Err() != nil && c.raw.Context().Err() == nil {
 			err = c.limitError(k, PeerLimit, err)
 		}
@@ -200,7 +208,8 @@ func (c *Conn) awaitReservation(ctx context.Context, k kind) error {
 	r.waiting = append(r.waiting, slot)
 	c.mu.Unlock()
 
-	defer c.collectWhileWaiting(k)()
+	c.block(k, 1)
+	defer c.block(k, -1)
 	var err error
 	select {
 	case <-slot:
@@ -218,6 +227,16 @@ func (c *Conn) awaitReservation(ctx context.Context, k kind) error {
 		c.unreserveLocked(r)
 	}
 	return err
+}
+
+// block counts the opens that wait for a slot.
+func (c *Conn) block(k kind, n int) {
+	c.mu.Lock()
+	c.kinds[k].blocked += n
+	c.mu.Unlock()
+	if n > 0 {
+		c.collectAtLimit()
+	}
 }
 
 // A LimitScope says whose limit was reached.

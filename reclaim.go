@@ -132,7 +132,7 @@ func (st *streamState) awaitReader() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.sweep == nil && !c.ended {
-		c.sweep = time.AfterFunc(timeout, c.cancelUnread)
+		c.sweep = time.AfterFunc(timeout/4, c.cancelUnread)
 	}
 }
 
@@ -140,7 +140,8 @@ func (st *streamState) awaitReader() {
 func (c *Conn) cancelUnread() {
 	now, timeout := c.now(), c.guard.halfCloseTimeout()
 	var next time.Duration // 0: nobody waits
-	due := c.collect(func(st *streamState) bool {
+	c.mu.Lock()
+	due := c.collectLocked(func(st *streamState) bool {
 		st.mu.Lock()
 		defer st.mu.Unlock()
 		if st.readerDue == 0 || st.receiveHalf != HalfOpen {
@@ -159,6 +160,14 @@ func (c *Conn) cancelUnread() {
 		}
 		return false
 	})
+	switch {
+	case c.ended:
+	case next > 0:
+		c.sweep.Reset(next - now)
+	default:
+		c.sweep = nil
+	}
+	c.mu.Unlock()
 	for _, st := range due {
 		if st.report(HalfClosed) {
 			st.reclaim(c.guard.Codes.HalfClosed)
@@ -182,7 +191,7 @@ type collectorState struct {
 
 const (
 	minCollectInterval = time.Second
-	maxCollectInterval = 32 * time.Second
+	maxCollectInterval = 10 * time.Second
 )
 
 // take reports whether a collection may be asked for now.
@@ -207,43 +216,47 @@ func (cs *collectorState) foundSome() {
 	cs.mu.Unlock()
 }
 
-// collectAtLimit asks for a collection if some stream of kind k is idle, and
-// so may have been dropped. It does not wait for it.
-func (c *Conn) collectAtLimit(k kind) {
-	idle := false
+// collectAtLimit asks for a collection, now and every second while slots are
+// short. It does not wait for it.
+func (c *Conn) collectAtLimit() {
 	c.mu.Lock()
-	for st := c.kinds[k].first; st != nil && !idle; st = st.next {
-		idle = !st.dropped && st.readers.Load() == 0
+	asked := c.retry != nil
+	if !asked && !c.ended {
+		c.retry = time.AfterFunc(minCollectInterval, c.collectAgain)
 	}
 	c.mu.Unlock()
-	if idle && collector.take() {
+	if !asked {
+		c.requestCollection()
+	}
+}
+
+func (c *Conn) collectAgain() {
+	c.mu.Lock()
+	short := false
+	for k := range c.kinds {
+		r := &c.kinds[k]
+		short = short || r.blocked > 0 || kind(k).incoming() && r.full()
+	}
+	short = short && !c.ended
+	if short {
+		c.retry.Reset(minCollectInterval)
+	} else {
+		c.retry = nil
+	}
+	c.mu.Unlock()
+	if short {
+		c.requestCollection()
+	}
+}
+
+// requestCollection has the garbage collector run if there are streams that
+// are idle, and so may have been dropped.
+func (c *Conn) requestCollection() {
+	idle := c.collect(func(st *streamState) bool { return !st.dropped && st.readers.Load() == 0 })
+	if len(idle) > 0 && collector.take() {
 		go func() {
 			runtime.GC()
 			c.reclaimDropped()
 		}()
-	}
-}
-
-// collectWhileWaiting does so now and every second until stop is called.
-func (c *Conn) collectWhileWaiting(k kind) (stop func()) {
-	c.collectAtLimit(k)
-	var mu sync.Mutex // guards timer and stopped
-	var timer *time.Timer
-	stopped := false
-	mu.Lock()
-	defer mu.Unlock()
-	timer = time.AfterFunc(minCollectInterval, func() {
-		c.collectAtLimit(k)
-		mu.Lock()
-		defer mu.Unlock()
-		if !stopped {
-			timer.Reset(minCollectInterval)
-		}
-	})
-	return func() {
-		mu.Lock()
-		defer mu.Unlock()
-		stopped = true
-		timer.Stop()
 	}
 }

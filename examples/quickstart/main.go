@@ -29,18 +29,19 @@ import (
 )
 
 const (
-	maxStreams  = 100              // the server's MaxIncomingStreams
-	cancelEvery = 10               // each tenth request is cancelled
-	userLeaves  = time.Millisecond // after which that request is cancelled
-	maxGrowth   = 4 << 20          // bytes of heap that may be left at the end
-	timeLimit   = 60 * time.Second // for each loop, so that a bug cannot hang it
-	settleTime  = 5 * time.Second  // for the last streams to come back
+	maxStreams  = 100                    // the server's MaxIncomingStreams
+	cancelEvery = 10                     // each tenth request is cancelled
+	userLeaves  = time.Millisecond       // after which that request is cancelled
+	logTime     = 100 * time.Microsecond // the server's, for a line in its log
+	maxGrowth   = 4 << 20                // bytes of heap that may be left at the end
+	timeLimit   = 60 * time.Second       // for each loop, so that a bug cannot hang it
+	settleTime  = 5 * time.Second        // for the last streams to come back
 	goneCode    = quic.StreamErrorCode(1)
 )
 
 var (
 	small  = message(100)
-	large  = message(16 << 20) // takes far longer to send than the user stays
+	large  = message(2 << 20) // takes far longer to send than the user stays
 	answer = bytes.Repeat([]byte("answer "), 200)
 )
 
@@ -73,6 +74,7 @@ func serve[S stream](c conn[S]) {
 	}
 }
 
+// handle answers a request.
 func handle(s stream) {
 	var size [4]byte
 	if _, err := io.ReadFull(s, size[:]); err != nil {
@@ -81,15 +83,17 @@ func handle(s stream) {
 	if _, err := io.CopyN(io.Discard, s, int64(binary.BigEndian.Uint32(size[:]))); err != nil {
 		return // careless too
 	}
+	defer s.Close() // careless: the io.EOF of the request was never read
 	if _, err := s.Write(answer); err != nil {
 		return
 	}
-	s.Close() // careless: the io.EOF of the request was never read
+	time.Sleep(logTime) // the answer goes out meanwhile, so the FIN follows in a frame of its own
 }
 
 var errCancelled = errors.New("request cancelled")
 
-// request is one request of the client.
+// request is one request of the client. It waits for a free slot as long as its
+// patience lasts. If it is to be cancelled, the user leaves while it is sent.
 func request[S stream](ctx context.Context, c conn[S], patience time.Duration, cancelled bool) error {
 	wait, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
@@ -142,7 +146,7 @@ func loop[S stream](client, server conn[S], opt options) (r result) {
 	go serve(server)
 
 	start := time.Now()
-	for r.done() < opt.requests {
+	for r.err == nil && r.done() < opt.requests {
 		switch err := request(ctx, client, opt.patience, r.done()%cancelEvery == cancelEvery-1); err {
 		case nil:
 			r.answered++
@@ -150,8 +154,6 @@ func loop[S stream](client, server conn[S], opt options) (r result) {
 			r.cancelled++
 		default:
 			r.err = err
-			r.took = time.Since(start)
-			return r
 		}
 	}
 	r.took = time.Since(start)
@@ -202,7 +204,7 @@ func runPlain(w io.Writer, opt options) error {
 	default:
 		fmt.Fprintf(w, "  stopped by  %v\n", r.err)
 	}
-	fmt.Fprintf(w, "  held        %d streams by the client, %d by the server\n", held(client), held(server))
+	fmt.Fprintf(w, "  held        %d streams by the client, %d by the server (its limit: %d)\n", held(client), held(server), maxStreams)
 	return nil
 }
 
@@ -223,11 +225,12 @@ func runQuiclife(w io.Writer, opt options) error {
 	// Streams that the loop dropped come back after a garbage collection, which
 	// a busy program has all the time, and this one, being done, has not.
 	left := func() int { return held(client.Unwrap()) + held(server.Unwrap()) }
-	for start := time.Now(); left() > 0 && time.Since(start) < settleTime; time.Sleep(10 * time.Millisecond) {
+	open := func() int64 { return client.Stats().Open() + server.Stats().Open() }
+	for start := time.Now(); left()+int(open()) > 0 && time.Since(start) < settleTime; time.Sleep(10 * time.Millisecond) {
 		runtime.GC()
 	}
 	after := heap()
-	at, by := client.Stats().Outgoing, server.Stats().Incoming
+	out, in := client.Stats().Outgoing, server.Stats().Incoming
 	reported, first := leaks.get()
 
 	fmt.Fprintf(w, "\nquiclife, the same loop\n")
@@ -235,13 +238,15 @@ func runQuiclife(w io.Writer, opt options) error {
 	fmt.Fprintf(w, "  speed       %.0f requests/s\n", float64(r.done())/r.took.Seconds())
 	fmt.Fprintf(w, "  heap        %.1f MiB before, %.1f MiB after\n", mib(before), mib(after))
 	fmt.Fprintf(w, "  held        %d streams by the client, %d by the server\n", held(client.Unwrap()), held(server.Unwrap()))
-	fmt.Fprintf(w, "  leaks       %d reported and ended; the first was\n", reported)
-	fmt.Fprintf(w, "              %s\n", first)
+	fmt.Fprintf(w, "  leaks       %d reported to OnLeak\n", reported)
+	if reported > 0 {
+		fmt.Fprintf(w, "  the first   %s\n", first)
+	}
 	fmt.Fprintf(w, "\n  %-10s%10s%10s%10s%10s%10s\n", "", "opened", "finished", "reset", "reclaimed", "open")
 	for _, row := range []struct {
 		name string
 		quiclife.StreamStats
-	}{{"client", at}, {"server", by}} {
+	}{{"client", out}, {"server", in}} {
 		fmt.Fprintf(w, "  %-10s%10d%10d%10d%10d%10d\n", row.name, row.Opened, row.Finished, row.Reset, row.Reclaimed, row.Open)
 	}
 
@@ -255,8 +260,8 @@ func runQuiclife(w io.Writer, opt options) error {
 	check(r.err == nil, "stopped after %d requests: %w", r.done(), r.err)
 	check(client.Context().Err() == nil && server.Context().Err() == nil, "the connection has ended")
 	check(left() == 0, "%d streams are held", left())
-	check(at.Open == 0 && by.Open == 0, "streams are counted open")
-	check(at.Opened == n && by.Opened == n, "not every stream was counted")
+	check(open() == 0, "%d streams are counted open", open())
+	check(out.Opened == n && in.Opened == n, "not every stream was counted")
 	check(after < before+maxGrowth, "the heap has grown by %.1f MiB", mib(after)-mib(before))
 	if err := errors.Join(errs...); err != nil {
 		return fmt.Errorf("quiclife: %w", err)
@@ -276,7 +281,7 @@ func (l *leaks) add(leak quiclife.Leak) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.n++; l.n == 1 {
-		l.first = fmt.Sprintf("%v, %s", leak.Stream, leak.Reason)
+		l.first = fmt.Sprintf("%s: %v", leak.Reason, leak.Stream)
 	}
 }
 

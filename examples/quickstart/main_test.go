@@ -1,0 +1,32 @@
+package main
+
+import (
+	"bytes"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"go.uber.org/goleak"
+)
+
+// The verdict is run's: nothing is left with quiclife. What quic-go does in
+// its part is shown, not tested. Nor is any goroutine left of either.
+func TestRun(t *testing.T) {
+	var out bytes.Buffer
+	err := run(&out, options{requests: 1200, patience: 2 * time.Second})
+	t.Log("\n" + out.String())
+	require.NoError(t, err)
+	_, ours, found := bytes.Cut(out.Bytes(), []byte("\nquiclife"))
+	require.True(t, found)
+	require.Contains(t, string(ours), "requests    1200 of 1200:")
+	require.Contains(t, string(ours), "held        0 streams by the client, 0 by the server\n")
+	require.Contains(t, string(ours), "ok: nothing is left\n")
+	// goleak waits 0.4 s; the transport of a quic-go listener stays for three
+	// probe timeouts, which may be longer.
+	for range 10 {
+		if err = goleak.Find(); err == nil {
+			return
+		}
+	}
+	require.NoError(t, err)
+}

@@ -1,0 +1,18 @@
+package quiclife
+
+import (
+	"time"
+
+	"github.com/quic-go/quic-go"
+)
+
+// RawStream returns quic-go's stream of s, for tests that watch it go.
+func RawStream(s *Stream) *quic.Stream { return s.raw }
+
+// ForgetCollections lets the next open at a limit ask for a collection, as if
+// no other had for long.
+func ForgetCollections() {
+	collector.mu.Lock()
+	defer collector.mu.Unlock()
+	collector.last, collector.interval = time.Time{}, 0
+}

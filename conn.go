@@ -18,18 +18,25 @@ import (
 //
 // All methods may be called from any goroutine.
 type Conn struct {
-	raw   *quic.Conn
-	guard *Guard
-	start time.Time // zero of the stream times, see now
+	raw    *quic.Conn
+	guard  *Guard
+	counts bool      // in guard.counted
+	start  time.Time // zero of the stream times, see now
 	// inBubble: made inside a testing/synctest bubble, whose channels no
 	// goroutine from outside may touch.
 	inBubble bool
+	// draining is done from the start of Shutdown on, which calls drain.
+	draining context.Context
+	drain    context.CancelFunc
 
-	mu    sync.Mutex // guards the fields below
-	kinds [numKinds]registry
-	ended bool
-	sweep *time.Timer // pending while some stream waits for HalfCloseTimeout, else nil
-	retry *time.Timer // pending while slots are short, see collectAtLimit, else nil
+	mu      sync.Mutex // guards the fields below
+	kinds   [numKinds]registry
+	ended   bool
+	serving bool
+	drained chan struct{} // not nil if Shutdown waits for the last stream to end
+	sweep   *time.Timer   // pending while some stream has a timeout, else nil
+	sweepAt time.Duration // when it fires
+	retry   *time.Timer   // pending while slots are short, see collectAtLimit, else nil
 }
 
 // Wrap takes over a connection that was made with quic-go itself, under
@@ -41,7 +48,11 @@ func Wrap(raw *quic.Conn) *Conn { return DefaultGuard.Wrap(raw) }
 // Wrapping a connection that has ended is fine: its methods fail as quic-go's
 // do. Wrapping one connection twice makes two Conns, each with its own streams.
 func (g *Guard) Wrap(raw *quic.Conn) *Conn {
-	return g.wrap(raw, incomingLimits{g.MaxIncomingStreams, g.MaxIncomingUniStreams})
+	if raw == nil {
+		panic("quiclife: Wrap of a nil connection")
+	}
+	g.countConn()
+	return g.wrap(raw, incomingLimits{g.MaxIncomingStreams, g.MaxIncomingUniStreams}, true)
 }
 
 // incomingLimits are MaxIncomingStreams and MaxIncomingUniStreams as configured.
@@ -54,11 +65,11 @@ func limitsOf(conf *quic.Config) incomingLimits {
 	return incomingLimits{conf.MaxIncomingStreams, conf.MaxIncomingUniStreams}
 }
 
-func (g *Guard) wrap(raw *quic.Conn, limits incomingLimits) *Conn {
-	if raw == nil {
-		panic("quiclife: Wrap of a nil connection")
-	}
-	c := &Conn{raw: raw, guard: g, start: time.Now()}
+// wrap is Wrap for a connection that is counted already; counts says whether
+// its end is to uncount it.
+func (g *Guard) wrap(raw *quic.Conn, limits incomingLimits, counts bool) *Conn {
+	c := &Conn{raw: raw, guard: g, counts: counts, start: time.Now()}
+	c.draining, c.drain = context.WithCancel(context.Background())
 	// Inside a bubble the time has no monotonic clock reading (time.Time's ==
 	// compares it, Round(0) strips it).
 	c.inBubble = c.start == c.start.Round(0)
@@ -148,8 +159,10 @@ func (c *Conn) OpenUniStreamSync(ctx context.Context) (*SendStream, error) {
 
 // AcceptStream returns the next bidirectional stream that the peer opened. It
 // blocks until there is one, ctx is done or the connection has ended.
+//
+// During Shutdown it fails with [ErrShutdown].
 func (c *Conn) AcceptStream(ctx context.Context) (*Stream, error) {
-	raw, err := c.raw.AcceptStream(ctx)
+	raw, err := accept(ctx, c, c.raw.AcceptStream)
 	if err != nil {
 		return nil, err
 	}
@@ -158,11 +171,37 @@ func (c *Conn) AcceptStream(ctx context.Context) (*Stream, error) {
 
 // AcceptUniStream is [Conn.AcceptStream] for a unidirectional stream.
 func (c *Conn) AcceptUniStream(ctx context.Context) (*ReceiveStream, error) {
-	raw, err := c.raw.AcceptUniStream(ctx)
+	raw, err := accept(ctx, c, c.raw.AcceptUniStream)
 	if err != nil {
 		return nil, err
 	}
 	return newReceiveStream(c, raw), nil
+}
+
+// accept accepts a stream, but refuses it once Shutdown has begun.
+func accept[S receiver](ctx context.Context, c *Conn, next func(context.Context) (S, error)) (none S, err error) {
+	if c.draining.Err() != nil && c.raw.Context().Err() == nil {
+		return none, ErrShutdown
+	}
+	raw, err := next(ctx)
+	if err != nil {
+		return none, err
+	}
+	if c.draining.Err() != nil {
+		refuse(raw, c.guard.Codes.Shutdown)
+		return none, ErrShutdown
+	}
+	return raw, nil
+}
+
+// refuse ends a stream that the program is not shown, so that it holds no
+// slot. It is not counted.
+func refuse(raw receiver, code quic.StreamErrorCode) {
+	if s, ok := raw.(sender); ok {
+		s.CancelWrite(code)
+	}
+	raw.CancelRead(code)
+	raw.ReleaseStreamCredit()
 }
 
 // CloseWithError closes the connection at once, as quic-go's does: data that

@@ -58,8 +58,7 @@ func (g *Guard) DialAddr(ctx context.Context, addr string, tlsConf *tls.Config, 
 	if err != nil {
 		return nil, err
 	}
-	raw, err := quic.DialAddr(ctx, addr, tlsConf, conf)
-	return g.dialed(raw, err, conf)
+	return g.dial(conf, func() (*quic.Conn, error) { return quic.DialAddr(ctx, addr, tlsConf, conf) })
 }
 
 // DialAddrEarly is DialAddr with 0-RTT, if the server allows it.
@@ -68,8 +67,7 @@ func (g *Guard) DialAddrEarly(ctx context.Context, addr string, tlsConf *tls.Con
 	if err != nil {
 		return nil, err
 	}
-	raw, err := quic.DialAddrEarly(ctx, addr, tlsConf, conf)
-	return g.dialed(raw, err, conf)
+	return g.dial(conf, func() (*quic.Conn, error) { return quic.DialAddrEarly(ctx, addr, tlsConf, conf) })
 }
 
 // resolve finds the mistakes for which quic-go's DialAddr returns an error but
@@ -92,21 +90,25 @@ func resolve(addr string, tlsConf *tls.Config) (string, *tls.Config, error) {
 // Dial dials a connection over conn, which can then be used for nothing else.
 // It blocks as DialAddr does. conn is not closed.
 func (g *Guard) Dial(ctx context.Context, conn net.PacketConn, addr net.Addr, tlsConf *tls.Config, conf *Config) (*Conn, error) {
-	raw, err := quic.Dial(ctx, conn, addr, tlsConf, conf)
-	return g.dialed(raw, err, conf)
+	return g.dial(conf, func() (*quic.Conn, error) { return quic.Dial(ctx, conn, addr, tlsConf, conf) })
 }
 
 // DialEarly is Dial with 0-RTT, if the server allows it.
 func (g *Guard) DialEarly(ctx context.Context, conn net.PacketConn, addr net.Addr, tlsConf *tls.Config, conf *Config) (*Conn, error) {
-	raw, err := quic.DialEarly(ctx, conn, addr, tlsConf, conf)
-	return g.dialed(raw, err, conf)
+	return g.dial(conf, func() (*quic.Conn, error) { return quic.DialEarly(ctx, conn, addr, tlsConf, conf) })
 }
 
-func (g *Guard) dialed(raw *quic.Conn, err error, conf *quic.Config) (*Conn, error) {
-	if err != nil {
+// dial makes a connection with f, if the limits of the group allow it.
+func (g *Guard) dial(conf *quic.Config, f func() (*quic.Conn, error)) (*Conn, error) {
+	if err := g.admitConn(); err != nil {
 		return nil, err
 	}
-	return g.wrap(raw, limitsOf(conf)), nil
+	raw, err := f()
+	if err != nil {
+		g.connGone()
+		return nil, err
+	}
+	return g.wrap(raw, limitsOf(conf), true), nil
 }
 
 // ListenAddr makes a UDP socket on addr and listens on it. When the listener
@@ -115,7 +117,7 @@ func (g *Guard) dialed(raw *quic.Conn, err error, conf *quic.Config) (*Conn, err
 // conf may be nil. The counts of accepted connections take their limits from
 // conf, not from what its GetConfigForClient returns.
 func (g *Guard) ListenAddr(addr string, tlsConf *tls.Config, conf *Config) (*Listener, error) {
-	o, err := ownAddr(addr)
+	o, err := g.ownAddr(addr)
 	if err != nil {
 		return nil, err
 	}
@@ -125,7 +127,7 @@ func (g *Guard) ListenAddr(addr string, tlsConf *tls.Config, conf *Config) (*Lis
 // ListenAddrEarly is ListenAddr for connections whose handshake has not
 // completed.
 func (g *Guard) ListenAddrEarly(addr string, tlsConf *tls.Config, conf *Config) (*EarlyListener, error) {
-	o, err := ownAddr(addr)
+	o, err := g.ownAddr(addr)
 	if err != nil {
 		return nil, err
 	}
@@ -135,15 +137,15 @@ func (g *Guard) ListenAddrEarly(addr string, tlsConf *tls.Config, conf *Config) 
 // Listen listens on conn, which can then be used for nothing else. It is
 // ListenAddr otherwise, but conn is not closed.
 func (g *Guard) Listen(conn net.PacketConn, tlsConf *tls.Config, conf *Config) (*Listener, error) {
-	return g.listen(own(conn), tlsConf, conf)
+	return g.listen(g.own(conn), tlsConf, conf)
 }
 
 // ListenEarly is Listen for connections whose handshake has not completed.
 func (g *Guard) ListenEarly(conn net.PacketConn, tlsConf *tls.Config, conf *Config) (*EarlyListener, error) {
-	return g.listenEarly(own(conn), tlsConf, conf)
+	return g.listenEarly(g.own(conn), tlsConf, conf)
 }
 
-func ownAddr(addr string) (*ownedTransport, error) {
+func (g *Guard) ownAddr(addr string) (*ownedTransport, error) {
 	udpAddr, err := net.ResolveUDPAddr("udp", addr)
 	if err != nil {
 		return nil, err
@@ -152,7 +154,7 @@ func ownAddr(addr string) (*ownedTransport, error) {
 	if err != nil {
 		return nil, err
 	}
-	o := own(socket)
+	o := g.own(socket)
 	o.socket = socket
 	return o, nil
 }
@@ -163,7 +165,7 @@ func (g *Guard) listen(o *ownedTransport, tlsConf *tls.Config, conf *quic.Config
 		o.listenerClosed()
 		return nil, err
 	}
-	return &Listener{raw: raw, guard: g, limits: limitsOf(conf), owned: o}, nil
+	return &Listener{raw, g.listening(&listener{raw: raw, limits: limitsOf(conf), owned: o})}, nil
 }
 
 func (g *Guard) listenEarly(o *ownedTransport, tlsConf *tls.Config, conf *quic.Config) (*EarlyListener, error) {
@@ -172,5 +174,5 @@ func (g *Guard) listenEarly(o *ownedTransport, tlsConf *tls.Config, conf *quic.C
 		o.listenerClosed()
 		return nil, err
 	}
-	return &EarlyListener{raw: raw, guard: g, limits: limitsOf(conf), owned: o}, nil
+	return &EarlyListener{raw, g.listening(&listener{raw: raw, limits: limitsOf(conf), owned: o})}, nil
 }

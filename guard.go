@@ -3,6 +3,7 @@ package quiclife
 import (
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -34,6 +35,22 @@ type Guard struct {
 	MaxOutgoingStreams    int64
 	MaxOutgoingUniStreams int64
 
+	// MaxStreams, MaxConns and MaxHeap limit the group: open streams of all
+	// kinds, connections (with handshakes under way), and bytes of live heap in
+	// the whole process, as of the last garbage collection. At a limit, new
+	// connections are refused during the handshake (the peer sees
+	// CONNECTION_REFUSED), Dial and new outgoing streams fail with a
+	// [*LimitError], and what is running goes on, with the streams that its
+	// peers open. 0 means no limit.
+	MaxStreams int64
+	MaxConns   int64
+	MaxHeap    int64
+
+	// IdleTimeout is how long a stream may go without a byte read or written
+	// before it is reset with Codes.Idle. It is cancelled between one and one
+	// and a quarter of this time after the last byte. 0 means never.
+	IdleTimeout time.Duration
+
 	// HalfCloseTimeout is how long a bidirectional stream may stay with its
 	// send half ended and nobody reading, before its receive half is cancelled
 	// with Codes.HalfClosed. A blocked Read counts as reading. A stream that
@@ -57,13 +74,17 @@ type Guard struct {
 	Logger *slog.Logger
 
 	// OnLeak, if not nil, is called once for each leaked stream, after it was
-	// logged. It is called from a goroutine of its own for each round of
-	// findings, without any lock held.
+	// logged, without any lock held. Calls can be concurrent.
 	OnLeak func(Leak)
 
-	mu       sync.Mutex // guards the fields below
-	conns    map[*Conn]struct{}
-	watching bool // a sentinel awaits the next garbage collection
+	streams atomic.Int64 // open, or being opened
+
+	mu           sync.Mutex // guards the fields below
+	conns        map[*Conn]struct{}
+	listeners    map[*listener]struct{}
+	counted      int64 // connections, and handshakes under way
+	limitReached bool  // logged, and nothing admitted since
+	watching     bool  // a sentinel awaits the next garbage collection
 }
 
 // Codes are the stream error codes that quiclife puts into RESET_STREAM and
@@ -77,6 +98,17 @@ type Codes struct {
 	Abandoned StreamErrorCode
 	// HalfClosed is sent when HalfCloseTimeout has passed.
 	HalfClosed StreamErrorCode
+	// Idle is sent when IdleTimeout has passed.
+	Idle StreamErrorCode
+	// Refused is sent for streams of a kind that a [Handler] has no func for.
+	Refused StreamErrorCode
+	// HandlerError is sent when a handler, or the func of Do, returned an
+	// error for which Handler.Code does not say otherwise.
+	HandlerError StreamErrorCode
+	// Panic is sent when a handler panicked.
+	Panic StreamErrorCode
+	// Shutdown is sent for streams that Shutdown refuses or cuts.
+	Shutdown StreamErrorCode
 }
 
 func (g *Guard) logger() *slog.Logger {
@@ -98,23 +130,4 @@ func (g *Guard) abandonGrace() time.Duration {
 		return time.Second
 	}
 	return g.AbandonGrace
-}
-
-func (g *Guard) add(c *Conn) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	if g.conns == nil {
-		g.conns = make(map[*Conn]struct{})
-	}
-	g.conns[c] = struct{}{}
-	if !g.watching {
-		g.watching = true
-		g.awaitCollection()
-	}
-}
-
-func (g *Guard) remove(c *Conn) {
-	g.mu.Lock()
-	delete(g.conns, c)
-	g.mu.Unlock()
 }

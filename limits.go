@@ -68,6 +68,9 @@ func (c *Conn) register(st *streamState) {
 	r.stats.Open++
 	r.stats.Peak = max(r.stats.Peak, r.stats.Open)
 	r.limitReached = false
+	if st.kind.incoming() { // what we open was counted by admitStream
+		c.guard.streams.Add(1)
+	}
 	ended := c.ended
 	full := st.kind.incoming() && r.full()
 	c.mu.Unlock()
@@ -100,7 +103,19 @@ func (c *Conn) unregister(st *streamState, count func(*StreamStats) *int64) {
 	if !st.kind.incoming() {
 		c.unreserveLocked(r)
 	}
+	if c.drained != nil && c.openLocked() == 0 {
+		close(c.drained)
+		c.drained = nil
+	}
 	c.mu.Unlock()
+	c.guard.streams.Add(-1)
+}
+
+func (c *Conn) openLocked() (open int64) {
+	for k := range c.kinds {
+		open += c.kinds[k].stats.Open
+	}
+	return open
 }
 
 // collect returns the open streams for which take, called with c.mu held, says
@@ -124,44 +139,77 @@ func (c *Conn) collectLocked(take func(*streamState) bool) []*streamState {
 }
 
 // open opens a stream with try, quic-go's OpenStream or OpenUniStream.
-func open[S any](c *Conn, k kind, try func() (S, error)) (S, error) {
+func open[S any](c *Conn, k kind, try func() (S, error)) (none S, err error) {
+	if err := c.admit(); err != nil {
+		return none, err
+	}
 	if !c.reserve(k) {
-		return *new(S), c.limitError(k, OutgoingLimit, nil)
+		c.guard.streams.Add(-1)
+		return none, c.limitError(k, OutgoingLimit, nil)
 	}
 	raw, err := try()
 	if err != nil {
 		c.unreserve(k)
+		c.guard.streams.Add(-1)
 		if isPeerLimit(err) {
 			c.collectAtLimit()
 			err = c.limitError(k, PeerLimit, err)
+		}
+		return none, err
+	}
+	return raw, nil
+}
+
+// openSync is open, but waits at a limit, with wait, quic-go's OpenStreamSync
+// or OpenUniStreamSync.
+func openSync[S any](ctx context.Context, c *Conn, k kind, try func() (S, error), wait func(context.Context) (S, error)) (none S, err error) {
+	if ctx.Err() != nil {
+		return wait(ctx) // opens nothing, and fails as quic-go does
+	}
+	if err := c.admit(); err != nil {
+		return none, err
+	}
+	if err := c.awaitReservation(ctx, k); err != nil {
+		c.guard.streams.Add(-1)
+		return none, err
+	}
+	raw, err := try()
+	if isPeerLimit(err) {
+		raw, err = awaitPeer(ctx, c, k, wait)
+	}
+	if err != nil {
+		c.unreserve(k)
+		c.guard.streams.Add(-1)
+		return none, err
+	}
+	return raw, nil
+}
+
+// awaitPeer waits until the peer allows a stream.
+func awaitPeer[S any](ctx context.Context, c *Conn, k kind, wait func(context.Context) (S, error)) (S, error) {
+	c.block(k, 1)
+	defer c.block(k, -1)
+	until, cancel := context.WithCancel(ctx)
+	defer cancel()
+	defer context.AfterFunc(c.draining, cancel)()
+	raw, err := wait(until)
+	if err != nil && c.raw.Context().Err() == nil {
+		switch {
+		case ctx.Err() != nil:
+			err = c.limitError(k, PeerLimit, err)
+		case c.draining.Err() != nil:
+			err = ErrShutdown
 		}
 	}
 	return raw, err
 }
 
-// openSync is open, but waits at a limit, with wait, quic-go's OpenStreamSync
-// or OpenUniStreamSync.
-func openSync[S any](ctx context.Context, c *Conn, k kind, try func() (S, error), wait func(context.Context) (S, error)) (S, error) {
-	if err := c.awaitReservation(ctx, k); err != nil {
-		return *new(S), err
+// admit counts a stream about to be opened in the group, or says why not.
+func (c *Conn) admit() error {
+	if c.draining.Err() != nil && c.raw.Context().Err() == nil {
+		return ErrShutdown
 	}
-	if ctx.Err() != nil {
-		c.unreserve(k)
-		return wait(ctx) // opens nothing, and fails as quic-go does
-	}
-	raw, err := try()
-	if isPeerLimit(err) {
-		c.block(k, 1)
-		raw, err = wait(ctx)
-		c.block(k, -1)
-		if err != nil && ctx.Err() != nil && c.raw.Context().Err() == nil {
-			err = c.limitError(k, PeerLimit, err)
-		}
-	}
-	if err != nil {
-		c.unreserve(k)
-	}
-	return raw, err
+	return c.guard.admitStream()
 }
 
 // reserve takes a slot of our own limit, if there is one and nobody waits.
@@ -216,6 +264,8 @@ func (c *Conn) awaitReservation(ctx context.Context, k kind) error {
 		return nil
 	case <-c.raw.Context().Done():
 		err = context.Cause(c.raw.Context())
+	case <-c.draining.Done():
+		err = ErrShutdown
 	case <-ctx.Done():
 		err = c.limitError(k, OutgoingLimit, ctx.Err())
 	}
@@ -247,9 +297,14 @@ const (
 	PeerLimit LimitScope = "the peer's limit"
 	// OutgoingLimit: Guard.MaxOutgoingStreams or Guard.MaxOutgoingUniStreams.
 	OutgoingLimit LimitScope = "this side's limit"
+	// GroupLimit, ConnLimit and HeapLimit: Guard.MaxStreams, MaxConns, MaxHeap.
+	GroupLimit LimitScope = "limit of streams of the group"
+	ConnLimit  LimitScope = "limit of connections of the group"
+	HeapLimit  LimitScope = "limit of live heap"
 )
 
-// A LimitError says that no stream could be opened, and who holds the slots.
+// A LimitError says that no stream could be opened, or no connection made, and
+// who holds the slots.
 //
 // At the peer's limit it matches [*StreamLimitReachedError], with [errors.As]
 // and with [errors.Is], in the pointer and the value form. If a context ended
@@ -259,7 +314,8 @@ type LimitError struct {
 	Unidirectional bool // the kind of stream that was to be opened
 	// Open and Opened are the outgoing streams of this kind that this side has
 	// open, and has opened in all. At the peer's limit, a small Open says that
-	// it is the peer who has not ended its halves.
+	// it is the peer who has not ended its halves. At a limit of the group,
+	// Open is what the limit is of: streams, connections, or bytes of heap.
 	Open, Opened int64
 	// Limit is the limit that was reached, 0 for the peer's, of which quic-go
 	// does not tell.
@@ -271,6 +327,10 @@ type LimitError struct {
 }
 
 func (e *LimitError) Error() string {
+	switch e.Scope {
+	case GroupLimit, ConnLimit, HeapLimit:
+		return fmt.Sprintf("quiclife: %s reached: %d of %d", e.Scope, e.Open, e.Limit)
+	}
 	kind := "bidirectional"
 	if e.Unidirectional {
 		kind = "unidirectional"
@@ -338,9 +398,7 @@ func (c *Conn) limitError(k kind, scope LimitScope, err error) error {
 		e.Oldest = oldest.info()
 	}
 	if first {
-		c.guard.logger().Warn("quiclife: stream limit reached",
-			"remote", c.RemoteAddr(), "scope", string(scope), "unidirectional", e.Unidirectional,
-			"open", e.Open, "opened", e.Opened, "limit", e.Limit, "oldest", e.Oldest)
+		c.guard.logger().Warn("quiclife: stream limit reached", "remote", c.RemoteAddr(), "error", e)
 	}
 	return e
 }

@@ -113,50 +113,88 @@ func (st *streamState) reclaim(code StreamErrorCode) {
 	st.release(code)
 }
 
-// HalfCloseTimeout. One timer per connection, pending only while some stream
-// waits for a reader, looks at all of them.
+// Timeouts. One timer per connection, pending only while some stream has a
+// timeout, looks at all of them.
+
+// A watch is a timeout that starts anew when a count is seen to have changed.
+// streamState.mu guards it.
+type watch struct {
+	due  time.Duration // 0: not started
+	mark int64
+}
+
+func (w *watch) start(now, timeout time.Duration, count int64) { w.due, w.mark = now+timeout, count }
+
+// passed also moves next to when to look again: soon enough to see a change
+// at most a quarter of timeout late.
+func (w *watch) passed(now, timeout time.Duration, count int64, next *time.Duration) bool {
+	if count != w.mark {
+		w.start(now, timeout, count)
+	}
+	if w.due <= now {
+		return true
+	}
+	if at := min(w.due, now+timeout/4); *next == 0 || at < *next {
+		*next = at
+	}
+	return false
+}
 
 // awaitReader starts the time that the receive half has left, now that the
 // send half has ended.
 func (st *streamState) awaitReader() {
-	timeout := st.conn.guard.halfCloseTimeout()
-	if timeout < 0 {
-		return
+	if timeout := st.conn.guard.halfCloseTimeout(); timeout > 0 {
+		st.startWatch(&st.unread, timeout, st.read.Load())
 	}
+}
+
+// awaitBytes starts the time that the stream may stay idle.
+func (st *streamState) awaitBytes() {
+	if timeout := st.conn.guard.IdleTimeout; timeout > 0 {
+		st.startWatch(&st.idle, timeout, 0)
+	}
+}
+
+func (st *streamState) startWatch(w *watch, timeout time.Duration, count int64) {
 	c := st.conn
 	st.mu.Lock()
-	st.readerDue = c.now() + timeout
-	st.readMark = st.read.Load()
+	w.start(c.now(), timeout, count)
 	st.mu.Unlock()
 
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.sweep == nil && !c.ended {
-		c.sweep = time.AfterFunc(timeout/4, c.cancelUnread)
+	if c.ended {
+		return
+	}
+	if c.sweep == nil {
+		c.sweep = time.AfterFunc(timeout/4, c.sweepStreams)
+		c.sweepAt = c.now() + timeout/4
+	} else if at := c.now() + timeout/4; at < c.sweepAt { // the other, longer timeout is pending
+		c.sweep.Reset(timeout / 4)
+		c.sweepAt = at
 	}
 }
 
-// cancelUnread cancels the receive halves whose time has run out.
-func (c *Conn) cancelUnread() {
-	now, timeout := c.now(), c.guard.halfCloseTimeout()
+// sweepStreams ends what has timed out.
+func (c *Conn) sweepStreams() {
+	now := c.now()
 	var next time.Duration // 0: nobody waits
+	var idle, unread []*streamState
 	c.mu.Lock()
-	due := c.collectLocked(func(st *streamState) bool {
+	c.collectLocked(func(st *streamState) bool {
 		st.mu.Lock()
 		defer st.mu.Unlock()
-		if st.readerDue == 0 || st.receiveHalf != HalfOpen {
-			return false
+		read, written := st.read.Load(), st.written.Load()
+		if st.idle.due > 0 && st.idle.passed(now, c.guard.IdleTimeout, read+written, &next) {
+			idle = append(idle, st)
 		}
-		if read := st.read.Load(); read != st.readMark || st.readers.Load() > 0 {
-			st.readMark = read
-			st.readerDue = now + timeout
-		}
-		if st.readerDue <= now {
-			return true
-		}
-		// Look again soon enough to see who reads meanwhile.
-		if at := min(st.readerDue, now+timeout/4); next == 0 || at < next {
-			next = at
+		if st.unread.due > 0 && st.receiveHalf == HalfOpen {
+			if st.readers.Load() > 0 { // as good as reading
+				st.unread.start(now, c.guard.halfCloseTimeout(), read)
+			}
+			if st.unread.passed(now, c.guard.halfCloseTimeout(), read, &next) {
+				unread = append(unread, st)
+			}
 		}
 		return false
 	})
@@ -164,11 +202,17 @@ func (c *Conn) cancelUnread() {
 	case c.ended:
 	case next > 0:
 		c.sweep.Reset(next - now)
+		c.sweepAt = next
 	default:
 		c.sweep = nil
 	}
 	c.mu.Unlock()
-	for _, st := range due {
+	for _, st := range idle {
+		if st.report(Idle) {
+			st.reclaim(c.guard.Codes.Idle)
+		}
+	}
+	for _, st := range unread {
 		if st.report(HalfClosed) {
 			st.reclaim(c.guard.Codes.HalfClosed)
 		}

@@ -82,6 +82,8 @@ const (
 	// HalfClosed: the send half had ended, and for Guard.HalfCloseTimeout
 	// nobody read from the receive half.
 	HalfClosed LeakReason = "half-closed and not read"
+	// Idle: for Guard.IdleTimeout no byte was read or written.
+	Idle LeakReason = "idle"
 )
 
 // Stats returns the counts of the connection's streams. They are consistent

@@ -66,8 +66,7 @@ type streamState struct {
 	writeDeadline time.Duration // 0 is none
 	closeErr      error         // what Close returns, once the send half has ended
 	userFinalSize func(int64)
-	readerDue     time.Duration // see awaitReader, 0 if the send half is open
-	readMark      int64         // read at the last look
+	unread, idle  watch // of HalfCloseTimeout and IdleTimeout
 }
 
 // A handle is what the program's stream points to the state with.
@@ -88,6 +87,7 @@ func (h *handle) start(c *Conn, k kind, send sender, receive receiver) {
 	}
 	h.st = st
 	c.register(st)
+	st.awaitBytes()
 }
 
 func (st *streamState) id() quic.StreamID {

@@ -55,7 +55,7 @@ func (t *Transport) rawLocked() *quic.Transport {
 			MaxTokenAge:                      t.MaxTokenAge,
 			DisableVersionNegotiationPackets: t.DisableVersionNegotiationPackets,
 			VerifySourceAddress:              t.VerifySourceAddress,
-			ConnContext:                      t.ConnContext,
+			ConnContext:                      t.guard().connContext(t.ConnContext),
 			Tracer:                           t.Tracer,
 		}
 	}
@@ -71,7 +71,7 @@ func (t *Transport) rawForListen() *quic.Transport {
 	raw.MaxTokenAge = t.MaxTokenAge
 	raw.DisableVersionNegotiationPackets = t.DisableVersionNegotiationPackets
 	raw.VerifySourceAddress = t.VerifySourceAddress
-	raw.ConnContext = t.ConnContext
+	raw.ConnContext = t.guard().connContext(t.ConnContext)
 	return raw
 }
 
@@ -85,14 +85,12 @@ func (t *Transport) guard() *Guard {
 // Dial dials a connection, without 0-RTT. It blocks until the handshake has
 // completed or failed, or ctx is done.
 func (t *Transport) Dial(ctx context.Context, addr net.Addr, tlsConf *tls.Config, conf *Config) (*Conn, error) {
-	raw, err := t.Unwrap().Dial(ctx, addr, tlsConf, conf)
-	return t.guard().dialed(raw, err, conf)
+	return t.guard().dial(conf, func() (*quic.Conn, error) { return t.Unwrap().Dial(ctx, addr, tlsConf, conf) })
 }
 
 // DialEarly is Dial with 0-RTT, if the server allows it.
 func (t *Transport) DialEarly(ctx context.Context, addr net.Addr, tlsConf *tls.Config, conf *Config) (*Conn, error) {
-	raw, err := t.Unwrap().DialEarly(ctx, addr, tlsConf, conf)
-	return t.guard().dialed(raw, err, conf)
+	return t.guard().dial(conf, func() (*quic.Conn, error) { return t.Unwrap().DialEarly(ctx, addr, tlsConf, conf) })
 }
 
 // Listen starts to listen for connections. There can be one listener at a time.
@@ -101,7 +99,7 @@ func (t *Transport) Listen(tlsConf *tls.Config, conf *Config) (*Listener, error)
 	if err != nil {
 		return nil, err
 	}
-	return &Listener{raw: raw, guard: t.guard(), limits: limitsOf(conf)}, nil
+	return &Listener{raw, t.guard().listening(&listener{raw: raw, limits: limitsOf(conf)})}, nil
 }
 
 // ListenEarly is Listen for connections whose handshake has not completed.
@@ -110,7 +108,7 @@ func (t *Transport) ListenEarly(tlsConf *tls.Config, conf *Config) (*EarlyListen
 	if err != nil {
 		return nil, err
 	}
-	return &EarlyListener{raw: raw, guard: t.guard(), limits: limitsOf(conf)}, nil
+	return &EarlyListener{raw, t.guard().listening(&listener{raw: raw, limits: limitsOf(conf)})}, nil
 }
 
 // ReadNonQUICPacket is quic-go's [quic.Transport.ReadNonQUICPacket].
@@ -128,32 +126,20 @@ func (t *Transport) Close() error { return t.Unwrap().Close() }
 // A Listener accepts connections whose handshake has completed. Its methods
 // may be called from any goroutine.
 type Listener struct {
-	raw    *quic.Listener
-	guard  *Guard
-	limits incomingLimits
-	owned  *ownedTransport // nil if the listener is a Transport's
+	raw *quic.Listener
+	l   *listener
 }
 
 // Accept returns the next connection. It blocks until there is one, ctx is
 // done, or the listener is closed ([ErrServerClosed]).
-func (l *Listener) Accept(ctx context.Context) (*Conn, error) {
-	raw, err := l.raw.Accept(ctx)
-	if err != nil {
-		return nil, err
-	}
-	return l.guard.wrap(raw, l.limits), nil
-}
+func (l *Listener) Accept(ctx context.Context) (*Conn, error) { return l.l.accept(ctx) }
 
 // Close ends handshakes that are under way and has Accept fail once the
 // connections before them have been accepted. Connections stay as they are.
 // If the listener was made by Listen or ListenAddr, its goroutines end, and
 // the socket that ListenAddr made is closed, when the last of them has ended.
 // Closing again has no effect.
-func (l *Listener) Close() error {
-	err := l.raw.Close()
-	l.owned.listenerClosed()
-	return err
-}
+func (l *Listener) Close() error { return l.l.close() }
 
 // Addr returns the address that the listener listens on.
 func (l *Listener) Addr() net.Addr { return l.raw.Addr() }
@@ -166,27 +152,15 @@ func (l *Listener) Unwrap() *quic.Listener { return l.raw }
 // See [quic.EarlyListener] for what that means; its methods are those of
 // [Listener].
 type EarlyListener struct {
-	raw    *quic.EarlyListener
-	guard  *Guard
-	limits incomingLimits
-	owned  *ownedTransport
+	raw *quic.EarlyListener
+	l   *listener
 }
 
 // Accept is [Listener.Accept].
-func (l *EarlyListener) Accept(ctx context.Context) (*Conn, error) {
-	raw, err := l.raw.Accept(ctx)
-	if err != nil {
-		return nil, err
-	}
-	return l.guard.wrap(raw, l.limits), nil
-}
+func (l *EarlyListener) Accept(ctx context.Context) (*Conn, error) { return l.l.accept(ctx) }
 
 // Close is [Listener.Close].
-func (l *EarlyListener) Close() error {
-	err := l.raw.Close()
-	l.owned.listenerClosed()
-	return err
-}
+func (l *EarlyListener) Close() error { return l.l.close() }
 
 // Addr is [Listener.Addr].
 func (l *EarlyListener) Addr() net.Addr { return l.raw.Addr() }
@@ -200,6 +174,7 @@ func (l *EarlyListener) Unwrap() *quic.EarlyListener { return l.raw }
 type ownedTransport struct {
 	tr     *quic.Transport
 	socket net.PacketConn // to be closed too, or nil
+	gone   chan struct{}  // closed when nothing is left
 
 	mu             sync.Mutex // guards the fields below
 	conns          int        // connections, and handshakes under way
@@ -207,9 +182,9 @@ type ownedTransport struct {
 }
 
 // own makes a transport that counts its connections.
-func own(conn net.PacketConn) *ownedTransport {
-	o := &ownedTransport{}
-	o.tr = &quic.Transport{Conn: conn, ConnContext: o.connContext}
+func (g *Guard) own(conn net.PacketConn) *ownedTransport {
+	o := &ownedTransport{gone: make(chan struct{})}
+	o.tr = &quic.Transport{Conn: conn, ConnContext: g.connContext(o.connContext)}
 	return o
 }
 
@@ -241,5 +216,6 @@ func (o *ownedTransport) update(change func()) {
 		if o.socket != nil {
 			o.socket.Close()
 		}
+		close(o.gone)
 	}
 }

@@ -45,7 +45,6 @@ func (st *streamState) takeTurnLocked() bool {
 
 // endWrite ends a turn in which n of size bytes were taken.
 func (st *streamState) endWrite(n, size int, err error) {
-	st.written.Add(int64(n))
 	st.mu.Lock()
 	st.writing = false
 	turn := st.writeTurn
@@ -87,20 +86,31 @@ func (st *streamState) write(p []byte) (n int, err error) {
 	return n, err
 }
 
-func (st *streamState) writeInTurn(p []byte) (int, error) {
+func (st *streamState) writeInTurn(p []byte) (n int, err error) {
 	if len(p) > 0 && st.queued+len(p) <= maxQueued && !st.writeDeadlinePassed() {
 		err := st.send.TryWriteAll(p)
 		if err == nil {
 			st.queued += len(p)
+			st.written.Add(int64(len(p)))
 			return len(p), nil
 		}
 		if err != quic.ErrWouldBlock {
 			return 0, err
 		}
 	}
-	n, err := st.send.WriteWithLimit(p, pass)
-	if n > 0 && err == nil {
-		st.queued = 0
+	for more := true; more; {
+		piece := p[n:]
+		if st.conn.guard.IdleTimeout > 0 { // which wants to see progress
+			piece = piece[:min(len(piece), maxQueued)]
+		}
+		var m int
+		m, err = st.send.WriteWithLimit(piece, pass)
+		n += m
+		st.written.Add(int64(m))
+		if m > 0 && err == nil {
+			st.queued = 0
+		}
+		more = n < len(p) && err == nil
 	}
 	return n, err
 }
@@ -119,6 +129,7 @@ func (st *streamState) tryWriteAll(p []byte) error {
 	switch err {
 	case nil:
 		st.queued += len(p)
+		st.written.Add(int64(len(p)))
 		st.endWrite(len(p), len(p), nil)
 	default: // all or nothing: what is not taken is not cut
 		st.endWrite(0, 0, err)
@@ -134,6 +145,7 @@ func (st *streamState) writeWithLimit(p []byte, limiter func(int) int) (int, err
 		return 0, st.writeAfterEnd()
 	}
 	n, err := st.send.WriteWithLimit(p, limiter)
+	st.written.Add(int64(n))
 	if n > 0 && err == nil {
 		st.queued = 0
 	}

@@ -1,0 +1,192 @@
+package quiclife
+
+import (
+	"context"
+	"net"
+	"runtime/metrics"
+	"sync"
+	"time"
+
+	"github.com/quic-go/quic-go"
+)
+
+// What the connections of a Guard share: who belongs to the group, and its
+// limits.
+
+// add makes c, which is counted already, a member.
+func (g *Guard) add(c *Conn) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.conns == nil {
+		g.conns = make(map[*Conn]struct{})
+	}
+	g.conns[c] = struct{}{}
+	if !g.watching {
+		g.watching = true
+		g.awaitCollection()
+	}
+}
+
+func (g *Guard) remove(c *Conn) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if _, ok := g.conns[c]; ok && c.counts {
+		g.counted--
+	}
+	delete(g.conns, c)
+}
+
+// admitConn counts a connection that is about to be made, or says why not.
+func (g *Guard) admitConn() error {
+	var err *LimitError
+	heap, streams := g.heapAbove(), g.streams.Load()
+	g.mu.Lock()
+	switch {
+	case g.MaxConns > 0 && g.counted >= g.MaxConns:
+		err = &LimitError{Scope: ConnLimit, Open: g.counted, Limit: g.MaxConns}
+	case g.MaxStreams > 0 && streams >= g.MaxStreams:
+		err = &LimitError{Scope: GroupLimit, Open: streams, Limit: g.MaxStreams}
+	case heap > 0:
+		err = &LimitError{Scope: HeapLimit, Open: heap, Limit: g.MaxHeap}
+	default:
+		g.counted++
+		g.limitReached = false
+	}
+	g.mu.Unlock()
+	if err != nil {
+		return g.refuse(err)
+	}
+	return nil
+}
+
+// countConn counts a connection that was made elsewhere.
+func (g *Guard) countConn() {
+	g.mu.Lock()
+	g.counted++
+	g.mu.Unlock()
+}
+
+// connGone uncounts what admitConn counted.
+func (g *Guard) connGone() {
+	g.mu.Lock()
+	g.counted--
+	g.mu.Unlock()
+}
+
+// connContext makes a ConnContext that refuses connections above the limits,
+// which quic-go asks before it does any work for a handshake, and then asks
+// the next, if there is one.
+func (g *Guard) connContext(next func(context.Context, *quic.ClientInfo) (context.Context, error)) func(context.Context, *quic.ClientInfo) (context.Context, error) {
+	return func(ctx context.Context, info *quic.ClientInfo) (context.Context, error) {
+		if err := g.admitConn(); err != nil {
+			return nil, err
+		}
+		context.AfterFunc(ctx, g.connGone) // done when the connection ends, or the handshake fails
+		if next == nil {
+			return ctx, nil
+		}
+		return next(ctx, info)
+	}
+}
+
+// admitStream counts a stream that is about to be opened, or says why not.
+func (g *Guard) admitStream() error {
+	var err *LimitError
+	streams := g.streams.Add(1)
+	if g.MaxStreams > 0 && streams > g.MaxStreams {
+		err = &LimitError{Scope: GroupLimit, Open: streams - 1, Limit: g.MaxStreams}
+	} else if heap := g.heapAbove(); heap > 0 {
+		err = &LimitError{Scope: HeapLimit, Open: heap, Limit: g.MaxHeap}
+	}
+	if err != nil {
+		g.streams.Add(-1)
+		return g.refuse(err)
+	}
+	return nil
+}
+
+// refuse logs the first of a run of refusals.
+func (g *Guard) refuse(err *LimitError) error {
+	g.mu.Lock()
+	first := !g.limitReached
+	g.limitReached = true
+	g.mu.Unlock()
+	if first {
+		g.logger().Warn("quiclife: limit reached", "error", err)
+	}
+	return err
+}
+
+// heapAbove returns the live heap if it is above MaxHeap, else 0.
+func (g *Guard) heapAbove() int64 {
+	if g.MaxHeap <= 0 {
+		return 0
+	}
+	if live := heap.live(); live > g.MaxHeap {
+		return live
+	}
+	return 0
+}
+
+// heap is read for the whole process.
+var heap heapGauge
+
+// A heapGauge reads the live heap, at most every 100 ms.
+type heapGauge struct {
+	mu    sync.Mutex // guards the fields below
+	at    time.Time
+	bytes int64
+}
+
+func (h *heapGauge) live() int64 {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	// A time before the last is that of another clock, of a synctest bubble.
+	if since := time.Since(h.at); since < 0 || since >= 100*time.Millisecond {
+		sample := []metrics.Sample{{Name: "/gc/heap/live:bytes"}}
+		metrics.Read(sample)
+		h.at, h.bytes = time.Now(), int64(sample[0].Value.Uint64())
+	}
+	return h.bytes
+}
+
+// A listener is what Listener and EarlyListener have in common.
+type listener struct {
+	raw interface {
+		Accept(context.Context) (*quic.Conn, error)
+		Close() error
+		Addr() net.Addr
+	}
+	guard  *Guard
+	limits incomingLimits
+	owned  *ownedTransport // nil if the listener is a Transport's
+}
+
+// listening makes l a member of the group until it is closed.
+func (g *Guard) listening(l *listener) *listener {
+	l.guard = g
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.listeners == nil {
+		g.listeners = make(map[*listener]struct{})
+	}
+	g.listeners[l] = struct{}{}
+	return l
+}
+
+func (l *listener) accept(ctx context.Context) (*Conn, error) {
+	raw, err := l.raw.Accept(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return l.guard.wrap(raw, l.limits, false), nil
+}
+
+func (l *listener) close() error {
+	err := l.raw.Close()
+	l.owned.listenerClosed()
+	l.guard.mu.Lock()
+	delete(l.guard.listeners, l)
+	l.guard.mu.Unlock()
+	return err
+}

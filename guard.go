@@ -64,6 +64,11 @@ type Guard struct {
 	// streams are reported but never reclaimed.
 	AbandonGrace time.Duration
 
+	// DrainTimeout is how long [Listener.Serve] waits for the streams of its
+	// connections to end, once it is to stop, before it cuts them. 0 means
+	// 30 seconds, a negative value for ever.
+	DrainTimeout time.Duration
+
 	// CaptureStacks remembers where each stream was opened or accepted, for
 	// [StreamInfo].Stack. It costs about a microsecond a stream
 	// (go test -run '^$' -bench CaptureStacks).
@@ -123,6 +128,13 @@ func (g *Guard) halfCloseTimeout() time.Duration {
 		return 5 * time.Minute
 	}
 	return g.HalfCloseTimeout
+}
+
+func (g *Guard) drainTimeout() time.Duration {
+	if g.DrainTimeout == 0 {
+		return 30 * time.Second
+	}
+	return g.DrainTimeout
 }
 
 func (g *Guard) abandonGrace() time.Duration {

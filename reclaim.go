@@ -276,12 +276,12 @@ func (c *Conn) collectAtLimit() {
 
 func (c *Conn) collectAgain() {
 	c.mu.Lock()
-	short := false
+	short := false // somebody waits for a stream to end
 	for k := range c.kinds {
 		r := &c.kinds[k]
 		short = short || r.blocked > 0 || kind(k).incoming() && r.full()
 	}
-	short = short && !c.ended
+	short = (short || c.drained != nil) && !c.ended
 	if short {
 		c.retry.Reset(minCollectInterval)
 	} else {

@@ -1,7 +1,253 @@
 package quiclife
 
-import "errors"
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+)
 
 // ErrShutdown is returned for streams that are to be opened or accepted on a
 // connection once its Shutdown has begun.
 var ErrShutdown = errors.New("quiclife: connection is shutting down")
+
+// A ShutdownError says that Shutdown had to cut streams, or did not learn in
+// time that all had arrived.
+type ShutdownError struct {
+	// Streams were open, and have been reset. If there are none, all streams
+	// had ended, but their data may not have arrived.
+	Streams []StreamInfo
+	// Err is what ended the wait: the context's error, or the connection's.
+	Err error
+}
+
+func (e *ShutdownError) Error() string {
+	if len(e.Streams) == 0 {
+		return fmt.Sprintf("quiclife: shutdown: data may not have arrived: %v", e.Err)
+	}
+	return fmt.Sprintf("quiclife: shutdown: %d open streams cut, the first: %v: %v", len(e.Streams), e.Streams[0], e.Err)
+}
+
+// Unwrap returns e.Err.
+func (e *ShutdownError) Unwrap() error { return e.Err }
+
+// Shutdown ends the connection so that nothing is lost. From its start on,
+// streams can be neither opened nor accepted ([ErrShutdown]); those that the
+// peer opens are refused with Codes.Shutdown. It waits until the open streams
+// have ended, whoever ends them, and until the peer has acknowledged all that
+// was sent, then closes the connection with code and reason.
+//
+// If ctx is done first, the streams that are open are reset with
+// Codes.Shutdown, the connection is closed all the same, and the error is a
+// [*ShutdownError] that names them and matches ctx.Err(). So is the error, with
+// the connection's, if the connection ended by itself before all streams had.
+// On a connection that has ended Shutdown returns nil. Concurrent calls wait
+// for the same end; the first whose context is done cuts.
+//
+// quic-go does not tell when all is acknowledged. It is taken to be when no
+// packet was sent for longer than quic-go could wait before it had to send one
+// again; this takes about two RTTs and 50 ms on a network without loss. A peer
+// whose max_ack_delay is above 25 ms, or a KeepAlivePeriod below twice that
+// time, is not reckoned with.
+func (c *Conn) Shutdown(ctx context.Context, code ApplicationErrorCode, reason string) error {
+	if ctx == nil {
+		return errNilContext
+	}
+	if c.raw.Context().Err() != nil {
+		return nil
+	}
+	c.drain()
+	refusing, stop := context.WithCancel(ctx)
+	var refused sync.WaitGroup
+	refused.Go(func() { refuseAll(refusing, c.raw.AcceptStream, c.guard.Codes.Shutdown) })
+	refused.Go(func() { refuseAll(refusing, c.raw.AcceptUniStream, c.guard.Codes.Shutdown) })
+	defer refused.Wait()
+	defer stop()
+
+	cut, err := c.awaitEnd(ctx)
+	c.raw.CloseWithError(code, reason)
+	c.end()
+	if err != nil {
+		return &ShutdownError{Streams: cut, Err: err}
+	}
+	return nil
+}
+
+// awaitEnd waits until all streams have ended and the transport is quiet. It
+// returns the streams that it had to cut, and why.
+func (c *Conn) awaitEnd(ctx context.Context) (cut []StreamInfo, err error) {
+	for {
+		if err := c.awaitStreams(ctx); err != nil {
+			if c.raw.Context().Err() != nil {
+				return c.cutByEnd(), err
+			}
+			for _, st := range c.collect(func(*streamState) bool { return true }) {
+				cut = append(cut, st.info())
+				st.reset(c.guard.Codes.Shutdown)
+			}
+			return cut, err
+		}
+		if err := c.awaitQuiet(ctx); err != nil {
+			return nil, err
+		}
+		c.mu.Lock()
+		open := c.openLocked()
+		c.mu.Unlock()
+		if open == 0 { // else an open was under way when Shutdown began
+			return nil, nil
+		}
+	}
+}
+
+// awaitStreams waits until no stream is open.
+func (c *Conn) awaitStreams(ctx context.Context) error {
+	c.mu.Lock()
+	if c.openLocked() == 0 {
+		c.mu.Unlock()
+		return nil
+	}
+	if c.drained == nil {
+		c.drained = make(chan struct{})
+	}
+	drained := c.drained
+	c.mu.Unlock()
+	c.collectAtLimit() // dropped streams would have us wait in vain
+	select {
+	case <-drained:
+		if len(c.cutByEnd()) > 0 {
+			return context.Cause(c.raw.Context())
+		}
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// cutByEnd returns the streams that were open when the connection ended by
+// itself during Shutdown.
+func (c *Conn) cutByEnd() []StreamInfo {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.cut
+}
+
+// awaitQuiet waits until all that was sent must have been acknowledged: if
+// something were outstanding, quic-go would have sent a probe (RFC 9002, 6.2).
+// It does so a PTO after the last packet, or after twice the last wait if that
+// one was in vain, of which the gap between sends tells.
+func (c *Conn) awaitQuiet(ctx context.Context) error {
+	const (
+		maxAckDelay = 25 * time.Millisecond // the default of RFC 9000, section 18.2
+		granularity = time.Millisecond
+		initialPTO  = 200 * time.Millisecond // quic-go's, without an RTT sample
+	)
+	stats := c.raw.ConnectionStats()
+	lastSent := time.Now()
+	var gap time.Duration
+	heard := false // since lastSent: acknowledgements end the backoff
+	for {
+		pto := initialPTO
+		if stats.SmoothedRTT > 0 {
+			pto = stats.SmoothedRTT + max(4*stats.MeanDeviation, granularity) + maxAckDelay
+		}
+		quiet := max(2*pto, 3*gap)
+		if !heard { // nothing tells of the backoff before we began to look
+			quiet = max(quiet, 3*pto)
+		}
+		if time.Since(lastSent) >= quiet {
+			return nil
+		}
+		timer := time.NewTimer(pto / 8)
+		select {
+		case <-timer.C:
+		case <-c.raw.Context().Done():
+			timer.Stop()
+			return c.peerClosed()
+		case <-ctx.Done():
+			timer.Stop()
+			return ctx.Err()
+		}
+		before := stats
+		stats = c.raw.ConnectionStats()
+		if stats.PacketsSent != before.PacketsSent {
+			now := time.Now()
+			gap, lastSent = now.Sub(lastSent), now
+			heard = false
+		} else if stats.PacketsReceived != before.PacketsReceived {
+			heard = true
+		}
+	}
+}
+
+// peerClosed is the connection's error, or nil if the peer's application closed
+// it, now that all streams have ended: it has what it wanted.
+func (c *Conn) peerClosed() error {
+	err := context.Cause(c.raw.Context())
+	if _, ok := errors.AsType[*ApplicationError](err); ok {
+		return nil
+	}
+	return err
+}
+
+// Shutdown closes the listeners of the group and shuts down all of its
+// connections side by side, as [Conn.Shutdown] does, with code 0; also those
+// that were not accepted yet. When it returns, the sockets of ListenAddr are
+// closed. Its error joins those of the connections.
+//
+// New connections can be made afterwards. Connections that are being dialed
+// are not waited for.
+func (g *Guard) Shutdown(ctx context.Context) error {
+	if ctx == nil {
+		return errNilContext
+	}
+	g.mu.Lock()
+	var listeners []*listener
+	for l := range g.listeners {
+		listeners = append(listeners, l)
+	}
+	g.mu.Unlock()
+	for _, l := range listeners {
+		l.close()
+		for { // those that nobody accepted
+			if _, err := l.accept(ctx); err != nil {
+				break
+			}
+		}
+	}
+
+	var mu sync.Mutex // guards errs
+	var errs []error
+	for conns := g.members(); len(conns) > 0; conns = g.members() {
+		var wg sync.WaitGroup
+		for _, c := range conns {
+			wg.Go(func() {
+				err := c.Shutdown(ctx, 0, "")
+				c.endIfClosed() // so that c is no member any more
+				mu.Lock()
+				defer mu.Unlock()
+				errs = append(errs, err)
+			})
+		}
+		wg.Wait()
+	}
+	for _, l := range listeners {
+		if l.owned != nil {
+			select {
+			case <-l.owned.gone:
+			case <-ctx.Done():
+				errs = append(errs, ctx.Err())
+			}
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func (g *Guard) members() (conns []*Conn) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	for c := range g.conns {
+		conns = append(conns, c)
+	}
+	return conns
+}

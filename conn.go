@@ -34,7 +34,7 @@ type Conn struct {
 	ended   bool
 	serving bool
 	drained chan struct{} // not nil if Shutdown waits for the last stream to end
-	cut     []StreamInfo  // streams that were open when the connection ended during Shutdown
+	cut     []StreamInfo  // streams that Shutdown, or the connection's end during it, has cut
 	sweep   *time.Timer   // pending while some stream has a timeout, else nil
 	sweepAt time.Duration // when it fires
 	retry   *time.Timer   // pending while slots are short, see collectAtLimit, else nil
@@ -98,14 +98,8 @@ func (c *Conn) end() {
 	c.mu.Unlock()
 	c.guard.remove(c)
 	open := c.collect(func(*streamState) bool { return true })
-	if c.draining.Err() != nil && len(open) > 0 { // for Shutdown to tell
-		var cut []StreamInfo
-		for _, st := range open {
-			cut = append(cut, st.info())
-		}
-		c.mu.Lock()
-		c.cut = append(c.cut, cut...)
-		c.mu.Unlock()
+	if c.draining.Err() != nil {
+		open = c.cutOpen()
 	}
 	for _, st := range open {
 		st.connectionEnded()

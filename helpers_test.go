@@ -121,7 +121,10 @@ func eventually(t testing.TB, f func() bool, msg ...any) {
 	require.Eventually(t, f, 20*time.Second, 2*time.Millisecond, msg...)
 }
 
-// collected forces garbage collections in the background until the test ends.
+// keep keeps s from being dropped until the end of the test.
+func keep(t testing.TB, s any) { t.Cleanup(func() { runtime.KeepAlive(s) }) }
+
+// collectConstantly forces garbage collections in the background until the test ends.
 func collectConstantly(t testing.TB) {
 	done := make(chan struct{})
 	var wg sync.WaitGroup

@@ -60,33 +60,34 @@ func (c *Conn) Serve(ctx context.Context, h Handler) error {
 	}()
 
 	handlers := handlerContext{c.Context(), ctx}
+	until, cancel := context.WithCancel(ctx)
+	defer cancel()
+	defer context.AfterFunc(c.draining, cancel)()
 	var both sync.WaitGroup
+	var ended error // what accepting unidirectional streams ended with: bidirectional ones do with the same
 	both.Go(func() {
 		if h.Stream == nil {
-			refuseAll(ctx, c.raw.AcceptStream, c.guard.Codes.Refused)
+			refuseAll(until, c.raw.AcceptStream, c.guard.Codes.Refused)
 			return
 		}
-		serveAll(ctx, c, incoming, c.AcceptStream, func(s *Stream) {
+		serveAll(until, c, incoming, c.AcceptStream, func(s *Stream) {
 			runHandler(handlers, c, s, s.Close, h.Code, h.Stream)
 		})
 	})
 	both.Go(func() {
 		if h.UniStream == nil {
-			refuseAll(ctx, c.raw.AcceptUniStream, c.guard.Codes.Refused)
+			ended = refuseAll(until, c.raw.AcceptUniStream, c.guard.Codes.Refused)
 			return
 		}
-		serveAll(ctx, c, incomingUni, c.AcceptUniStream, func(s *ReceiveStream) {
+		ended = serveAll(until, c, incomingUni, c.AcceptUniStream, func(s *ReceiveStream) {
 			runHandler(handlers, c, s, func() error { return nil }, h.Code, h.UniStream)
 		})
 	})
 	both.Wait()
-	switch {
-	case c.Context().Err() != nil:
-		return context.Cause(c.Context())
-	case c.draining.Err() != nil:
+	if c.draining.Err() != nil {
 		return ErrShutdown
 	}
-	return ctx.Err()
+	return ended
 }
 
 // A handlerContext is done when the connection is, and has the values of both
@@ -106,7 +107,7 @@ func (h handlerContext) Value(key any) any {
 // serveAll handles streams until accept fails, and all handlers have returned.
 // It takes a slot before it accepts a stream, so that one that nobody can
 // handle yet counts against the peer's limit.
-func serveAll[S any](ctx context.Context, c *Conn, k kind, accept func(context.Context) (S, error), handle func(S)) {
+func serveAll[S any](ctx context.Context, c *Conn, k kind, accept func(context.Context) (S, error), handle func(S)) error {
 	slots := make(chan struct{}, c.kinds[k].stats.Limit)
 	var handlers sync.WaitGroup
 	defer handlers.Wait()
@@ -114,15 +115,13 @@ func serveAll[S any](ctx context.Context, c *Conn, k kind, accept func(context.C
 		select {
 		case slots <- struct{}{}:
 		case <-ctx.Done():
-			return
-		case <-c.draining.Done():
-			return
+			return ctx.Err()
 		case <-c.Context().Done():
-			return
+			return context.Cause(c.Context())
 		}
 		s, err := accept(ctx)
 		if err != nil {
-			return
+			return err
 		}
 		handlers.Go(func() {
 			defer func() { <-slots }()
@@ -132,11 +131,11 @@ func serveAll[S any](ctx context.Context, c *Conn, k kind, accept func(context.C
 }
 
 // refuseAll refuses streams until accepting fails.
-func refuseAll[S receiver](ctx context.Context, accept func(context.Context) (S, error), code StreamErrorCode) {
+func refuseAll[S receiver](ctx context.Context, accept func(context.Context) (S, error), code StreamErrorCode) error {
 	for {
 		raw, err := accept(ctx)
 		if err != nil {
-			return
+			return err
 		}
 		refuse(raw, code)
 	}
@@ -178,14 +177,25 @@ func runHandler[S ender](ctx context.Context, c *Conn, s S, finish func() error,
 
 // Do opens a stream, has f use it, and ends it. It waits for a slot as
 // [Conn.OpenStreamSync] does. If f returns nil, the stream is closed, then
-// released, and Do returns what Close returns. If f returns an error, the
-// stream is reset with Codes.HandlerError, and Do returns the error. If f
+// released, and Do returns what Close returns: [ErrWriteCut], or the peer's
+// [*StreamError] if it stopped reading, unless f has read the peer's answer to
+// its end. If f returns an error, the stream is reset with Codes.HandlerError, and Do returns the error. If f
 // panics, the stream is reset with Codes.Panic, and the panic goes on.
 //
 // When ctx is done, the stream is reset, so that what f is blocked in returns;
 // the error of Do then matches ctx.Err() and that of f.
 func (c *Conn) Do(ctx context.Context, f func(*Stream) error) error {
-	return do(ctx, c, c.OpenStreamSync, (*Stream).Close, f)
+	return do(ctx, c, c.OpenStreamSync, (*Stream).finish, f)
+}
+
+// finish is Close, but a peer that stops reading once it has answered in full
+// is no error.
+func (s *Stream) finish() error {
+	err := s.Close()
+	if err != ErrWriteCut && s.Info().Receive == HalfFinished {
+		return nil
+	}
+	return err
 }
 
 // DoUni is [Conn.Do] with a unidirectional stream.

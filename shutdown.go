@@ -33,9 +33,9 @@ func (e *ShutdownError) Error() string {
 func (e *ShutdownError) Unwrap() error { return e.Err }
 
 // Shutdown ends the connection so that nothing is lost. From its start on,
-// streams can be neither opened nor accepted ([ErrShutdown]); those that the
-// peer opens are refused with Codes.Shutdown. It waits until the open streams
-// have ended, whoever ends them, and until the peer has acknowledged all that
+// streams can be neither opened nor accepted ([ErrShutdown]). It waits until the
+// open streams have ended, whoever ends them; those that the peer opens
+// meanwhile are refused with Codes.Shutdown. It waits until the peer has acknowledged all that
 // was sent, then closes the connection with code and reason.
 //
 // If ctx is done first, the streams that are open are reset with
@@ -58,13 +58,6 @@ func (c *Conn) Shutdown(ctx context.Context, code ApplicationErrorCode, reason s
 		return nil
 	}
 	c.drain()
-	refusing, stop := context.WithCancel(ctx)
-	var refused sync.WaitGroup
-	refused.Go(func() { refuseAll(refusing, c.raw.AcceptStream, c.guard.Codes.Shutdown) })
-	refused.Go(func() { refuseAll(refusing, c.raw.AcceptUniStream, c.guard.Codes.Shutdown) })
-	defer refused.Wait()
-	defer stop()
-
 	cut, err := c.awaitEnd(ctx)
 	c.raw.CloseWithError(code, reason)
 	c.end()
@@ -79,14 +72,10 @@ func (c *Conn) Shutdown(ctx context.Context, code ApplicationErrorCode, reason s
 func (c *Conn) awaitEnd(ctx context.Context) (cut []StreamInfo, err error) {
 	for {
 		if err := c.awaitStreams(ctx); err != nil {
-			if c.raw.Context().Err() != nil {
-				return c.cutByEnd(), err
-			}
-			for _, st := range c.collect(func(*streamState) bool { return true }) {
-				cut = append(cut, st.info())
+			for _, st := range c.cutOpen() {
 				st.reset(c.guard.Codes.Shutdown)
 			}
-			return cut, err
+			return c.streamsCut(), err
 		}
 		if err := c.awaitQuiet(ctx); err != nil {
 			return nil, err
@@ -113,9 +102,19 @@ func (c *Conn) awaitStreams(ctx context.Context) error {
 	drained := c.drained
 	c.mu.Unlock()
 	c.collectAtLimit() // dropped streams would have us wait in vain
+
+	// Refusing ends with this wait: a peer that opens streams without end can
+	// then use up its slots, and the transport falls quiet.
+	refusing, stop := context.WithCancel(ctx)
+	var refused sync.WaitGroup
+	refused.Go(func() { refuseAll(refusing, c.raw.AcceptStream, c.guard.Codes.Shutdown) })
+	refused.Go(func() { refuseAll(refusing, c.raw.AcceptUniStream, c.guard.Codes.Shutdown) })
+	defer refused.Wait()
+	defer stop()
 	select {
 	case <-drained:
-		if len(c.cutByEnd()) > 0 {
+		if len(c.streamsCut()) > 0 { // ended by the connection's end, which is near
+			<-c.raw.Context().Done()
 			return context.Cause(c.raw.Context())
 		}
 		return nil
@@ -124,9 +123,20 @@ func (c *Conn) awaitStreams(ctx context.Context) error {
 	}
 }
 
-// cutByEnd returns the streams that were open when the connection ended by
-// itself during Shutdown.
-func (c *Conn) cutByEnd() []StreamInfo {
+// cutOpen notes the open streams as cut, and returns them.
+func (c *Conn) cutOpen() []*streamState {
+	open := c.collect(func(*streamState) bool { return true })
+	var cut []StreamInfo
+	for _, st := range open {
+		cut = append(cut, st.info())
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.cut = append(c.cut, cut...)
+	return open
+}
+
+func (c *Conn) streamsCut() []StreamInfo {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.cut

@@ -1,0 +1,436 @@
+package quiclife_test
+
+import (
+	"context"
+	"errors"
+	"io"
+	"runtime"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/quic-go/quic-go"
+	"github.com/stretchr/testify/require"
+
+	"github.com/quiclife/quiclife"
+	"github.com/quiclife/quiclife/internal/quictest"
+)
+
+var serveCodes = quiclife.Codes{Release: 1, Refused: 2, HandlerError: 3, Panic: 4, Shutdown: 5}
+
+// serve runs Serve on the server until the end of the connection or of ctx.
+func (e ends) serve(ctx context.Context, h quiclife.Handler) (done chan error) {
+	done = make(chan error, 1)
+	go func() { done <- e.server.Serve(ctx, h) }()
+	return done
+}
+
+// TestHandlerEnds: a handler's stream ends with the handler, as it returned.
+func TestHandlerEnds(t *testing.T) {
+	special := errors.New("special")
+	for _, c := range []struct {
+		name    string
+		handler func(ctx context.Context, s *quiclife.Stream) error
+		code    func(error) quiclife.StreamErrorCode
+		answer  string
+		err     quiclife.StreamErrorCode // 0: EOF
+	}{
+		{"nil", func(ctx context.Context, s *quiclife.Stream) error { _, err := io.Copy(s, s); return err }, nil, "request", 0},
+		{"nil, nothing read", func(ctx context.Context, s *quiclife.Stream) error { _, err := s.Write([]byte("answer")); return err }, nil, "answer", 0},
+		{"nil, after its own Close", func(ctx context.Context, s *quiclife.Stream) error { s.Write([]byte("answer")); return s.Close() }, nil, "answer", 0},
+		{"error", func(ctx context.Context, s *quiclife.Stream) error { return io.ErrNoProgress }, nil, "", 3},
+		{"error with a code", func(ctx context.Context, s *quiclife.Stream) error { return special }, func(err error) quiclife.StreamErrorCode {
+			if err == special {
+				return 77
+			}
+			return 0
+		}, "", 77},
+		{"panic", func(ctx context.Context, s *quiclife.Stream) error { panic("oops") }, nil, "", 4},
+		{"panic in Code", func(ctx context.Context, s *quiclife.Stream) error { return special }, func(error) quiclife.StreamErrorCode { panic("oops") }, "", 3},
+		{"Goexit", func(ctx context.Context, s *quiclife.Stream) error { runtime.Goexit(); return nil }, nil, "", 4},
+		{"its own Reset", func(ctx context.Context, s *quiclife.Stream) error { s.Reset(9); return nil }, nil, "", 9},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			var log logged
+			setup{guard: &quiclife.Guard{Codes: serveCodes, Logger: log.logger()}}.in(t, func(t *testing.T, e ends) {
+				done := e.serve(t.Context(), quiclife.Handler{Stream: c.handler, Code: c.code})
+				s, err := e.client.OpenStream()
+				require.NoError(t, err)
+				write(t, s, "request")
+				s.Close()
+				b, err := io.ReadAll(s)
+				if c.err == 0 {
+					require.NoError(t, err)
+					require.Equal(t, c.answer, string(b))
+				} else {
+					require.ErrorIs(t, err, &quiclife.StreamError{ErrorCode: c.err, Remote: true})
+				}
+				s.Release()
+				settled()
+				e.requireNothingLeft(t)
+				panicked := strings.HasPrefix(c.name, "panic")
+				require.Equal(t, panicked, strings.Contains(log.String(), "panic=oops"))
+				require.Equal(t, panicked, strings.Contains(log.String(), "serve_test.go"), "its stack")
+				e.server.CloseWithError(6, "")
+				require.ErrorIs(t, <-done, &quiclife.ApplicationError{ErrorCode: 6})
+			})
+		})
+	}
+}
+
+// TestHandlersOfBothKinds, the context that they get, and what a nil func does.
+func TestHandlersOfBothKinds(t *testing.T) {
+	type key struct{}
+	setup{guard: &quiclife.Guard{Codes: serveCodes}}.in(t, func(t *testing.T, e ends) {
+		got := make(chan string, 1)
+		ctx, cancel := context.WithCancel(context.WithValue(t.Context(), key{}, "value"))
+		done := e.serve(ctx, quiclife.Handler{UniStream: func(ctx context.Context, s *quiclife.ReceiveStream) error {
+			b, err := io.ReadAll(s)
+			got <- string(b) + " " + ctx.Value(key{}).(string)
+			<-ctx.Done()
+			return err
+		}})
+		uni, err := e.client.OpenUniStream()
+		require.NoError(t, err)
+		write(t, uni, "message")
+		uni.Close()
+		require.Equal(t, "message value", <-got)
+		for range 300 { // no slot is lost
+			s, err := e.client.OpenStreamSync(t.Context())
+			require.NoError(t, err)
+			write(t, s, "x")
+			_, err = s.Read(make([]byte, 1))
+			require.ErrorIs(t, err, &quiclife.StreamError{StreamID: s.StreamID(), ErrorCode: 2, Remote: true})
+			s.Release()
+		}
+		require.ErrorContains(t, e.server.Serve(ctx, quiclife.Handler{}), "already")
+		require.ErrorContains(t, e.server.Serve(nil, quiclife.Handler{}), "nil context") //nolint:staticcheck // on purpose
+		cancel()
+		settled()
+		select {
+		case <-done:
+			t.Error("returned before its handler")
+		default:
+		}
+		e.server.CloseWithError(6, "")
+		require.Equal(t, context.Canceled, <-done)
+	})
+	setup{}.in(t, func(t *testing.T, e ends) {
+		ctx, cancel := context.WithCancel(t.Context())
+		done := e.serve(ctx, quiclife.Handler{})
+		settled()
+		cancel()
+		require.Equal(t, context.Canceled, <-done)
+		done = e.serve(t.Context(), quiclife.Handler{}) // again
+		settled()
+		e.client.CloseWithError(6, "")
+		require.ErrorIs(t, <-done, &quiclife.ApplicationError{ErrorCode: 6, Remote: true})
+		require.Error(t, e.server.Serve(t.Context(), quiclife.Handler{}))
+	})
+}
+
+// TestHandlerConcurrency: handlers run at most MaxIncomingStreams at a time,
+// also if the peer opens and resets in a loop.
+func TestHandlerConcurrency(t *testing.T) {
+	const limit, streams = 16, 20_000
+	conf := &quic.Config{MaxIncomingStreams: limit, RequireStreamCreditRelease: true}
+	e := setup{serverConf: conf, guard: &quiclife.Guard{MaxIncomingStreams: limit}}.onLoopback(t)
+	var running, most, handled atomic.Int64
+	done := e.serve(context.Background(), quiclife.Handler{Stream: func(ctx context.Context, s *quiclife.Stream) error {
+		most.Store(max(most.Load(), running.Add(1)))
+		defer running.Add(-1)
+		_, err := io.ReadAll(s)
+		runtime.Gosched()
+		handled.Add(1)
+		return err
+	}})
+	for range streams {
+		s, err := e.client.OpenStreamSync(t.Context())
+		require.NoError(t, err)
+		s.Reset(1)
+	}
+	eventually(t, func() bool { return handled.Load() == streams })
+	require.LessOrEqual(t, most.Load(), int64(limit))
+	require.LessOrEqual(t, e.server.Stats().Incoming.Peak, int64(limit))
+	eventually(t, func() bool { return quictest.Held(e.rawServer)+quictest.Held(e.rawClient) == 0 })
+	e.requireNothingLeft(t)
+	e.client.CloseWithError(0, "")
+	require.Error(t, <-done)
+}
+
+// TestBadHandlers: stuck, panicking, slow and forgetful handlers, 1,000
+// streams each at a limit of 16, lose no slot, and others are served meanwhile.
+func TestBadHandlers(t *testing.T) {
+	const limit = 16
+	for name, bad := range map[string]func(ctx context.Context, s *quiclife.Stream) error{
+		"stuck until its stream is reset": func(ctx context.Context, s *quiclife.Stream) error {
+			for {
+				if _, err := s.Read(make([]byte, 1)); err != nil && err != io.EOF {
+					return err
+				} else if err == io.EOF {
+					return nil
+				}
+			}
+		},
+		"panicking": func(ctx context.Context, s *quiclife.Stream) error { panic("bad") },
+		"slow":      func(ctx context.Context, s *quiclife.Stream) error { time.Sleep(time.Second); return nil },
+		"forgetful": func(ctx context.Context, s *quiclife.Stream) error { s.Write([]byte("half")); return nil },
+		"failing":   func(ctx context.Context, s *quiclife.Stream) error { return io.ErrShortBuffer },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			conf := &quic.Config{MaxIncomingStreams: limit}
+			setup{serverConf: conf, guard: &quiclife.Guard{MaxIncomingStreams: limit}}.in(t, func(t *testing.T, e ends) {
+				done := e.serve(t.Context(), quiclife.Handler{Stream: func(ctx context.Context, s *quiclife.Stream) error {
+					b := make([]byte, 1)
+					if _, err := io.ReadFull(s, b); err != nil {
+						return err
+					}
+					if b[0] == 'b' {
+						return bad(ctx, s)
+					}
+					_, err := s.Write([]byte("good"))
+					return err
+				}})
+				var wg sync.WaitGroup
+				wg.Go(func() {
+					for range 1000 {
+						s, err := e.client.OpenStreamSync(t.Context())
+						if err != nil {
+							t.Error(err)
+							return
+						}
+						s.Write([]byte("b"))
+						wg.Go(func() { // a client that gives up
+							time.Sleep(50 * time.Millisecond)
+							s.Release()
+						})
+					}
+				})
+				wg.Go(func() {
+					for range 50 {
+						err := e.client.Do(t.Context(), func(s *quiclife.Stream) error {
+							s.Write([]byte("g"))
+							b, err := io.ReadAll(s)
+							if string(b) != "good" {
+								t.Errorf("%q, %v", b, err)
+							}
+							return err
+						})
+						if err != nil {
+							t.Error(err)
+						}
+					}
+				})
+				wg.Wait()
+				time.Sleep(time.Minute / 10)
+				e.requireNothingLeft(t)
+				stats := e.server.Stats().Incoming
+				require.EqualValues(t, 1050, stats.Opened)
+				require.LessOrEqual(t, stats.Peak, int64(limit))
+				e.client.CloseWithError(0, "")
+				<-done
+			})
+		})
+	}
+}
+
+// TestDo: open, run, end.
+func TestDo(t *testing.T) {
+	failed := errors.New("failed")
+	guard := &quiclife.Guard{Codes: serveCodes}
+	setup{guard: guard, serverConf: &quic.Config{MaxIncomingStreams: 1}}.in(t, func(t *testing.T, e ends) {
+		codes := make(chan error, 10)
+		done := e.serve(t.Context(), quiclife.Handler{
+			Stream: func(ctx context.Context, s *quiclife.Stream) error {
+				b, err := io.ReadAll(s)
+				codes <- err
+				s.Write(b)
+				return err
+			},
+			UniStream: func(ctx context.Context, s *quiclife.ReceiveStream) error {
+				_, err := io.ReadAll(s)
+				codes <- err
+				return err
+			},
+		})
+		require.NoError(t, e.client.Do(t.Context(), func(s *quiclife.Stream) error {
+			write(t, s, "request")
+			s.Close()
+			b, err := io.ReadAll(s)
+			require.Equal(t, "request", string(b))
+			return err
+		}))
+		require.NoError(t, <-codes)
+
+		reset := func(code quiclife.StreamErrorCode) {
+			t.Helper()
+			var stream *quiclife.StreamError
+			require.ErrorAs(t, <-codes, &stream)
+			require.Equal(t, code, stream.ErrorCode)
+		}
+		require.Equal(t, failed, e.client.Do(t.Context(), func(s *quiclife.Stream) error {
+			write(t, s, "half")
+			settled()
+			return failed
+		}))
+		reset(3)
+		require.PanicsWithValue(t, "oops", func() {
+			e.client.Do(t.Context(), func(s *quiclife.Stream) error {
+				write(t, s, "half")
+				settled()
+				panic("oops")
+			})
+		})
+		reset(4)
+
+		// ctx ends what f is blocked in.
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		err := e.client.Do(ctx, func(s *quiclife.Stream) error {
+			write(t, s, "half")
+			_, err := s.Read(make([]byte, 1))
+			return err
+		})
+		require.ErrorIs(t, err, context.DeadlineExceeded)
+		var stream *quiclife.StreamError
+		require.ErrorAs(t, err, &stream)
+		reset(3)
+		err = e.client.Do(ctx, func(s *quiclife.Stream) error { t.Error("called"); return nil })
+		require.ErrorIs(t, err, context.DeadlineExceeded)
+
+		// What f wrote arrives: the FIN and Release do not overtake it.
+		require.NoError(t, e.client.DoUni(t.Context(), func(s *quiclife.SendStream) error { _, err := s.Write([]byte("message")); return err }))
+		require.NoError(t, <-codes)
+		require.Equal(t, failed, e.client.DoUni(t.Context(), func(s *quiclife.SendStream) error { write(t, s, "x"); settled(); return failed }))
+		reset(3)
+
+		// At the limit it waits, and says who holds the slots.
+		held, err := e.client.OpenStreamSync(t.Context())
+		require.NoError(t, err)
+		ctx, cancel = context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		err = e.client.Do(ctx, func(s *quiclife.Stream) error { return nil })
+		require.ErrorIs(t, err, context.DeadlineExceeded)
+		limit, ok := errors.AsType[*quiclife.LimitError](err)
+		require.True(t, ok)
+		require.EqualValues(t, 1, limit.Open)
+		require.Equal(t, held.StreamID(), limit.Oldest.ID)
+		require.ErrorContains(t, e.client.Do(nil, nil), "nil context")    //nolint:staticcheck // on purpose
+		require.ErrorContains(t, e.client.DoUni(nil, nil), "nil context") //nolint:staticcheck // on purpose
+		held.Release()
+		settled()
+		e.requireNothingLeft(t)
+		e.client.CloseWithError(0, "")
+		<-done
+	})
+	// A write that was cut is no success.
+	setup{serverConf: matrixConf, guard: guard}.in(t, func(t *testing.T, e ends) {
+		err := e.client.Do(t.Context(), func(s *quiclife.Stream) error {
+			s.SetWriteDeadline(time.Now().Add(time.Millisecond))
+			s.Write(large)
+			return nil
+		})
+		require.Equal(t, quiclife.ErrWriteCut, err)
+	})
+}
+
+// TestListenerServe serves until its context ends, and drains.
+func TestListenerServe(t *testing.T) {
+	serverTLS, clientTLS := quictest.TLS()
+	guard := &quiclife.Guard{Codes: serveCodes}
+	ln, err := guard.ListenAddr("127.0.0.1:0", serverTLS, nil)
+	require.NoError(t, err)
+	ctx, cancel := context.WithCancel(t.Context())
+	served := make(chan error, 1)
+	release := make(chan struct{})
+	go func() {
+		served <- ln.Serve(ctx, quiclife.Handler{Stream: func(ctx context.Context, s *quiclife.Stream) error {
+			b, err := io.ReadAll(s)
+			if string(b) == "slow" {
+				<-release
+			}
+			s.Write(b)
+			return err
+		}})
+	}()
+	require.ErrorContains(t, ln.Serve(nil, quiclife.Handler{}), "nil context") //nolint:staticcheck // on purpose
+
+	ask := func(c *quiclife.Conn, what string) (answer string, err error) {
+		err = c.Do(context.Background(), func(s *quiclife.Stream) error {
+			s.Write([]byte(what))
+			s.Close()
+			b, err := io.ReadAll(s)
+			answer = string(b)
+			return err
+		})
+		return answer, err
+	}
+	var conns []*quiclife.Conn
+	for range 3 {
+		c, err := guard.DialAddr(t.Context(), ln.Addr().String(), clientTLS, nil)
+		require.NoError(t, err)
+		conns = append(conns, c)
+		answer, err := ask(c, "hello")
+		require.NoError(t, err)
+		require.Equal(t, "hello", answer)
+	}
+	slow := make(chan string)
+	go func() {
+		answer, _ := ask(conns[0], "slow")
+		slow <- answer
+	}()
+	eventually(t, func() bool { return conns[0].Stats().Outgoing.Opened == 2 })
+	time.Sleep(50 * time.Millisecond) // let the request arrive; if it does not, it is refused and the test fails
+	cancel()
+	for _, c := range conns[1:] { // idle ones are closed
+		<-c.Context().Done()
+		require.ErrorIs(t, context.Cause(c.Context()), &quiclife.ApplicationError{Remote: true})
+	}
+	select {
+	case err := <-served:
+		t.Error("returned before the slow answer:", err)
+	default:
+	}
+	close(release)
+	require.Equal(t, "slow", <-slow)
+	require.Equal(t, context.Canceled, <-served)
+	<-conns[0].Context().Done()
+
+	ln, err = guard.ListenAddr("127.0.0.1:0", serverTLS, nil)
+	require.NoError(t, err)
+	ln.Close()
+	require.Equal(t, quiclife.ErrServerClosed, ln.Serve(t.Context(), quiclife.Handler{}))
+}
+
+// TestDrainTimeout bounds what Listener.Serve waits for.
+func TestDrainTimeout(t *testing.T) {
+	serverTLS, clientTLS := quictest.TLS()
+	var log logged
+	guard := &quiclife.Guard{DrainTimeout: 50 * time.Millisecond, Logger: log.logger()}
+	ln, err := guard.ListenAddr("127.0.0.1:0", serverTLS, nil)
+	require.NoError(t, err)
+	ctx, cancel := context.WithCancel(t.Context())
+	started := make(chan struct{})
+	served := make(chan error, 1)
+	go func() {
+		served <- ln.Serve(ctx, quiclife.Handler{Stream: func(ctx context.Context, s *quiclife.Stream) error {
+			close(started)
+			<-ctx.Done() // stuck until the connection ends
+			return ctx.Err()
+		}})
+	}()
+	c, err := guard.DialAddr(t.Context(), ln.Addr().String(), clientTLS, nil)
+	require.NoError(t, err)
+	s, err := c.OpenStream()
+	require.NoError(t, err)
+	write(t, s, "x")
+	<-started
+	cancel()
+	require.Equal(t, context.Canceled, <-served)
+	require.Contains(t, log.String(), "1 open streams cut")
+	<-c.Context().Done()
+	s.Release()
+}

@@ -1,0 +1,392 @@
+package quiclife_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"os"
+	"slices"
+	"strconv"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/quic-go/quic-go"
+	"github.com/quic-go/quic-go/testutils/simnet"
+	"github.com/stretchr/testify/require"
+
+	"github.com/quiclife/quiclife"
+	"github.com/quiclife/quiclife/internal/quictest"
+)
+
+// shutdown calls Shutdown on c with a time limit.
+func shutdown(c *quiclife.Conn, limit time.Duration) error {
+	ctx, cancel := context.WithTimeout(context.Background(), limit)
+	defer cancel()
+	return c.Shutdown(ctx, 42, "done")
+}
+
+// TestShutdownLosesNothing holds promise 2 at the end of a connection: Write,
+// Close, Shutdown at once, and all of it arrives; beside it, what
+// CloseWithError loses. QUICLIFE_SHUTDOWN_RUNS is the number of runs for each
+// RTT, size and loss; -v prints how many lost data, and how long Shutdown took.
+func TestShutdownLosesNothing(t *testing.T) {
+	runs := 10
+	if s := os.Getenv("QUICLIFE_SHUTDOWN_RUNS"); s != "" {
+		var err error
+		runs, err = strconv.Atoi(s)
+		require.NoError(t, err)
+	}
+	for _, rtt := range []time.Duration{2 * time.Millisecond, 50 * time.Millisecond, 300 * time.Millisecond} {
+		for _, size := range []int{10, 200_000, 5_000_000} {
+			for _, loss := range []int{0, 5, 20} {
+				t.Run(fmt.Sprintf("RTT %v, %d bytes, loss %d%%", rtt, size, loss), func(t *testing.T) {
+					t.Parallel()
+					runs := runs
+					if size > 1_000_000 { // seconds each
+						runs = max(runs/10, 1)
+					}
+					data := randomBytes(size)
+					lost, lostByClose := 0, 0
+					var took []float64
+					for run := range runs {
+						seed := uint64(run)
+						var last time.Duration
+						if !sendAndEnd(t, rtt, loss, seed, data, func(c *quiclife.Conn) {
+							start := time.Now()
+							require.NoError(t, shutdown(c, time.Hour))
+							last = time.Since(start)
+						}) {
+							lost++
+						}
+						took = append(took, last.Seconds()/rtt.Seconds())
+						if size < 1_000_000 && !sendAndEnd(t, rtt, loss, seed, data, func(c *quiclife.Conn) { c.CloseWithError(42, "done") }) {
+							lostByClose++
+						}
+					}
+					slices.Sort(took)
+					t.Logf("%d runs: Shutdown lost %d, in %.1f RTTs (median; most %.1f); CloseWithError lost %d", runs, lost, took[len(took)/2], took[len(took)-1], lostByClose)
+					require.Zero(t, lost)
+					if size < 1_000_000 {
+						require.Positive(t, lostByClose, "if CloseWithError loses nothing, this test shows nothing")
+					}
+				})
+			}
+		}
+	}
+}
+
+// sendAndEnd writes data to a new connection, ends it, and returns whether all
+// of it arrived.
+func sendAndEnd(t *testing.T, rtt time.Duration, loss int, seed uint64, data []byte, end func(*quiclife.Conn)) (arrived bool) {
+	conf := &quic.Config{MaxIdleTimeout: 10 * time.Minute, HandshakeIdleTimeout: time.Minute}
+	var mu sync.Mutex
+	r := rand.New(rand.NewPCG(seed, uint64(loss)))
+	lossy := false
+	drop := func(simnet.Packet) bool {
+		mu.Lock()
+		defer mu.Unlock()
+		return lossy && r.IntN(100) < loss
+	}
+	setup{net: quictest.Net{Latency: rtt / 2, Drop: drop}, clientConf: conf, serverConf: conf}.in(t, func(t *testing.T, e ends) {
+		done := make(chan []byte)
+		go func() {
+			s, err := e.rawServer.AcceptUniStream(context.Background())
+			var b []byte
+			if err == nil {
+				if b, err = io.ReadAll(s); err != nil {
+					b = nil
+				}
+			}
+			done <- b
+		}()
+		mu.Lock()
+		lossy = true // after the handshake
+		mu.Unlock()
+		s, err := e.client.OpenUniStream()
+		require.NoError(t, err)
+		_, err = s.Write(data)
+		require.NoError(t, err)
+		require.NoError(t, s.Close())
+		end(e.client)
+		time.Sleep(time.Second)
+		e.server.CloseWithError(0, "") // a lost CONNECTION_CLOSE would have it wait
+		arrived = bytes.Equal(data, <-done)
+	})
+	return arrived
+}
+
+// TestShutdownAgainst peers and programs of all sorts; each call is bounded.
+func TestShutdownAgainst(t *testing.T) {
+	const limit = 10 * time.Second
+	for _, c := range []struct {
+		name   string
+		before func(t *testing.T, e ends)
+		cut    int // streams that the error names, -1: no error
+		took   [2]time.Duration
+	}{
+		{"idle", func(t *testing.T, e ends) {}, -1, [2]time.Duration{0, time.Second}},
+		{"never used", func(t *testing.T, e ends) {
+			s, err := e.client.OpenStream()
+			require.NoError(t, err)
+			keep(t, s)
+		}, 1, [2]time.Duration{limit, limit + time.Second}},
+		{"a request in flight", func(t *testing.T, e ends) {
+			go echo(e.server)
+			s, err := e.client.OpenStream()
+			require.NoError(t, err)
+			write(t, s, "request")
+			s.Close()
+			go func() {
+				time.Sleep(time.Second)
+				b, err := io.ReadAll(s)
+				if err != nil || string(b) != "request" {
+					t.Error(err)
+				}
+			}()
+		}, -1, [2]time.Duration{time.Second, 2 * time.Second}},
+		{"a stream that was dropped", func(t *testing.T, e ends) { quiclife.ForgetCollections(); e.client.OpenStream() }, -1, [2]time.Duration{0, limit}},
+		{"a long-lived stream", func(t *testing.T, e ends) {
+			s, _ := e.stream(t)
+			keep(t, s)
+		}, 1, [2]time.Duration{limit, limit + time.Second}},
+		{"a peer that never reads", func(t *testing.T, e ends) {
+			s, _ := e.stream(t)
+			go func() {
+				s.Write(large)
+				s.Release()
+			}()
+			time.Sleep(time.Millisecond)
+		}, 1, [2]time.Duration{limit, limit + time.Second}},
+		{"storms of opens", func(t *testing.T, e ends) {
+			for _, c := range []*quiclife.Conn{e.client, e.server} {
+				for range 10 {
+					go func() {
+						for {
+							s, err := c.OpenStreamSync(context.Background())
+							if err != nil {
+								return
+							}
+							s.Write([]byte("x"))
+							s.Close()
+							s.Release()
+						}
+					}()
+				}
+			}
+			go func() {
+				for {
+					s, err := e.server.AcceptStream(context.Background())
+					if err != nil {
+						return
+					}
+					s.Release()
+				}
+			}()
+		}, -1, [2]time.Duration{0, limit}},
+		{"a peer that keeps opening and waits for an answer", func(t *testing.T, e ends) {
+			go func() {
+				for {
+					s, err := e.server.OpenStreamSync(context.Background())
+					if err != nil {
+						return
+					}
+					s.Write([]byte("x"))
+					io.ReadAll(s)
+					s.Release()
+					time.Sleep(time.Second / 2)
+				}
+			}()
+			time.Sleep(100 * time.Millisecond)
+		}, -1, [2]time.Duration{0, limit}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			setup{serverConf: matrixConf}.in(t, func(t *testing.T, e ends) {
+				c.before(t, e)
+				start := time.Now()
+				err := shutdown(e.client, limit)
+				took := time.Since(start)
+				require.GreaterOrEqual(t, took, c.took[0])
+				require.Less(t, took, c.took[1])
+				if c.cut < 0 {
+					require.NoError(t, err)
+				} else {
+					require.ErrorIs(t, err, context.DeadlineExceeded)
+					cut, ok := errors.AsType[*quiclife.ShutdownError](err)
+					require.True(t, ok)
+					require.Len(t, cut.Streams, c.cut)
+					require.Contains(t, err.Error(), "open streams cut, the first: stream")
+				}
+				require.ErrorIs(t, context.Cause(e.client.Context()), &quiclife.ApplicationError{ErrorCode: 42, ErrorMessage: "done"})
+				require.Zero(t, e.client.Stats().Open())
+				requireBalance(t, e.client.Stats())
+				require.NoError(t, shutdown(e.client, limit), "again")
+				settled()
+				require.ErrorIs(t, context.Cause(e.server.Context()), &quiclife.ApplicationError{ErrorCode: 42, ErrorMessage: "done", Remote: true})
+				require.Zero(t, e.server.Stats().Open())
+				requireBalance(t, e.server.Stats())
+			})
+		})
+	}
+}
+
+// TestShutdownOfVanishedPeer is bounded by ctx, or by the idle timeout.
+func TestShutdownOfVanishedPeer(t *testing.T) {
+	for _, c := range []struct {
+		name  string
+		limit time.Duration
+		open  bool
+	}{
+		{"context, a stream open", 5 * time.Second, true},
+		{"context, data not acknowledged", 5 * time.Second, false},
+		{"idle timeout, a stream open", time.Hour, true},
+		{"idle timeout, data not acknowledged", time.Hour, false},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			vanished := false
+			setup{net: quictest.Net{Drop: func(simnet.Packet) bool { return vanished }}}.in(t, func(t *testing.T, e ends) {
+				s, err := e.client.OpenUniStream()
+				require.NoError(t, err)
+				settled()
+				vanished = true
+				write(t, s, "data")
+				keep(t, s)
+				if !c.open {
+					s.Close()
+				}
+				err = shutdown(e.client, c.limit)
+				cut, ok := errors.AsType[*quiclife.ShutdownError](err)
+				require.True(t, ok, "%v", err)
+				if c.open {
+					require.Len(t, cut.Streams, 1)
+				} else {
+					require.Empty(t, cut.Streams)
+					require.Contains(t, err.Error(), "data may not have arrived")
+				}
+				if c.limit < time.Hour {
+					require.ErrorIs(t, err, context.DeadlineExceeded)
+				} else {
+					require.ErrorIs(t, err, &quiclife.IdleTimeoutError{})
+				}
+				require.Zero(t, e.client.Stats().Open())
+			})
+		})
+	}
+}
+
+// TestDuringShutdown: what other calls return meanwhile.
+func TestDuringShutdown(t *testing.T) {
+	guard := &quiclife.Guard{Codes: serveCodes, MaxOutgoingUniStreams: 1}
+	setup{guard: guard, serverConf: &quic.Config{MaxIncomingStreams: 1}}.in(t, func(t *testing.T, e ends) {
+		s, peer := e.stream(t)
+		uni, err := e.client.OpenUniStream()
+		require.NoError(t, err)
+		keep(t, uni)
+		blocked := make(chan error, 3)
+		go func() { _, err := e.client.OpenStreamSync(context.Background()); blocked <- err }()    // at the peer's limit
+		go func() { _, err := e.client.OpenUniStreamSync(context.Background()); blocked <- err }() // at our own
+		settled()
+		served := make(chan error, 1)
+		go func() { served <- e.client.Serve(context.Background(), quiclife.Handler{}) }()
+		down := make(chan error, 2)
+		for range 2 { // side by side
+			go func() { down <- shutdown(e.client, time.Minute) }()
+		}
+		settled()
+		require.Equal(t, quiclife.ErrShutdown, <-blocked)
+		require.Equal(t, quiclife.ErrShutdown, <-blocked)
+		for name, call := range map[string]func() error{
+			"OpenStream":        func() error { _, err := e.client.OpenStream(); return err },
+			"OpenStreamSync":    func() error { _, err := e.client.OpenStreamSync(t.Context()); return err },
+			"OpenUniStream":     func() error { _, err := e.client.OpenUniStream(); return err },
+			"OpenUniStreamSync": func() error { _, err := e.client.OpenUniStreamSync(t.Context()); return err },
+			"AcceptStream":      func() error { _, err := e.client.AcceptStream(t.Context()); return err },
+			"AcceptUniStream":   func() error { _, err := e.client.AcceptUniStream(t.Context()); return err },
+			"Do":                func() error { return e.client.Do(t.Context(), nil) },
+		} {
+			require.Equal(t, quiclife.ErrShutdown, call(), name)
+		}
+		// The peer's streams are refused, and what is open goes on.
+		late, err := e.server.OpenStream()
+		require.NoError(t, err)
+		write(t, late, "x")
+		_, err = late.Read(make([]byte, 1))
+		require.ErrorIs(t, err, &quiclife.StreamError{StreamID: late.StreamID(), ErrorCode: 5, Remote: true})
+		late.Release()
+		write(t, s, "still")
+		expect(t, peer, "still")
+		s.Release()
+		for info := range e.client.Streams() {
+			require.True(t, info.Unidirectional)
+		}
+		select {
+		case err := <-down:
+			t.Error("returned with a stream open:", err)
+		default:
+		}
+		peer.Release()
+		e.server.CloseWithError(8, "") // with our unidirectional stream open
+		for range 2 {
+			err := <-down
+			require.ErrorIs(t, err, &quiclife.ApplicationError{ErrorCode: 8, Remote: true})
+			cut, ok := errors.AsType[*quiclife.ShutdownError](err)
+			require.True(t, ok)
+			require.Len(t, cut.Streams, 1)
+		}
+		require.Equal(t, quiclife.ErrShutdown, <-served)
+		require.ErrorContains(t, e.client.Shutdown(nil, 0, ""), "nil context") //nolint:staticcheck // on purpose
+	})
+}
+
+// TestGuardShutdown shuts down all that a group has, and leaves nothing.
+func TestGuardShutdown(t *testing.T) {
+	serverTLS, clientTLS := quictest.TLS()
+	server, clients := &quiclife.Guard{}, &quiclife.Guard{}
+	ln, err := server.ListenAddr("127.0.0.1:0", serverTLS, nil)
+	require.NoError(t, err)
+	var wg sync.WaitGroup
+	const n = 5
+	for i := range n {
+		c, err := clients.DialAddr(t.Context(), ln.Addr().String(), clientTLS, nil)
+		require.NoError(t, err)
+		if i == n-1 {
+			continue // not accepted by the program
+		}
+		sc, err := ln.Accept(t.Context())
+		require.NoError(t, err)
+		wg.Go(func() {
+			sc.Serve(context.Background(), quiclife.Handler{Stream: func(ctx context.Context, s *quiclife.Stream) error {
+				time.Sleep(20 * time.Millisecond)
+				_, err := io.Copy(s, s)
+				return err
+			}})
+		})
+		s, err := c.OpenStream()
+		require.NoError(t, err)
+		write(t, s, "x")
+		eventually(t, func() bool { return sc.Stats().Incoming.Opened == 1 })
+		wg.Go(func() {
+			write(t, s, "request")
+			s.Close()
+			b, err := io.ReadAll(s)
+			if err != nil || string(b) != "xrequest" {
+				t.Error(string(b), err)
+			}
+		})
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	require.NoError(t, server.Shutdown(ctx))
+	wg.Wait()
+	require.NoError(t, clients.Shutdown(ctx))
+	require.NoError(t, server.Shutdown(ctx), "of nothing")
+	require.ErrorContains(t, server.Shutdown(nil), "nil context") //nolint:staticcheck // on purpose
+	_, err = ln.Accept(ctx)
+	require.Equal(t, quiclife.ErrServerClosed, err)
+	ln, err = server.ListenAddr(ln.Addr().String(), serverTLS, nil) // its socket is closed, and the group lives on
+	require.NoError(t, err)
+	ln.Close()
+}

@@ -50,7 +50,6 @@ func (g *Guard) admitConn() error {
 		err = &LimitError{Scope: HeapLimit, Open: heap, Limit: g.MaxHeap}
 	default:
 		g.counted++
-		g.limitReached = false
 	}
 	g.mu.Unlock()
 	if err != nil {
@@ -105,16 +104,27 @@ func (g *Guard) admitStream() error {
 	return nil
 }
 
-// refuse logs the first of a run of refusals.
+// refuse logs a refusal, at most one a second.
 func (g *Guard) refuse(err *LimitError) error {
 	g.mu.Lock()
-	first := !g.limitReached
-	g.limitReached = true
+	log := elapsed(&g.limitLogged, time.Second)
 	g.mu.Unlock()
-	if first {
+	if log {
 		g.logger().Warn("quiclife: limit reached", "error", err)
 	}
 	return err
+}
+
+// elapsed reports whether at least period has passed since *last, and then
+// sets it to now.
+func elapsed(last *time.Time, period time.Duration) bool {
+	now := time.Now()
+	// A time before the last is that of another clock, of a synctest bubble.
+	if since := now.Sub(*last); since >= 0 && since < period {
+		return false
+	}
+	*last = now
+	return true
 }
 
 // heapAbove returns the live heap if it is above MaxHeap, else 0.
@@ -141,11 +151,10 @@ type heapGauge struct {
 func (h *heapGauge) live() int64 {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	// A time before the last is that of another clock, of a synctest bubble.
-	if since := time.Since(h.at); since < 0 || since >= 100*time.Millisecond {
+	if elapsed(&h.at, 100*time.Millisecond) {
 		sample := []metrics.Sample{{Name: "/gc/heap/live:bytes"}}
 		metrics.Read(sample)
-		h.at, h.bytes = time.Now(), int64(sample[0].Value.Uint64())
+		h.bytes = int64(sample[0].Value.Uint64())
 	}
 	return h.bytes
 }

@@ -74,8 +74,9 @@ type Guard struct {
 	// (go test -run '^$' -bench CaptureStacks).
 	CaptureStacks bool
 
-	// Logger receives one record for each leak, and one each time a limit is
-	// reached. nil means [slog.Default].
+	// Logger receives one record for each leak, and while a limit is reached at
+	// most one a second, for the group and for each connection. nil means
+	// [slog.Default].
 	Logger *slog.Logger
 
 	// OnLeak, if not nil, is called once for each leaked stream, after it was
@@ -84,12 +85,12 @@ type Guard struct {
 
 	streams atomic.Int64 // open, or being opened
 
-	mu           sync.Mutex // guards the fields below
-	conns        map[*Conn]struct{}
-	listeners    map[*listener]struct{}
-	counted      int64 // connections, and handshakes under way
-	limitReached bool  // logged, and nothing admitted since
-	watching     bool  // a sentinel awaits the next garbage collection
+	mu          sync.Mutex // guards the fields below
+	conns       map[*Conn]struct{}
+	listeners   map[*listener]struct{}
+	counted     int64 // connections, and handshakes under way
+	limitLogged time.Time
+	watching    bool // a sentinel awaits the next garbage collection
 }
 
 // Codes are the stream error codes that quiclife puts into RESET_STREAM and

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"time"
 
 	"github.com/quic-go/quic-go"
 )
@@ -37,7 +38,7 @@ type registry struct {
 
 	blocked int // opens that wait for a slot, of ours or of the peer's
 
-	limitReached bool // logged, and no stream opened since
+	limitLogged time.Time
 }
 
 func (r *registry) full() bool { return r.stats.Limit > 0 && r.stats.Open >= r.stats.Limit }
@@ -67,7 +68,6 @@ func (c *Conn) register(st *streamState) {
 	r.stats.Opened++
 	r.stats.Open++
 	r.stats.Peak = max(r.stats.Peak, r.stats.Open)
-	r.limitReached = false
 	if st.kind.incoming() { // what we open was counted by admitStream
 		c.guard.streams.Add(1)
 	}
@@ -375,7 +375,7 @@ func isPeerLimit(err error) bool {
 	return ok
 }
 
-// limitError counts what is open, and logs the first of a run of failures.
+// limitError counts what is open, and logs it, at most once a second.
 func (c *Conn) limitError(k kind, scope LimitScope, err error) error {
 	c.mu.Lock()
 	r := &c.kinds[k]
@@ -390,14 +390,13 @@ func (c *Conn) limitError(k kind, scope LimitScope, err error) error {
 		e.Limit = r.stats.Limit
 	}
 	oldest := r.first
-	first := !r.limitReached
-	r.limitReached = true
+	log := elapsed(&r.limitLogged, time.Second)
 	c.mu.Unlock()
 
 	if oldest != nil {
 		e.Oldest = oldest.info()
 	}
-	if first {
+	if log {
 		c.guard.logger().Warn("quiclife: stream limit reached", "remote", c.RemoteAddr(), "error", e)
 	}
 	return e

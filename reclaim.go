@@ -242,13 +242,10 @@ const (
 func (cs *collectorState) take() bool {
 	cs.mu.Lock()
 	defer cs.mu.Unlock()
-	now := time.Now()
 	interval := max(cs.interval, minCollectInterval)
-	// A time before the last is that of another clock, of a synctest bubble.
-	if since := now.Sub(cs.last); since >= 0 && since < interval {
+	if !elapsed(&cs.last, interval) {
 		return false
 	}
-	cs.last = now
 	cs.interval = min(2*interval, maxCollectInterval)
 	return true
 }

@@ -1,0 +1,316 @@
+package quiclife_test
+
+import (
+	"context"
+	"errors"
+	"io"
+	"log/slog"
+	"runtime"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/quic-go/quic-go"
+	"github.com/stretchr/testify/require"
+
+	"github.com/quiclife/quiclife"
+	"github.com/quiclife/quiclife/internal/quictest"
+)
+
+// TestMaxStreams: the streams of a group, over several connections.
+func TestMaxStreams(t *testing.T) {
+	serverTLS, clientTLS := quictest.TLS()
+	var log logged
+	server := &quiclife.Guard{MaxStreams: 3, Logger: log.logger()}
+	ln, err := server.ListenAddr("127.0.0.1:0", serverTLS, nil)
+	require.NoError(t, err)
+	defer ln.Close()
+	dial := func() (*quiclife.Conn, error) {
+		return quiclife.DialAddr(t.Context(), ln.Addr().String(), clientTLS, nil)
+	}
+	a, err := dial()
+	require.NoError(t, err)
+	defer a.CloseWithError(0, "")
+	b, err := dial()
+	require.NoError(t, err)
+	defer b.CloseWithError(0, "")
+	sa, err := ln.Accept(t.Context())
+	require.NoError(t, err)
+	sb, err := ln.Accept(t.Context())
+	require.NoError(t, err)
+
+	s1, err := sa.OpenStream()
+	require.NoError(t, err)
+	s2, err := sb.OpenUniStream()
+	require.NoError(t, err)
+	// What the peer opens is counted, and goes on.
+	c, err := a.OpenStream()
+	require.NoError(t, err)
+	write(t, c, "x")
+	s3, err := sa.AcceptStream(t.Context())
+	require.NoError(t, err)
+	for _, open := range []func() error{
+		func() error { _, err := sa.OpenStream(); return err },
+		func() error { _, err := sb.OpenStreamSync(t.Context()); return err },
+		func() error { _, err := sb.OpenUniStream(); return err },
+		func() error { _, err := server.DialAddr(t.Context(), ln.Addr().String(), clientTLS, nil); return err },
+	} {
+		err := open()
+		limit, ok := errors.AsType[*quiclife.LimitError](err)
+		require.True(t, ok, "%v", err)
+		require.Equal(t, quiclife.LimitError{Scope: quiclife.GroupLimit, Open: 3, Limit: 3}, *limit)
+		require.EqualError(t, err, "quiclife: limit of streams of the group reached: 3 of 3")
+	}
+	_, err = dial()
+	require.ErrorIs(t, err, &quiclife.TransportError{ErrorCode: quiclife.ConnectionRefused, Remote: true})
+	require.Equal(t, 1, strings.Count(log.String(), "limit reached"))
+	c2, err := a.OpenStream()
+	require.NoError(t, err)
+	write(t, c2, "x")
+	s4, err := sa.AcceptStream(t.Context())
+	require.NoError(t, err)
+	s1.Release()
+	s2.Release()
+	s, err := sb.OpenStream()
+	require.NoError(t, err)
+	_, err = sb.OpenStream()
+	require.Error(t, err)
+	for _, s := range []*quiclife.Stream{s, s3, s4, c, c2} {
+		s.Release()
+	}
+	d, err := dial()
+	require.NoError(t, err)
+	d.CloseWithError(0, "")
+}
+
+// TestMaxConns: a storm of 500 connections at a limit of 20. Those that are
+// refused see it at once, those that are accepted all finish.
+func TestMaxConns(t *testing.T) {
+	serverTLS, clientTLS := quictest.TLS()
+	var log logged
+	server := &quiclife.Guard{MaxConns: 20, Logger: log.logger()}
+	ln, err := server.ListenAddr("127.0.0.1:0", serverTLS, nil)
+	require.NoError(t, err)
+	ctx, cancel := context.WithCancel(t.Context())
+	served := make(chan error, 1)
+	go func() {
+		served <- ln.Serve(ctx, quiclife.Handler{Stream: func(ctx context.Context, s *quiclife.Stream) error {
+			_, err := io.Copy(s, s)
+			return err
+		}})
+	}()
+	storm(t, ln.Addr().String(), func(c *quiclife.Conn) {
+		time.Sleep(20 * time.Millisecond) // holds its place for a while
+	})
+	cancel()
+	require.Equal(t, context.Canceled, <-served)
+	records := strings.Count(log.String(), "limit of connections of the group reached: 20 of 20")
+	require.Positive(t, records)
+	require.Less(t, records, 30, "one a second")
+
+	// The same for what the group dials itself.
+	ln, err = quiclife.ListenAddr("127.0.0.1:0", serverTLS, nil)
+	require.NoError(t, err)
+	defer ln.Close()
+	client := &quiclife.Guard{MaxConns: 1, Logger: slog.New(slog.DiscardHandler)}
+	c, err := client.DialAddr(t.Context(), ln.Addr().String(), clientTLS, nil)
+	require.NoError(t, err)
+	_, err = client.DialAddr(t.Context(), ln.Addr().String(), clientTLS, nil)
+	require.EqualError(t, err, "quiclife: limit of connections of the group reached: 1 of 1")
+	c.CloseWithError(0, "")
+	_, err = client.DialAddr(t.Context(), "127.0.0.1", clientTLS, nil) // a failure frees its place
+	require.Error(t, err)
+	cancelled, cancel := context.WithCancel(t.Context())
+	cancel()
+	_, err = client.DialAddr(cancelled, ln.Addr().String(), clientTLS, nil)
+	require.ErrorIs(t, err, context.Canceled)
+	c, err = client.DialAddr(t.Context(), ln.Addr().String(), clientTLS, nil)
+	require.NoError(t, err)
+	c.CloseWithError(0, "")
+	sc, err := ln.Accept(t.Context())
+	require.NoError(t, err)
+	sc.CloseWithError(0, "")
+}
+
+// storm has 500 connections made, 100 at a time, that each ask once.
+func storm(t *testing.T, addr string, meanwhile func(*quiclife.Conn)) {
+	_, clientTLS := quictest.TLS()
+	var wg sync.WaitGroup
+	var refused, answered atomic.Int64
+	slots := make(chan struct{}, 100)
+	for range 500 {
+		slots <- struct{}{}
+		wg.Go(func() {
+			defer func() { <-slots }()
+			start := time.Now()
+			c, err := quiclife.DialAddr(t.Context(), addr, clientTLS, &quic.Config{HandshakeIdleTimeout: time.Minute})
+			if err != nil {
+				// A packet that the loaded server drops is sent again after a second or so.
+				if !errors.Is(err, &quiclife.TransportError{ErrorCode: quiclife.ConnectionRefused, Remote: true}) || time.Since(start) > 30*time.Second {
+					t.Error(err, time.Since(start))
+				}
+				refused.Add(1)
+				return
+			}
+			defer c.CloseWithError(0, "")
+			err = c.Do(t.Context(), func(s *quiclife.Stream) error {
+				s.Write([]byte("request"))
+				meanwhile(c)
+				s.Close()
+				b, err := io.ReadAll(s)
+				if string(b) != "request" {
+					t.Error(string(b), err)
+				}
+				return err
+			})
+			if err != nil {
+				t.Error(err)
+			}
+			answered.Add(1)
+		})
+	}
+	wg.Wait()
+	t.Logf("%d answered, %d refused", answered.Load(), refused.Load())
+	require.Positive(t, answered.Load())
+	require.Positive(t, refused.Load())
+}
+
+// TestMaxHeap: above it nothing new begins, and what runs goes on.
+func TestMaxHeap(t *testing.T) {
+	serverTLS, clientTLS := quictest.TLS()
+	runtime.GC()
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	server := &quiclife.Guard{MaxHeap: int64(m.HeapAlloc) + 64<<20, Logger: slog.New(slog.DiscardHandler)}
+	ln, err := server.ListenAddr("127.0.0.1:0", serverTLS, nil)
+	require.NoError(t, err)
+	defer ln.Close()
+	c, err := quiclife.DialAddr(t.Context(), ln.Addr().String(), clientTLS, nil)
+	require.NoError(t, err)
+	defer c.CloseWithError(0, "")
+	sc, err := ln.Accept(t.Context())
+	require.NoError(t, err)
+	running, err := c.OpenStream()
+	require.NoError(t, err)
+	write(t, running, "x")
+	served, err := sc.AcceptStream(t.Context())
+	require.NoError(t, err)
+	expect(t, served, "x")
+
+	ballast := make([]byte, 128<<20)
+	runtime.GC()
+	time.Sleep(150 * time.Millisecond) // the gauge is read every 100 ms
+	_, err = quiclife.DialAddr(t.Context(), ln.Addr().String(), clientTLS, nil)
+	require.ErrorIs(t, err, &quiclife.TransportError{ErrorCode: quiclife.ConnectionRefused, Remote: true})
+	_, err = sc.OpenStream()
+	limit, ok := errors.AsType[*quiclife.LimitError](err)
+	require.True(t, ok)
+	require.Equal(t, quiclife.HeapLimit, limit.Scope)
+	require.Greater(t, limit.Open, limit.Limit)
+	write(t, served, "still running")
+	expect(t, running, "still running")
+	another, err := c.OpenStream() // the peer may
+	require.NoError(t, err)
+	write(t, another, "x")
+	s, err := sc.AcceptStream(t.Context())
+	require.NoError(t, err)
+	runtime.KeepAlive(ballast)
+
+	ballast = nil
+	runtime.GC()
+	time.Sleep(150 * time.Millisecond)
+	mine, err := sc.OpenStream()
+	require.NoError(t, err)
+	c2, err := quiclife.DialAddr(t.Context(), ln.Addr().String(), clientTLS, nil)
+	require.NoError(t, err)
+	c2.CloseWithError(0, "")
+	for _, s := range []*quiclife.Stream{running, served, another, s, mine} {
+		s.Release()
+	}
+}
+
+// TestIdleTimeout: a stream without a byte in either direction is reset.
+func TestIdleTimeout(t *testing.T) {
+	const timeout = 8 * time.Second
+	for _, c := range []struct {
+		name  string
+		use   func(s, peer *quiclife.Stream)
+		after time.Duration // when it is reset, 0 never
+	}{
+		{"not used", func(s, peer *quiclife.Stream) {}, timeout + timeout/4},
+		{"blocked Read", func(s, peer *quiclife.Stream) { go s.Read(make([]byte, 1)) }, timeout + timeout/4},
+		{"blocked Write", func(s, peer *quiclife.Stream) { go s.Write(large) }, timeout + timeout/4},
+		{"written to for a while", func(s, peer *quiclife.Stream) {
+			for range 3 {
+				time.Sleep(timeout / 2)
+				s.Write([]byte("x"))
+			}
+		}, 3*timeout/2 + timeout + timeout/4},
+		{"a slow large Write", func(s, peer *quiclife.Stream) {
+			go func() {
+				b := make([]byte, 1000)
+				for range 100 {
+					if _, err := peer.Read(b); err != nil {
+						return
+					}
+					time.Sleep(timeout / 20)
+				}
+			}()
+			s.Write(large[:100_000])
+			time.Sleep(2 * timeout / 3)
+			s.Close()
+			s.CancelRead(0)
+		}, 0},
+		{"read from", func(s, peer *quiclife.Stream) {
+			for range 20 {
+				time.Sleep(timeout / 2)
+				peer.Write([]byte("x"))
+				s.Read(make([]byte, 1))
+			}
+			s.Release()
+		}, 0},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			var found leaks
+			guard := &quiclife.Guard{IdleTimeout: timeout, HalfCloseTimeout: -1, Logger: slog.New(slog.DiscardHandler), OnLeak: found.add, Codes: quiclife.Codes{Idle: 14}}
+			conf := matrixConf.Clone()
+			conf.MaxIdleTimeout = time.Hour
+			synctestPair(t, conf, guard, func(t *testing.T, e ends) {
+				s, peer := e.stream(t)
+				start := time.Now()
+				c.use(s, peer)
+				for s.Info().Send == quiclife.HalfOpen && time.Since(start) < 20*timeout {
+					time.Sleep(10 * time.Millisecond)
+				}
+				if c.after == 0 {
+					require.Empty(t, found.list())
+				} else {
+					require.LessOrEqual(t, time.Since(start), c.after+100*time.Millisecond)
+					require.GreaterOrEqual(t, time.Since(start), c.after-timeout/4-100*time.Millisecond)
+					require.Len(t, found.list(), 1)
+					require.Equal(t, quiclife.Idle, found.list()[0].Reason)
+					require.EqualValues(t, 1, e.client.Stats().Outgoing.Reclaimed)
+					var err error
+					for err == nil {
+						_, err = peer.Read(make([]byte, 1000))
+					}
+					require.ErrorIs(t, err, &quiclife.StreamError{StreamID: peer.StreamID(), ErrorCode: 14, Remote: true})
+				}
+				s.Release()
+				peer.Release()
+				settled()
+				e.requireNothingLeft(t)
+			})
+		})
+	}
+}
+
+// synctestPair is a pair of which only the client has the guard.
+func synctestPair(t *testing.T, conf *quic.Config, guard *quiclife.Guard, f func(t *testing.T, e ends)) {
+	setup{clientConf: conf, serverConf: conf}.in(t, func(t *testing.T, e ends) {
+		e.client = guard.Wrap(e.rawClient)
+		f(t, e)
+	})
+}

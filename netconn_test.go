@@ -1,0 +1,359 @@
+package quiclife_test
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/rpc"
+	"os"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/quiclife/quiclife"
+	"github.com/quiclife/quiclife/internal/quictest"
+)
+
+// halfCloser is what proxies look for in a net.Conn.
+type halfCloser interface {
+	net.Conn
+	CloseWrite() error
+	CloseRead() error
+}
+
+// TestNetConnEnds: net.Conn's own meaning of each end.
+func TestNetConnEnds(t *testing.T) {
+	setup{serverConf: matrixConf}.in(t, func(t *testing.T, e ends) {
+		pair := func() (a, b halfCloser) {
+			s, peer := e.stream(t)
+			return s.NetConn().(halfCloser), peer.NetConn().(halfCloser)
+		}
+		a, b := pair()
+		require.Equal(t, e.client.LocalAddr(), a.LocalAddr())
+		require.Equal(t, e.client.RemoteAddr(), a.RemoteAddr())
+		write(t, a, "last words")
+		require.NoError(t, a.Close())
+		got, err := io.ReadAll(b)
+		require.NoError(t, err)
+		require.Equal(t, "last words", string(got))
+		for name, call := range map[string]func() error{
+			"Read":             func() error { _, err := a.Read(make([]byte, 1)); return err },
+			"Write":            func() error { _, err := a.Write([]byte("x")); return err },
+			"Close":            a.Close,
+			"CloseRead":        a.CloseRead,
+			"CloseWrite":       a.CloseWrite,
+			"SetDeadline":      func() error { return a.SetDeadline(time.Now()) },
+			"SetReadDeadline":  func() error { return a.SetReadDeadline(time.Now()) },
+			"SetWriteDeadline": func() error { return a.SetWriteDeadline(time.Now()) },
+		} {
+			require.Equal(t, net.ErrClosed, call(), name)
+		}
+		settled()
+		_, err = b.Write([]byte("x"))
+		require.Error(t, err, "nobody reads")
+		b.Close()
+		settled()
+		e.requireNothingLeft(t)
+
+		// Close ends what is blocked.
+		a, b = pair()
+		var wg sync.WaitGroup
+		wg.Go(func() {
+			_, err := a.Read(make([]byte, 1))
+			require.Equal(t, net.ErrClosed, err)
+		})
+		wg.Go(func() {
+			_, err := a.Write(large)
+			require.Equal(t, net.ErrClosed, err)
+		})
+		settled()
+		require.Equal(t, quiclife.ErrWriteCut, a.Close())
+		wg.Wait()
+		_, err = io.ReadAll(b)
+		var reset *quiclife.StreamError
+		require.ErrorAs(t, err, &reset)
+		b.Close()
+		settled()
+		e.requireNothingLeft(t)
+
+		// Each half by itself.
+		a, b = pair()
+		require.NoError(t, a.CloseWrite())
+		require.NoError(t, a.CloseWrite())
+		got, err = io.ReadAll(b)
+		require.NoError(t, err)
+		require.Empty(t, got)
+		_, err = a.Write([]byte("x"))
+		require.Equal(t, net.ErrClosed, err)
+		write(t, b, "answer")
+		expect(t, a, "answer")
+		require.NoError(t, a.CloseRead())
+		_, err = a.Read(make([]byte, 1))
+		require.Equal(t, net.ErrClosed, err)
+		settled()
+		_, err = b.Write([]byte("x"))
+		require.ErrorAs(t, err, &reset)
+		settled()
+		require.Zero(t, e.client.Stats().Open())
+		a.Close()
+		b.Close()
+
+		// Deadlines.
+		a, b = pair()
+		a.SetDeadline(time.Now().Add(time.Second))
+		_, err = a.Read(make([]byte, 1))
+		require.ErrorIs(t, err, os.ErrDeadlineExceeded)
+		var timeout net.Error
+		require.ErrorAs(t, err, &timeout)
+		require.True(t, timeout.Timeout())
+		a.SetDeadline(time.Time{})
+		write(t, b, "later")
+		expect(t, a, "later")
+		a.Close()
+		b.Close()
+		settled()
+		e.requireNothingLeft(t)
+	})
+}
+
+// TestNetListener accepts streams as net.Conns.
+func TestNetListener(t *testing.T) {
+	setup{}.in(t, func(t *testing.T, e ends) {
+		ln := e.server.Listener()
+		require.Equal(t, e.server.LocalAddr(), ln.Addr())
+		s, err := e.client.OpenStream()
+		require.NoError(t, err)
+		write(t, s, "hello")
+		c, err := ln.Accept()
+		require.NoError(t, err)
+		expect(t, c, "hello")
+		c.Close()
+		s.Release()
+		done := make(chan error)
+		go func() { _, err := ln.Accept(); done <- err }()
+		settled()
+		require.NoError(t, ln.Close())
+		require.Equal(t, net.ErrClosed, <-done)
+		require.Equal(t, net.ErrClosed, ln.Close())
+		_, err = ln.Accept()
+		require.Equal(t, net.ErrClosed, err)
+		ln = e.server.Listener() // another
+		go func() { _, err := ln.Accept(); done <- err }()
+		settled()
+		e.requireNothingLeft(t)
+		e.client.CloseWithError(0, "")
+		require.ErrorIs(t, <-done, net.ErrClosed)
+		ln.Close()
+	})
+}
+
+// dialer returns a function that opens a stream on c as a net.Conn.
+func dialer(c *quiclife.Conn) func(ctx context.Context, network, addr string) (net.Conn, error) {
+	return func(ctx context.Context, network, addr string) (net.Conn, error) {
+		s, err := c.OpenStreamSync(ctx)
+		if err != nil {
+			return nil, err
+		}
+		return s.NetConn(), nil
+	}
+}
+
+// TestHTTPOverStreams: net/http on both sides, one stream for each of its
+// connections.
+func TestHTTPOverStreams(t *testing.T) {
+	e := setup{}.onLoopback(t)
+	server := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		b, _ := io.ReadAll(r.Body)
+		fmt.Fprintf(w, "%s %s", r.URL.Path, b)
+	})}
+	done := make(chan error)
+	go func() { done <- server.Serve(e.server.Listener()) }()
+	transport := &http.Transport{DialContext: dialer(e.client), MaxIdleConnsPerHost: 4}
+	client := &http.Client{Transport: transport}
+	var wg sync.WaitGroup
+	for i := range 8 {
+		wg.Go(func() {
+			for range 20 {
+				r, err := client.Post("http://quic/path", "text/plain", strings.NewReader(strings.Repeat("x", i*10_000)))
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				b, err := io.ReadAll(r.Body)
+				if err != nil || len(b) != len("/path ")+i*10_000 {
+					t.Error(len(b), err)
+				}
+				r.Body.Close()
+			}
+		})
+	}
+	// Clients that leave in the middle.
+	for range 20 {
+		ctx, cancel := context.WithTimeout(t.Context(), time.Millisecond)
+		r, err := http.NewRequestWithContext(ctx, "POST", "http://quic/", bytes.NewReader(make([]byte, 1<<20)))
+		require.NoError(t, err)
+		if r, err := client.Do(r); err == nil {
+			r.Body.Close()
+		}
+		cancel()
+	}
+	wg.Wait()
+	transport.CloseIdleConnections()
+	require.NoError(t, server.Shutdown(t.Context()))
+	require.Equal(t, http.ErrServerClosed, <-done)
+	eventually(t, func() bool { return e.client.Stats().Open()+e.server.Stats().Open() == 0 })
+	eventually(t, func() bool { return quictest.Held(e.rawClient)+quictest.Held(e.rawServer) == 0 })
+	e.requireNothingLeft(t)
+	e.client.CloseWithError(0, "")
+}
+
+// Arith is what TestRPCOverStreams serves.
+type Arith struct{}
+
+func (Arith) Add(args [2]int, sum *int) error { *sum = args[0] + args[1]; return nil }
+func (Arith) Fail([2]int, *int) error         { return errors.New("failed") }
+
+// TestRPCOverStreams: net/rpc on a stream.
+func TestRPCOverStreams(t *testing.T) {
+	e := setup{}.onLoopback(t)
+	server := rpc.NewServer()
+	require.NoError(t, server.Register(Arith{}))
+	ln := e.server.Listener()
+	var serving sync.WaitGroup
+	serving.Go(func() {
+		for {
+			c, err := ln.Accept()
+			if err != nil {
+				return
+			}
+			serving.Go(func() { server.ServeConn(c) })
+		}
+	})
+	s, err := e.client.OpenStream()
+	require.NoError(t, err)
+	client := rpc.NewClient(s.NetConn())
+	var wg sync.WaitGroup
+	for i := range 100 {
+		wg.Go(func() {
+			var sum int
+			if err := client.Call("Arith.Add", [2]int{i, 1}, &sum); err != nil || sum != i+1 {
+				t.Error(sum, err)
+			}
+		})
+	}
+	wg.Wait()
+	require.EqualError(t, client.Call("Arith.Fail", [2]int{}, new(int)), "failed")
+	require.NoError(t, client.Close())
+	eventually(t, func() bool { return e.client.Stats().Open()+e.server.Stats().Open() == 0 })
+	ln.Close()
+	serving.Wait()
+	eventually(t, func() bool { return quictest.Held(e.rawClient)+quictest.Held(e.rawServer) == 0 })
+	e.client.CloseWithError(0, "")
+}
+
+// TestTLSOverStreams: crypto/tls inside a stream.
+func TestTLSOverStreams(t *testing.T) {
+	setup{}.in(t, func(t *testing.T, e ends) {
+		serverTLS, clientTLS := quictest.TLS()
+		ln := tls.NewListener(e.server.Listener(), serverTLS)
+		done := make(chan error)
+		go func() {
+			c, err := ln.Accept()
+			if err == nil {
+				_, err = io.Copy(c, c)
+				c.Close()
+			}
+			done <- err
+		}()
+		s, err := e.client.OpenStream()
+		require.NoError(t, err)
+		c := tls.Client(s.NetConn(), clientTLS)
+		require.NoError(t, c.HandshakeContext(t.Context()))
+		go func() {
+			c.Write(large)
+			c.CloseWrite()
+		}()
+		b, err := io.ReadAll(c)
+		require.NoError(t, err)
+		require.True(t, bytes.Equal(large, b))
+		require.NoError(t, <-done)
+		c.Close()
+		settled()
+		e.requireNothingLeft(t)
+		ln.Close()
+	})
+}
+
+// TestProxyHalfCloses: a TCP-like proxy passes half-closes on, both ways.
+func TestProxyHalfCloses(t *testing.T) {
+	setup{}.in(t, func(t *testing.T, e ends) {
+		// client -> proxy (accepts on the server end) -> origin (the client end)
+		go func() {
+			ln := e.server.Listener()
+			for {
+				down, err := ln.Accept()
+				if err != nil {
+					return
+				}
+				go func() {
+					s, err := e.server.OpenStream()
+					if err != nil {
+						t.Error(err)
+						return
+					}
+					up := s.NetConn()
+					var both sync.WaitGroup
+					for _, way := range [][2]net.Conn{{up, down}, {down, up}} {
+						both.Go(func() {
+							io.Copy(way[0], way[1])
+							way[0].(halfCloser).CloseWrite()
+						})
+					}
+					both.Wait()
+					up.Close()
+					down.Close()
+				}()
+			}
+		}()
+		origin := e.client.Listener()
+		go func() {
+			for {
+				c, err := origin.Accept()
+				if err != nil {
+					return
+				}
+				go func() {
+					defer c.Close()
+					b, err := io.ReadAll(c) // to the half-close
+					if err != nil {
+						t.Error(err)
+					}
+					fmt.Fprintf(c, "%d bytes\n", len(b))
+				}()
+			}
+		}()
+		for range 50 {
+			s, err := e.client.OpenStreamSync(t.Context())
+			require.NoError(t, err)
+			c := s.NetConn().(halfCloser)
+			write(t, c, strings.Repeat("x", 12345))
+			require.NoError(t, c.CloseWrite())
+			line, err := bufio.NewReader(c).ReadString('\n')
+			require.NoError(t, err)
+			require.Equal(t, "12345 bytes\n", line)
+			c.Close()
+		}
+		settled()
+		e.requireNothingLeft(t)
+		e.client.CloseWithError(0, "")
+	})
+}

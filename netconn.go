@@ -65,6 +65,9 @@ func (c *netConn) Close() error {
 	}
 	err := c.s.Close()
 	c.s.Release()
+	if err != ErrWriteCut {
+		return nil // that the peer stopped reading is no failure of Close, as with TCP
+	}
 	return err
 }
 

@@ -1,0 +1,222 @@
+package quiclife_test
+
+import (
+	"context"
+	"crypto/ed25519"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"io"
+	"math/big"
+	"net/http"
+	"time"
+
+	"github.com/quiclife/quiclife"
+)
+
+// exampleTLS makes a certificate for localhost, and a client's trust in it.
+func exampleTLS() (server, client *tls.Config) {
+	public, private, err := ed25519.GenerateKey(rand.Reader)
+	if err != nil {
+		panic(err)
+	}
+	template := &x509.Certificate{SerialNumber: big.NewInt(1), DNSNames: []string{"localhost"}, NotAfter: time.Now().Add(time.Hour)}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, public, private)
+	if err != nil {
+		panic(err)
+	}
+	cert, err := x509.ParseCertificate(der)
+	if err != nil {
+		panic(err)
+	}
+	trusted := x509.NewCertPool()
+	trusted.AddCert(cert)
+	return &tls.Config{Certificates: []tls.Certificate{{Certificate: [][]byte{der}, PrivateKey: private}}, NextProtos: []string{"example"}},
+		&tls.Config{RootCAs: trusted, ServerName: "localhost", NextProtos: []string{"example"}}
+}
+
+// connect makes the connection of the examples, over loopback.
+func connect(guard *quiclife.Guard, conf *quiclife.Config) (client, server *quiclife.Conn, end func()) {
+	serverTLS, clientTLS := exampleTLS()
+	ctx := context.Background()
+	ln, err := guard.ListenAddr("127.0.0.1:0", serverTLS, conf)
+	if err != nil {
+		panic(err)
+	}
+	client, err = guard.DialAddr(ctx, ln.Addr().String(), clientTLS, conf)
+	if err != nil {
+		panic(err)
+	}
+	server, err = ln.Accept(ctx)
+	if err != nil {
+		panic(err)
+	}
+	return client, server, func() { ln.Close(); guard.Shutdown(ctx) }
+}
+
+// A stream is ended whichever way the function returns.
+func ExampleStream_Release() {
+	client, server, end := connect(&quiclife.Guard{}, nil)
+	defer end()
+	go server.Serve(context.Background(), quiclife.Handler{
+		Stream: func(ctx context.Context, s *quiclife.Stream) error {
+			_, err := io.Copy(s, s)
+			return err
+		},
+	})
+
+	ask := func(question string) (string, error) {
+		str, err := client.OpenStreamSync(context.Background())
+		if err != nil {
+			return "", err
+		}
+		defer str.Release() // leaves alone what has ended properly
+		if _, err := io.WriteString(str, question); err != nil {
+			return "", err
+		}
+		if err := str.Close(); err != nil {
+			return "", err
+		}
+		answer, err := io.ReadAll(str)
+		return string(answer), err
+	}
+	fmt.Println(ask("hello"))
+	fmt.Println(client.Stats().Open(), "open")
+	// Output:
+	// hello <nil>
+	// 0 open
+}
+
+// A server that handles the streams of each connection, and drains when its
+// context ends.
+func ExampleListener_Serve() {
+	serverTLS, clientTLS := exampleTLS()
+	guard := &quiclife.Guard{Codes: quiclife.Codes{HandlerError: 7}}
+	ln, err := guard.ListenAddr("127.0.0.1:0", serverTLS, nil)
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	ctx, stop := context.WithCancel(context.Background()) // in a program: signal.NotifyContext
+	defer stop()
+	served := make(chan error)
+	go func() {
+		served <- ln.Serve(ctx, quiclife.Handler{
+			Stream: func(ctx context.Context, s *quiclife.Stream) error {
+				name, err := io.ReadAll(s)
+				if err != nil {
+					return err
+				}
+				if len(name) == 0 {
+					return errors.New("no name") // resets the stream, with code 7
+				}
+				_, err = fmt.Fprintf(s, "Hello, %s!", name)
+				return err // nil closes and releases it
+			},
+		})
+	}()
+
+	client, err := guard.DialAddr(context.Background(), ln.Addr().String(), clientTLS, nil)
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	for _, name := range []string{"Ada", ""} {
+		err := client.Do(context.Background(), func(s *quiclife.Stream) error {
+			io.WriteString(s, name)
+			s.Close()
+			answer, err := io.ReadAll(s)
+			fmt.Printf("%q\n", answer)
+			return err
+		})
+		fmt.Println(err)
+	}
+	stop()
+	fmt.Println(<-served)
+	// Output:
+	// "Hello, Ada!"
+	// <nil>
+	// ""
+	// stream 4 canceled by remote with error code 7
+	// context canceled
+}
+
+// At a limit, the error says who holds the slots.
+func ExampleLimitError() {
+	client, _, end := connect(&quiclife.Guard{MaxOutgoingStreams: 2}, nil)
+	defer end()
+	for range 2 {
+		str, err := client.OpenStream()
+		if err != nil {
+			fmt.Println(err)
+			return
+		}
+		defer str.Release()
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Millisecond)
+	defer cancel()
+	err := client.Do(ctx, func(*quiclife.Stream) error { return nil })
+	if limit, ok := errors.AsType[*quiclife.LimitError](err); ok {
+		fmt.Println(limit.Scope, "is", limit.Limit, "and", limit.Open, "are open, the oldest is stream", limit.Oldest.ID)
+	}
+	fmt.Println(errors.Is(err, context.DeadlineExceeded))
+	// Output:
+	// this side's limit is 2 and 2 are open, the oldest is stream 0
+	// true
+}
+
+// What Close finished arrives before the connection ends, unlike with
+// CloseWithError.
+func ExampleConn_Shutdown() {
+	client, server, end := connect(&quiclife.Guard{}, nil)
+	defer end()
+	received := make(chan int)
+	go func() {
+		str, err := server.AcceptUniStream(context.Background())
+		if err != nil {
+			fmt.Println(err)
+		}
+		message, _ := io.ReadAll(str)
+		received <- len(message)
+	}()
+
+	err := client.DoUni(context.Background(), func(s *quiclife.SendStream) error {
+		_, err := s.Write(make([]byte, 100_000))
+		return err
+	})
+	if err != nil {
+		fmt.Println(err)
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	fmt.Println(client.Shutdown(ctx, 0, "done"))
+	fmt.Println(<-received, "bytes")
+	// Output:
+	// <nil>
+	// 100000 bytes
+}
+
+// net/http over the streams of a connection.
+func ExampleConn_Listener() {
+	client, server, end := connect(&quiclife.Guard{}, nil)
+	defer end()
+	web := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		fmt.Fprint(w, "hello from ", r.URL.Path)
+	})}
+	go web.Serve(server.Listener())
+	defer web.Close()
+
+	browser := &http.Client{Transport: &http.Transport{DialContext: dialer(client), DisableKeepAlives: true}}
+	res, err := browser.Get("http://quic/home")
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	defer res.Body.Close()
+	page, err := io.ReadAll(res.Body)
+	fmt.Println(string(page), err)
+	// Output:
+	// hello from /home <nil>
+}

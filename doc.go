@@ -13,6 +13,11 @@
 //   - [Conn.Stats], [Conn.Streams] and [Stream.Info] tell what is open.
 //   - [Guard] is the policy for a group of connections: limits, timeouts, the
 //     codes the peer sees, and what is told about leaks.
+//   - [Conn.Serve], [Listener.Serve] and [Conn.Do] run a func for each stream,
+//     with which the stream ends.
+//   - [Conn.Shutdown] and [Guard.Shutdown] end connections so that nothing is
+//     lost.
+//   - [Stream.NetConn] and [Conn.Listener] are for code that expects a net.Conn.
 //   - [Wrap] takes over a connection made elsewhere, [Conn.Unwrap] and
 //     [Stream.Detach] give quic-go's own types back.
 //
@@ -35,7 +40,8 @@
 //   - A stream that the program has dropped is found by the garbage collector,
 //     reported as a [Leak], and reset; see Guard.AbandonGrace.
 //   - A receive half that nobody reads after the send half has ended is
-//     cancelled after Guard.HalfCloseTimeout.
+//     cancelled after Guard.HalfCloseTimeout, and a stream on which no byte
+//     moves is reset after Guard.IdleTimeout, if that is set.
 //
 // # Testing
 //

@@ -171,9 +171,12 @@ type listener struct {
 	owned  *ownedTransport // nil if the listener is a Transport's
 }
 
-// listening makes l a member of the group until it is closed.
+// listening makes l a member of the group until nothing is left of it.
 func (g *Guard) listening(l *listener) *listener {
 	l.guard = g
+	if l.owned != nil {
+		l.owned.leave = l.leave
+	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if g.listeners == nil {
@@ -181,6 +184,12 @@ func (g *Guard) listening(l *listener) *listener {
 	}
 	g.listeners[l] = struct{}{}
 	return l
+}
+
+func (l *listener) leave() {
+	l.guard.mu.Lock()
+	defer l.guard.mu.Unlock()
+	delete(l.guard.listeners, l)
 }
 
 func (l *listener) accept(ctx context.Context) (*Conn, error) {
@@ -193,9 +202,10 @@ func (l *listener) accept(ctx context.Context) (*Conn, error) {
 
 func (l *listener) close() error {
 	err := l.raw.Close()
-	l.owned.listenerClosed()
-	l.guard.mu.Lock()
-	delete(l.guard.listeners, l)
-	l.guard.mu.Unlock()
+	if l.owned != nil {
+		l.owned.listenerClosed() // and leave, when its connections have ended
+	} else {
+		l.leave()
+	}
 	return err
 }

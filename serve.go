@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"runtime/debug"
 	"sync"
 	"time"
@@ -108,7 +109,7 @@ func (h handlerContext) Value(key any) any {
 // It takes a slot before it accepts a stream, so that one that nobody can
 // handle yet counts against the peer's limit.
 func serveAll[S any](ctx context.Context, c *Conn, k kind, accept func(context.Context) (S, error), handle func(S)) error {
-	slots := make(chan struct{}, c.kinds[k].stats.Limit)
+	slots := make(chan struct{}, min(c.kinds[k].stats.Limit, math.MaxInt32))
 	var handlers sync.WaitGroup
 	defer handlers.Wait()
 	for {

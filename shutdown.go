@@ -219,8 +219,8 @@ func (g *Guard) Shutdown(ctx context.Context) error {
 	g.mu.Unlock()
 	for _, l := range listeners {
 		l.close()
-		for { // those that nobody accepted
-			if _, err := l.accept(ctx); err != nil {
+		for { // those that nobody accepted; it does not block any more
+			if _, err := l.accept(context.Background()); err != nil {
 				break
 			}
 		}

@@ -175,6 +175,7 @@ type ownedTransport struct {
 	tr     *quic.Transport
 	socket net.PacketConn // to be closed too, or nil
 	gone   chan struct{}  // closed when nothing is left
+	leave  func()         // called then; nil if listening failed
 
 	mu             sync.Mutex // guards the fields below
 	conns          int        // connections, and handshakes under way
@@ -198,11 +199,7 @@ func (o *ownedTransport) connContext(ctx context.Context, _ *quic.ClientInfo) (c
 }
 
 // listenerClosed is called when no connection can be added any more.
-func (o *ownedTransport) listenerClosed() {
-	if o != nil {
-		o.update(func() { o.noMore = true })
-	}
-}
+func (o *ownedTransport) listenerClosed() { o.update(func() { o.noMore = true }) }
 
 // update changes the state, and closes everything if that was the last of it.
 func (o *ownedTransport) update(change func()) {
@@ -215,6 +212,9 @@ func (o *ownedTransport) update(change func()) {
 		o.tr.Close()
 		if o.socket != nil {
 			o.socket.Close()
+		}
+		if o.leave != nil {
+			o.leave()
 		}
 		close(o.gone)
 	}

@@ -193,6 +193,9 @@ func isDeadline(err error) bool { return errors.Is(err, os.ErrDeadlineExceeded) 
 
 // release aborts the halves that have not ended, and returns the credit.
 func (st *streamState) release(code quic.StreamErrorCode) {
+	if st.detached() {
+		return
+	}
 	send, receive := st.claim(true, true)
 	st.abort(send, receive, code)
 	if send || receive {
@@ -204,17 +207,21 @@ func (st *streamState) release(code quic.StreamErrorCode) {
 // reset aborts both halves, also a finished send half that has not been
 // delivered yet, and returns the credit.
 func (st *streamState) reset(code quic.StreamErrorCode) {
-	send, receive := st.claim(true, true)
-	st.mu.Lock()
-	detached := st.sendHalf == halfDetached || st.receiveHalf == halfDetached
-	st.mu.Unlock()
-	if !detached {
-		st.abort(st.send != nil, st.receive != nil, code)
+	if st.detached() {
+		return
 	}
+	send, receive := st.claim(true, true)
+	st.abort(st.send != nil, st.receive != nil, code)
 	if send || receive {
 		st.settle(aborted(send), aborted(receive))
 	}
 	st.returnCredit()
+}
+
+func (st *streamState) detached() bool {
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	return st.sendHalf == halfDetached || st.receiveHalf == halfDetached
 }
 
 // abort resets halves, sending first. Close must not follow CancelWrite: it
@@ -248,21 +255,28 @@ func aborted(got bool) HalfState {
 }
 
 // returnCredit lets the peer open a stream in place of this one, once it is
-// complete. Without RequireStreamCreditRelease it has no effect.
+// complete. Without RequireStreamCreditRelease there is nothing to return.
 func (st *streamState) returnCredit() {
-	if !st.kind.incoming() {
-		return
-	}
-	st.mu.Lock()
-	detached := st.receiveHalf == halfDetached
-	st.mu.Unlock()
-	if !detached {
+	st.settleCredit()
+	if st.kind.incoming() {
 		st.receive.ReleaseStreamCredit()
 	}
 }
 
+// settleCredit notes that the credit is not ours to return any more.
+func (st *streamState) settleCredit() {
+	c := st.conn
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if st.owing && !c.ended {
+		c.owing.remove(st)
+	}
+	st.owing, st.credited = false, true
+}
+
 // detach takes the stream out of the registry without ending it.
 func (st *streamState) detach() {
+	st.settleCredit()
 	send, receive := st.claim(true, true)
 	given := func(got bool) HalfState {
 		if got {

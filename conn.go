@@ -25,12 +25,15 @@ type Conn struct {
 	// inBubble: made inside a testing/synctest bubble, whose channels no
 	// goroutine from outside may touch.
 	inBubble bool
+	// creditRequired: Config.RequireStreamCreditRelease was set.
+	creditRequired bool
 	// draining is done from the start of Shutdown on, which calls drain.
 	draining context.Context
 	drain    context.CancelFunc
 
 	mu      sync.Mutex // guards the fields below
 	kinds   [numKinds]registry
+	owing   streamList // incoming streams that have ended, and whose credit was not returned
 	ended   bool
 	serving bool
 	drained chan struct{} // not nil if Shutdown waits for the last stream to end
@@ -74,6 +77,7 @@ func (g *Guard) wrap(raw *quic.Conn, limits incomingLimits, counts bool) *Conn {
 	// Inside a bubble the time has no monotonic clock reading (time.Time's ==
 	// compares it, Round(0) strips it).
 	c.inBubble = c.start == c.start.Round(0)
+	c.creditRequired = raw.ConnectionState().RequireStreamCreditRelease
 	c.kinds[outgoing].stats.Limit = max(g.MaxOutgoingStreams, 0)
 	c.kinds[outgoingUni].stats.Limit = max(g.MaxOutgoingUniStreams, 0)
 	c.kinds[incoming].stats.Limit = effectiveLimit(limits.bidi)

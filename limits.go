@@ -26,8 +26,8 @@ func (k kind) uni() bool      { return k == outgoingUni || k == incomingUni }
 // their inner state, never the handle that the program has, so that the
 // garbage collector can tell when a handle is gone.
 type registry struct {
-	first, last *streamState // oldest first
-	stats       StreamStats
+	streams streamList
+	stats   StreamStats
 
 	// With a limit of our own: reserved are the slots of open streams and of
 	// opens under way, waiting the opens that await a slot, first come first.
@@ -37,6 +37,34 @@ type registry struct {
 	blocked int // opens that wait for a slot, of ours or of the peer's
 
 	limitLogged time.Time
+}
+
+// A streamList is linked through its streams, oldest first. A stream is in one
+// list at most.
+type streamList struct{ first, last *streamState }
+
+func (l *streamList) add(st *streamState) {
+	st.prev = l.last
+	if l.last != nil {
+		l.last.next = st
+	} else {
+		l.first = st
+	}
+	l.last = st
+}
+
+func (l *streamList) remove(st *streamState) {
+	if st.prev != nil {
+		st.prev.next = st.next
+	} else {
+		l.first = st.next
+	}
+	if st.next != nil {
+		st.next.prev = st.prev
+	} else {
+		l.last = st.prev
+	}
+	st.prev, st.next = nil, nil
 }
 
 func (r *registry) full() bool { return r.stats.Limit > 0 && r.stats.Open >= r.stats.Limit }
@@ -56,13 +84,7 @@ func effectiveLimit(configured int64) int64 {
 func (c *Conn) register(st *streamState) {
 	c.mu.Lock()
 	r := &c.kinds[st.kind]
-	st.prev = r.last
-	if r.last != nil {
-		r.last.next = st
-	} else {
-		r.first = st
-	}
-	r.last = st
+	r.streams.add(st)
 	r.stats.Opened++
 	r.stats.Open++
 	r.stats.Peak = max(r.stats.Peak, r.stats.Open)
@@ -85,17 +107,12 @@ func (c *Conn) register(st *streamState) {
 func (c *Conn) unregister(st *streamState, count func(*StreamStats) *int64) {
 	c.mu.Lock()
 	r := &c.kinds[st.kind]
-	if st.prev != nil {
-		st.prev.next = st.next
-	} else {
-		r.first = st.next
+	r.streams.remove(st)
+	owes := c.creditRequired && st.kind.incoming() && !st.credited && !c.ended
+	if owes && !st.dropped {
+		st.owing = true
+		c.owing.add(st)
 	}
-	if st.next != nil {
-		st.next.prev = st.prev
-	} else {
-		r.last = st.prev
-	}
-	st.prev, st.next = nil, nil
 	r.stats.Open--
 	*count(&r.stats)++
 	if !st.kind.incoming() {
@@ -107,6 +124,9 @@ func (c *Conn) unregister(st *streamState, count func(*StreamStats) *int64) {
 	}
 	c.mu.Unlock()
 	c.guard.streams.Add(-1)
+	if owes && st.dropped && c.guard.abandonGrace() > 0 { // found dropped, and ended by itself since
+		st.returnCredit()
+	}
 }
 
 func (c *Conn) openLocked() (open int64) {
@@ -127,7 +147,7 @@ func (c *Conn) collect(take func(*streamState) bool) []*streamState {
 func (c *Conn) collectLocked(take func(*streamState) bool) []*streamState {
 	var sts []*streamState
 	for k := range c.kinds {
-		for st := c.kinds[k].first; st != nil; st = st.next {
+		for st := c.kinds[k].streams.first; st != nil; st = st.next {
 			if take(st) {
 				sts = append(sts, st)
 			}
@@ -236,7 +256,7 @@ func (c *Conn) limitError(k kind, scope LimitScope, err error) error {
 	if scope == OutgoingLimit {
 		e.Limit = r.stats.Limit
 	}
-	oldest := r.first
+	oldest := r.streams.first
 	log := elapsed(&r.limitLogged, time.Second)
 	c.mu.Unlock()
 

@@ -49,9 +49,30 @@ func (c *Conn) reclaimDropped() {
 	for _, st := range dropped {
 		st.reclaimDropped()
 	}
-	if len(dropped) > 0 {
+	uncredited := c.droppedOwing()
+	for _, st := range uncredited {
+		st.leaked(Uncredited)
+		if c.guard.abandonGrace() > 0 {
+			st.returnCredit()
+		}
+	}
+	if len(dropped)+len(uncredited) > 0 {
 		collector.foundSome()
 	}
+}
+
+// droppedOwing returns the streams that have ended and were then dropped
+// without their credit being returned.
+func (c *Conn) droppedOwing() (dropped []*streamState) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for st := c.owing.first; st != nil && !c.ended; st = st.next {
+		if !st.dropped && st.handle.Value() == nil {
+			st.dropped = true
+			dropped = append(dropped, st)
+		}
+	}
+	return dropped
 }
 
 func (st *streamState) reclaimDropped() {
@@ -92,9 +113,13 @@ func (st *streamState) report(reason LeakReason) bool {
 	st.mu.Lock()
 	leaked := st.sendHalf == HalfOpen || st.receiveHalf == HalfOpen
 	st.mu.Unlock()
-	if !leaked {
-		return false
+	if leaked {
+		st.leaked(reason)
 	}
+	return leaked
+}
+
+func (st *streamState) leaked(reason LeakReason) {
 	info := st.info()
 	g := st.conn.guard
 	g.logger().Warn("quiclife: stream leaked",
@@ -102,7 +127,6 @@ func (st *streamState) report(reason LeakReason) bool {
 	if g.OnLeak != nil {
 		g.OnLeak(Leak{Conn: st.conn, Stream: info, Reason: reason})
 	}
-	return true
 }
 
 // reclaim ends what is open of st, and counts it as reclaimed.

@@ -168,6 +168,40 @@ func TestDroppedExactRead(t *testing.T) {
 	})
 }
 
+// TestDroppedWithoutCredit: with RequireStreamCreditRelease, a stream that has
+// ended and is dropped without its credit being returned would hold its slot
+// for ever, whether it ended before it was dropped or after.
+func TestDroppedWithoutCredit(t *testing.T) {
+	for _, endsLater := range []bool{false, true} {
+		var found leaks
+		conf := &quic.Config{MaxIncomingStreams: 1, RequireStreamCreditRelease: true}
+		setup{serverConf: conf, guard: &quiclife.Guard{OnLeak: found.add}}.in(t, func(t *testing.T, e ends) {
+			func() {
+				client, server := e.stream(t)
+				server.Close()
+				if endsLater {
+					time.AfterFunc(100*time.Millisecond, client.Release)
+				} else {
+					client.Release()
+					io.ReadAll(server)
+				}
+			}()
+			runtime.GC()
+			e.server.Stats()
+			settled()
+			e.requireNothingLeft(t)
+			if endsLater {
+				require.Empty(t, found.list())
+			} else {
+				require.Len(t, found.list(), 1)
+				require.Equal(t, quiclife.Uncredited, found.list()[0].Reason)
+			}
+			_, err := e.client.OpenStream()
+			require.NoError(t, err)
+		})
+	}
+}
+
 // TestNeverReclaim: a negative AbandonGrace reports but does not touch.
 func TestNeverReclaim(t *testing.T) {
 	var found leaks

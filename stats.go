@@ -82,6 +82,9 @@ const (
 	// HalfClosed: the send half had ended, and for Guard.HalfCloseTimeout
 	// nobody read from the receive half.
 	HalfClosed LeakReason = "half-closed and not read"
+	// Uncredited: the stream had ended, but with RequireStreamCreditRelease its
+	// credit was not returned before the program dropped it.
+	Uncredited LeakReason = "dropped without its stream credit being returned"
 	// Idle: for Guard.IdleTimeout no byte was read or written.
 	Idle LeakReason = "idle"
 )

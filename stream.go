@@ -44,8 +44,10 @@ type streamState struct {
 	stack   *stack        // nil without CaptureStacks
 	kind    kind
 
-	prev, next *streamState // in the registry, guarded by conn.mu
+	prev, next *streamState // in a list of conn, guarded by conn.mu
 	dropped    bool         // found without a handle, guarded by conn.mu
+	owing      bool         // in conn.owing, guarded by conn.mu
+	credited   bool         // the stream credit was returned, guarded by conn.mu
 
 	written, read atomic.Int64
 	readers       atomic.Int32 // calls of Read and Peek under way
@@ -280,7 +282,7 @@ func (s *Stream) SetReliableBoundary() { s.st.setReliableBoundary() }
 // ReleaseStreamCredit lets the peer open a stream in place of this one, once
 // it is complete. It has an effect only with Config.RequireStreamCreditRelease,
 // on streams that the peer opened. Release and Reset do it too.
-func (s *Stream) ReleaseStreamCredit() { s.raw.ReleaseStreamCredit() }
+func (s *Stream) ReleaseStreamCredit() { s.st.returnCredit() }
 
 // SetReceiveFinalSizeCallback is quic-go's
 // [quic.Stream.SetReceiveFinalSizeCallback]. As long as it has not been

@@ -160,7 +160,7 @@ func (s *ReceiveStream) Detach() *quic.ReceiveStream {
 }
 
 // ReleaseStreamCredit is [Stream.ReleaseStreamCredit].
-func (s *ReceiveStream) ReleaseStreamCredit() { s.raw.ReleaseStreamCredit() }
+func (s *ReceiveStream) ReleaseStreamCredit() { s.st.returnCredit() }
 
 // SetReceiveFinalSizeCallback is [Stream.SetReceiveFinalSizeCallback].
 func (s *ReceiveStream) SetReceiveFinalSizeCallback(callback func(int64)) {

@@ -61,6 +61,8 @@ type Net struct {
 	Latency time.Duration
 	// Drop, if not nil, is asked for each packet whether the network loses it.
 	Drop func(simnet.Packet) bool
+	// Jitter, if not nil, is asked for each packet how much longer it takes.
+	Jitter func() time.Duration
 }
 
 type lossyRouter struct {
@@ -83,6 +85,9 @@ func (n Net) Endpoints(t testing.TB) (client, server net.PacketConn, addr *net.U
 	}
 	network := &simnet.Simnet{Router: &lossyRouter{drop: n.Drop}}
 	link := simnet.NodeBiDiLinkSettings{Latency: n.Latency}
+	if n.Jitter != nil {
+		link.LatencyFunc = func(simnet.Packet) time.Duration { return n.Latency + n.Jitter() }
+	}
 	addr = &net.UDPAddr{IP: net.IPv4(1, 0, 0, 2), Port: 443}
 	c := network.NewEndpoint(&net.UDPAddr{IP: net.IPv4(1, 0, 0, 1), Port: 1000}, link)
 	s := network.NewEndpoint(addr, link)

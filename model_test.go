@@ -1,0 +1,647 @@
+package quiclife_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"os"
+	"runtime"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/quic-go/quic-go"
+	"github.com/quic-go/quic-go/testutils/simnet"
+
+	"github.com/quiclife/quiclife"
+	"github.com/quiclife/quiclife/internal/quictest"
+)
+
+// A reference model of a stream's two ends, and drivers that compare it with
+// what is seen on real quic-go connections.
+//
+// The model is what the promises say, not how they are kept. For each end it
+// knows what was written, which codes it has put on the wire for each half,
+// and whether it has closed; from that follows what the other end may see.
+
+// modelEnd is one end of a stream.
+type modelEnd struct {
+	name string
+	s    *quiclife.Stream // nil once dropped
+	peer *modelEnd
+
+	written   int64 // bytes that Write has taken
+	cut       bool  // the last write took less than it was given
+	closed    bool  // Close has returned nil, before any abort
+	reset     bool  // the send half was aborted, also after Close
+	stopped   bool  // the receive half was aborted before its end was read
+	sendCodes map[quiclife.StreamErrorCode]bool
+	stopCodes map[quiclife.StreamErrorCode]bool
+
+	read int64 // bytes read
+	eof  bool
+}
+
+var modelCodes = quiclife.Codes{Release: 101, Cut: 102, Abandoned: 103, HalfClosed: 104}
+
+// byteAt is what the end writes at an offset.
+func (e *modelEnd) byteAt(offset int64) byte { return byte(offset*7+offset>>8) ^ e.name[0] }
+
+func (e *modelEnd) abortSend(code quiclife.StreamErrorCode) {
+	e.sendCodes[code] = true
+	e.reset = true
+}
+
+func (e *modelEnd) abortReceive(code quiclife.StreamErrorCode) {
+	e.stopCodes[code] = true
+	e.stopped = e.stopped || !e.eof
+}
+
+// An op is what an end may do. It returns what the model does not allow.
+type op struct {
+	name string
+	do   func(e *modelEnd) error
+}
+
+var modelOps = []op{
+	{"write small", func(e *modelEnd) error { return e.write(10) }},
+	{"write large", func(e *modelEnd) error { return e.write(6000) }},
+	{"write 0", func(e *modelEnd) error { return e.write(0) }},
+	{"read part", func(e *modelEnd) error { return e.readUpTo(7) }},
+	{"read to end", func(e *modelEnd) error { return e.readUpTo(1 << 30) }},
+	{"Close", (*modelEnd).close},
+	{"CancelWrite", func(e *modelEnd) error { e.abortSend(1); e.s.CancelWrite(1); return nil }},
+	{"CancelRead", func(e *modelEnd) error { e.abortReceive(2); e.s.CancelRead(2); return nil }},
+	{"Release", (*modelEnd).release},
+	{"Reset", func(e *modelEnd) error { e.abortSend(3); e.abortReceive(3); e.s.Reset(3); return nil }},
+	{"drop", func(e *modelEnd) error {
+		if e.s.Info().Send == quiclife.HalfOpen {
+			e.abortSend(modelCodes.Abandoned)
+		}
+		e.abortReceive(modelCodes.Abandoned)
+		e.s = nil
+		return nil
+	}},
+	{"peek", func(e *modelEnd) error { return e.peek(5) }},
+	{"try write", (*modelEnd).tryWrite},
+	{"limited write", (*modelEnd).limitedWrite},
+}
+
+// exhaustiveOps are those that the exhaustive test combines, all but the last three.
+var exhaustiveOps = modelOps[:11]
+
+func (e *modelEnd) bytes(n int) []byte {
+	p := make([]byte, n)
+	for i := range p {
+		p[i] = e.byteAt(e.written + int64(i))
+	}
+	return p
+}
+
+func (e *modelEnd) write(n int) error {
+	m, err := e.s.Write(e.bytes(n))
+	return e.wrote(n, m, err)
+}
+
+func (e *modelEnd) tryWrite() error {
+	err := e.s.TryWriteAll(e.bytes(50))
+	if err == quiclife.ErrWouldBlock {
+		return nil
+	}
+	n := 50
+	if err != nil {
+		n = 0
+	}
+	cut := e.cut
+	bad := e.wrote(50, n, err)
+	e.cut = cut && err != nil
+	return bad
+}
+
+func (e *modelEnd) limitedWrite() error {
+	left := 30
+	n, err := e.s.WriteWithLimit(e.bytes(100), func(most int) int {
+		most = min(most, left)
+		left -= most
+		return most
+	})
+	if err == quiclife.ErrWriteLimitReached && n == 30 {
+		e.written += int64(n)
+		e.cut = true
+		return nil
+	}
+	return e.wrote(100, n, err)
+}
+
+// wrote checks the outcome of a write of n bytes, of which m were taken.
+func (e *modelEnd) wrote(n, m int, err error) error {
+	e.written += int64(m)
+	if n > 0 || m < n {
+		e.cut = m < n
+	}
+	var stream *quiclife.StreamError
+	switch {
+	case err == nil:
+		if m != n {
+			return fmt.Errorf("took %d of %d bytes without an error", m, n)
+		}
+		if e.closed || e.reset {
+			return errors.New("write after the end succeeded")
+		}
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		if e.closed || e.reset {
+			return errors.New("deadline instead of the end")
+		}
+	case errors.As(err, &stream):
+		if stream.Remote && !e.peer.stopCodes[stream.ErrorCode] {
+			return fmt.Errorf("write: %w: the peer did not send that", err)
+		}
+		if !stream.Remote && !e.sendCodes[stream.ErrorCode] {
+			return fmt.Errorf("write: %w: this end did not do that", err)
+		}
+	case err == quiclife.ErrStreamClosed:
+		if !e.closed {
+			return fmt.Errorf("write: %w: not closed", err)
+		}
+	default:
+		return fmt.Errorf("write: %w", err)
+	}
+	return nil
+}
+
+func (e *modelEnd) close() error {
+	err := e.s.Close()
+	var stream *quiclife.StreamError
+	switch {
+	case err == nil:
+		if e.cut && !e.reset && !e.closed {
+			return errors.New("Close of a cut stream succeeded")
+		}
+		e.closed = e.closed || !e.reset
+	case err == quiclife.ErrWriteCut:
+		if !e.cut {
+			return errors.New("ErrWriteCut of a stream that is not cut")
+		}
+		e.abortSend(modelCodes.Cut)
+	case errors.As(err, &stream):
+		if !stream.Remote || !e.peer.stopCodes[stream.ErrorCode] {
+			return fmt.Errorf("Close: %w: the peer did not send that", err)
+		}
+		e.reset = true
+	default:
+		return fmt.Errorf("Close: %w", err)
+	}
+	return nil
+}
+
+func (e *modelEnd) readUpTo(n int) error {
+	p := make([]byte, min(n, 5000))
+	for got := 0; got < n; {
+		m, err := e.s.Read(p[:min(len(p), n-got)])
+		got += m
+		if bad := e.got(p[:m], err, true); bad != nil || err != nil {
+			return bad
+		}
+	}
+	return nil
+}
+
+func (e *modelEnd) peek(n int) error {
+	p := make([]byte, n)
+	m, err := e.s.Peek(p)
+	return e.got(p[:m], err, false)
+}
+
+// got checks what a Read or a Peek returned.
+func (e *modelEnd) got(p []byte, err error, consumed bool) error {
+	for i, b := range p {
+		if b != e.peer.byteAt(e.read+int64(i)) {
+			return fmt.Errorf("wrong byte at offset %d", e.read+int64(i))
+		}
+	}
+	// A write that is under way may have sent more than it has returned.
+	if consumed {
+		e.read += int64(len(p))
+	}
+	var stream *quiclife.StreamError
+	switch {
+	case err == nil, errors.Is(err, os.ErrDeadlineExceeded):
+	case err == io.EOF:
+		total := e.read
+		if !consumed {
+			total += int64(len(p))
+		}
+		if !e.peer.closed {
+			return errors.New("io.EOF, but the peer has not closed")
+		}
+		if total != e.peer.written {
+			return fmt.Errorf("io.EOF after %d of %d bytes", total, e.peer.written)
+		}
+		e.eof = e.eof || consumed || len(p) == 0
+	case errors.As(err, &stream):
+		if stream.Remote {
+			// A reset answers a STOP_SENDING with the code of that.
+			if !e.peer.sendCodes[stream.ErrorCode] && !e.stopCodes[stream.ErrorCode] {
+				return fmt.Errorf("read: %w: the peer did not send that", err)
+			}
+		} else if !e.stopCodes[stream.ErrorCode] {
+			return fmt.Errorf("read: %w: this end did not do that", err)
+		}
+	default:
+		return fmt.Errorf("read: %w", err)
+	}
+	return nil
+}
+
+func (e *modelEnd) release() error {
+	info := e.s.Info()
+	if info.Send == quiclife.HalfOpen {
+		e.abortSend(modelCodes.Release)
+	}
+	if info.Receive == quiclife.HalfOpen {
+		e.abortReceive(modelCodes.Release)
+	}
+	e.s.Release()
+	return nil
+}
+
+// A modelConn is a connection on which sequences are played.
+type modelConn struct {
+	ends
+	t *testing.T
+}
+
+// pair opens a stream for a sequence. The first byte tells the peer of it.
+func (c *modelConn) pair() (client, server *modelEnd, err error) {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Hour)
+	defer cancel()
+	s, err := c.client.OpenStreamSync(ctx)
+	if err != nil {
+		return nil, nil, err
+	}
+	end := func(name string, s *quiclife.Stream) *modelEnd {
+		return &modelEnd{name: name, s: s, sendCodes: map[quiclife.StreamErrorCode]bool{}, stopCodes: map[quiclife.StreamErrorCode]bool{}}
+	}
+	client, server = end("client", s), end("server", nil)
+	client.peer, server.peer = server, client
+	if err := client.write(1); err != nil {
+		return nil, nil, err
+	}
+	if server.s, err = c.server.AcceptStream(ctx); err != nil {
+		return nil, nil, err
+	}
+	if _, err := server.s.Read(make([]byte, 1)); err != nil {
+		return nil, nil, err
+	}
+	server.read = 1
+	return client, server, nil
+}
+
+// A sequence is what each end does, one after the other.
+type sequence struct{ client, server []op }
+
+func (s sequence) String() string {
+	names := func(ops []op) string {
+		var n []string
+		for _, o := range ops {
+			n = append(n, o.name)
+		}
+		return strings.Join(n, ", ")
+	}
+	return fmt.Sprintf("client: %s; server: %s", names(s.client), names(s.server))
+}
+
+// step plays one op, bounded by a deadline of its own.
+func (e *modelEnd) step(o op) error {
+	if e.s == nil {
+		return nil
+	}
+	start := time.Now()
+	e.s.SetDeadline(start.Add(modelPatience))
+	err := o.do(e)
+	if took := time.Since(start); err == nil && took > modelPatience {
+		err = fmt.Errorf("hung for %v", took)
+	}
+	if err != nil {
+		return fmt.Errorf("%s %s: %w", e.name, o.name, err)
+	}
+	return nil
+}
+
+const modelPatience = 200 * time.Millisecond
+
+// finish checks that nothing that was finished is lost, and releases.
+func (e *modelEnd) finish() error {
+	if e.s == nil {
+		return nil
+	}
+	if e.peer.closed && !e.peer.reset && !e.stopped && !e.eof {
+		e.s.SetDeadline(time.Now().Add(time.Hour))
+		if err := e.readUpTo(1 << 30); err != nil {
+			return err
+		}
+		if !e.eof {
+			return fmt.Errorf("%s: lost what the peer finished: %d of %d bytes", e.name, e.read, e.peer.written)
+		}
+	}
+	return e.release()
+}
+
+// nothingLeft checks that both ends hold nothing and live.
+func (c *modelConn) nothingLeft() error {
+	for _, conn := range []*quiclife.Conn{c.client, c.server} {
+		if err := context.Cause(conn.Context()); err != nil {
+			return fmt.Errorf("the connection has ended: %w", err)
+		}
+		if open := conn.Stats().Open(); open != 0 {
+			return fmt.Errorf("%d streams counted open", open)
+		}
+	}
+	if a, b := quictest.Held(c.rawClient), quictest.Held(c.rawServer); a+b != 0 {
+		return fmt.Errorf("quic-go holds %d and %d streams", a, b)
+	}
+	return nil
+}
+
+// TestAllSmallCases plays every sequence of up to two ops on each end, in both
+// orders, then Release: all of them, each on a stream of its own, those of one
+// client sequence side by side on one connection. QUICLIFE_EXHAUSTIVE is the
+// number of ops on each end, if not 2.
+func TestAllSmallCases(t *testing.T) {
+	depth := 2
+	if s := os.Getenv("QUICLIFE_EXHAUSTIVE"); s != "" {
+		depth, _ = strconv.Atoi(s)
+	} else if testing.Short() {
+		depth = 1
+	}
+	sequences := [][]op{nil}
+	for from := 0; depth > 0; depth-- {
+		for n := len(sequences); from < n; from++ {
+			for _, o := range exhaustiveOps {
+				sequences = append(sequences, append(append([]op(nil), sequences[from]...), o))
+			}
+		}
+	}
+	var played atomic.Int64
+	t.Run("all", func(t *testing.T) {
+		for _, serverFirst := range []bool{false, true} {
+			for i, client := range sequences {
+				t.Run(fmt.Sprint(serverFirst, i), func(t *testing.T) {
+					t.Parallel()
+					guard := &quiclife.Guard{Codes: modelCodes}
+					conf := matrixConf.Clone()
+					conf.MaxIncomingStreams = int64(len(sequences))
+					conf.InitialConnectionReceiveWindow = 64 << 20
+					setup{guard: guard, clientConf: conf, serverConf: conf}.in(t, func(t *testing.T, e ends) {
+						if err := playTogether(t, e, client, sequences, serverFirst); err != nil {
+							t.Error(err)
+						}
+						played.Add(int64(len(sequences)))
+					})
+				})
+			}
+		}
+	})
+	t.Logf("%d sequences", played.Load())
+}
+
+// playTogether plays one client sequence against all server sequences, step by
+// step: in each step all streams do their next op, then garbage is collected.
+func playTogether(t *testing.T, e ends, client []op, servers [][]op, serverFirst bool) error {
+	c := &modelConn{e, t}
+	type played struct {
+		sequence
+		client, server *modelEnd
+	}
+	var all []played
+	for _, server := range servers {
+		a, b, err := c.pair()
+		if err != nil {
+			return err
+		}
+		all = append(all, played{sequence{client, server}, a, b})
+	}
+	for i := range max(len(client), len(servers[len(servers)-1])) {
+		for _, p := range all {
+			sides := []struct {
+				end *modelEnd
+				ops []op
+			}{{p.client, p.sequence.client}, {p.server, p.sequence.server}}
+			if serverFirst {
+				sides[0], sides[1] = sides[1], sides[0]
+			}
+			for _, side := range sides {
+				if i < len(side.ops) {
+					if err := side.end.step(side.ops[i]); err != nil {
+						return fmt.Errorf("%v (server first: %v): %w", p.sequence, serverFirst, err)
+					}
+				}
+			}
+		}
+		runtime.GC()
+		e.client.Stats() // has dropped streams looked for
+		e.server.Stats()
+	}
+	for _, p := range all {
+		for _, end := range []*modelEnd{p.client, p.server} {
+			if err := end.finish(); err != nil {
+				return fmt.Errorf("%v (server first: %v): %w", p.sequence, serverFirst, err)
+			}
+		}
+	}
+	time.Sleep(2 * time.Second) // AbandonGrace
+	synctest.Wait()
+	if err := c.nothingLeft(); err != nil {
+		for info := range e.client.Streams() {
+			t.Log("client", info)
+		}
+		for info := range e.server.Streams() {
+			t.Log("server", info)
+		}
+		return fmt.Errorf("after %v: %w", client, err)
+	}
+	return nil
+}
+
+// TestModel plays random sequences on networks of all sorts. It prints the
+// seed of a run that failed; QUICLIFE_SEED replays it. QUICLIFE_SEQUENCES is
+// the number of sequences, if not 100,000 or as many as fit two minutes.
+func TestModel(t *testing.T) {
+	const perRun = 50
+	total, limit := 100_000, 2*time.Minute
+	if s := os.Getenv("QUICLIFE_SEQUENCES"); s != "" {
+		total, _ = strconv.Atoi(s)
+		limit = 24 * time.Hour
+	} else if testing.Short() {
+		total = 2000
+	}
+	if s := os.Getenv("QUICLIFE_SEED"); s != "" {
+		seed, err := strconv.ParseUint(s, 10, 64)
+		if err != nil {
+			t.Fatal(err)
+		}
+		playRandom(t, seed, perRun)
+		return
+	}
+	start := time.Now()
+	first := rand.Uint64() >> 1
+	t.Logf("first seed %d", first)
+	var next, played atomic.Int64
+	var wg sync.WaitGroup
+	for range runtime.GOMAXPROCS(0) {
+		wg.Go(func() {
+			for !t.Failed() && time.Since(start) < limit {
+				n := next.Add(1)
+				if n*perRun > int64(total) {
+					return
+				}
+				playRandom(t, first+uint64(n), perRun)
+				played.Add(perRun)
+			}
+		})
+	}
+	wg.Wait()
+	t.Logf("%d sequences in %v", played.Load(), time.Since(start).Round(time.Second))
+}
+
+// FuzzModel is TestModel for go test -fuzz.
+func FuzzModel(f *testing.F) {
+	for seed := range uint64(20) {
+		f.Add(seed)
+	}
+	f.Fuzz(func(t *testing.T, seed uint64) { playRandom(t, seed, 5) })
+}
+
+// playRandom plays n sequences on one connection, both made from seed.
+func playRandom(t *testing.T, seed uint64, n int) {
+	r := rand.New(rand.NewPCG(seed, 0))
+	pick := func(of ...int) int { return of[r.IntN(len(of))] }
+	loss, jitter := pick(0, 0, 5, 20), pick(0, 0, 20)
+	var mu sync.Mutex
+	dice := rand.New(rand.NewPCG(seed, 1))
+	lossy := false
+	network := quictest.Net{
+		Latency: time.Duration(pick(1, 10, 50)) * time.Millisecond,
+		Drop: func(simnet.Packet) bool {
+			mu.Lock()
+			defer mu.Unlock()
+			return lossy && dice.IntN(100) < loss
+		},
+	}
+	if jitter > 0 { // reorders packets
+		network.Jitter = func() time.Duration {
+			mu.Lock()
+			defer mu.Unlock()
+			return time.Duration(dice.IntN(jitter)) * time.Millisecond
+		}
+	}
+	window := uint64(pick(1000, 10_000, 512<<10))
+	limit := int64(pick(1, 2, 4))
+	conf := &quic.Config{
+		MaxIdleTimeout:                   10 * time.Hour,
+		InitialStreamReceiveWindow:       window,
+		MaxStreamReceiveWindow:           window,
+		InitialConnectionReceiveWindow:   uint64(pick(10_000, 1<<20)),
+		MaxIncomingStreams:               limit,
+		RequireStreamCreditRelease:       pick(0, 1) == 1,
+		EnableStreamResetPartialDelivery: pick(0, 1) == 1,
+	}
+	// In its own test, so that its name and failure are its own.
+	bubble := func(t *testing.T) {
+		rc, rs := network.Pair(t, conf, conf)
+		e := setup{guard: &quiclife.Guard{Codes: modelCodes}}.wrap(rc, rs)
+		mu.Lock()
+		lossy = true
+		mu.Unlock()
+		c := &modelConn{e, t}
+		for range n {
+			var seq sequence
+			for range r.IntN(6) {
+				seq.client = append(seq.client, randomOp(r))
+			}
+			for range r.IntN(6) {
+				seq.server = append(seq.server, randomOp(r))
+			}
+			if err := c.play(seq, r.IntN(3)); err != nil {
+				t.Errorf("seed %d: loss %d%%, jitter %d ms, window %d, %+v: %v: %v", seed, loss, jitter, window, conf.RequireStreamCreditRelease, seq, err)
+				return
+			}
+		}
+		for wait := time.Second; ; wait *= 2 { // lost packets are sent again
+			time.Sleep(wait)
+			synctest.Wait()
+			err := c.nothingLeft()
+			if err == nil {
+				return
+			}
+			if wait > time.Hour {
+				t.Errorf("seed %d: %v", seed, err)
+				return
+			}
+		}
+	}
+	synctest.Test(t, bubble)
+}
+
+func randomOp(r *rand.Rand) op {
+	for {
+		o := modelOps[r.IntN(len(modelOps))]
+		if o.name != "drop" || r.IntN(20) == 0 { // each costs a collection
+			return o
+		}
+	}
+}
+
+// play plays one sequence: the client first, the server first, or both at
+// once. Then both ends finish.
+func (c *modelConn) play(seq sequence, order int) error {
+	client, server, err := c.pair()
+	if err != nil {
+		return fmt.Errorf("open: %w", err)
+	}
+	run := func(e *modelEnd, ops []op) error {
+		for _, o := range ops {
+			if err := e.step(o); err != nil {
+				return err
+			}
+			if o.name == "drop" {
+				runtime.GC()
+				c.client.Stats()
+				c.server.Stats()
+			}
+		}
+		return nil
+	}
+	switch order {
+	case 0:
+		err = errors.Join(run(client, seq.client), run(server, seq.server))
+	case 1:
+		err = errors.Join(run(server, seq.server), run(client, seq.client))
+	default:
+		for i := range max(len(seq.client), len(seq.server)) {
+			if i < len(seq.client) {
+				err = errors.Join(err, run(client, seq.client[i:i+1]))
+			}
+			if i < len(seq.server) {
+				err = errors.Join(err, run(server, seq.server[i:i+1]))
+			}
+		}
+	}
+	if err == nil {
+		err = errors.Join(client.finish(), server.finish())
+	}
+	// With credit that has to be returned, what Close and EOF have ended
+	// still holds its slot.
+	for _, e := range []*modelEnd{client, server} {
+		if e.s != nil {
+			e.s.Release()
+		}
+	}
+	return err
+}

@@ -104,42 +104,53 @@ func (n Net) Endpoints(t testing.TB) (client, server net.PacketConn, addr *net.U
 // test. It must be called inside a synctest bubble.
 func (n Net) Pair(t testing.TB, clientConf, serverConf *quic.Config) (client, server *quic.Conn) {
 	c, s, addr := n.Endpoints(t)
-	return pair(t, c, s, addr, clientConf, serverConf)
+	client, server, end := dial(t, c, s, addr, clientConf, serverConf)
+	t.Cleanup(end)
+	return client, server
 }
 
 // Loopback is [Net.Pair] over UDP on the loopback interface.
 func Loopback(t testing.TB, clientConf, serverConf *quic.Config) (client, server *quic.Conn) {
+	client, server, closeAll := Dial(t, clientConf, serverConf)
+	t.Cleanup(closeAll)
+	return client, server
+}
+
+// Dial is [Loopback] for a caller who closes the connection, and all that is
+// under it, himself.
+func Dial(t testing.TB, clientConf, serverConf *quic.Config) (client, server *quic.Conn, closeAll func()) {
 	socket := func() *net.UDPConn {
 		c, err := net.ListenUDP("udp", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
 		require.NoError(t, err)
-		t.Cleanup(func() { c.Close() })
 		return c
 	}
 	c, s := socket(), socket()
-	return pair(t, c, s, s.LocalAddr(), clientConf, serverConf)
+	client, server, end := dial(t, c, s, s.LocalAddr(), clientConf, serverConf)
+	return client, server, func() {
+		end()
+		c.Close()
+		s.Close()
+	}
 }
 
-func pair(t testing.TB, c, s net.PacketConn, addr net.Addr, clientConf, serverConf *quic.Config) (client, server *quic.Conn) {
+func dial(t testing.TB, c, s net.PacketConn, addr net.Addr, clientConf, serverConf *quic.Config) (client, server *quic.Conn, end func()) {
 	serverTLS, clientTLS := TLS()
 	clientTransport, serverTransport := &quic.Transport{Conn: c}, &quic.Transport{Conn: s}
-	t.Cleanup(func() {
-		clientTransport.Close()
-		serverTransport.Close()
-	})
 	ln, err := serverTransport.Listen(serverTLS, serverConf)
 	require.NoError(t, err)
-	t.Cleanup(func() { ln.Close() })
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 	defer cancel()
 	client, err = clientTransport.Dial(ctx, addr, clientTLS, clientConf)
 	require.NoError(t, err)
 	server, err = ln.Accept(ctx)
 	require.NoError(t, err)
-	t.Cleanup(func() {
+	return client, server, func() {
 		client.CloseWithError(0, "")
 		server.CloseWithError(0, "")
-	})
-	return client, server
+		ln.Close()
+		clientTransport.Close()
+		serverTransport.Close()
+	}
 }
 
 // Held returns how many streams quic-go keeps for conn: the entries of its

@@ -176,7 +176,7 @@ func TestHostilePeer(t *testing.T) {
 				var m runtime.MemStats
 				runtime.GC()
 				runtime.ReadMemStats(&m)
-				attacker := quictest.Held(bad) * 8 << 10 // it leaks too, in this process
+				attacker := quictest.Held(bad) * 16 << 10 // it leaks too, in this process
 				mostHeap = max(mostHeap, int64(m.HeapAlloc)-int64(heap)-int64(attacker))
 				mostGoroutines = max(mostGoroutines, int64(runtime.NumGoroutine()-goroutines))
 				for _, conn := range quiclife.Members(guard) {

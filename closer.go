@@ -22,33 +22,6 @@ import (
 // stream reset (Codes.Cut), not a clean end.
 var ErrWriteCut = errors.New("quiclife: stream closed before a Write was complete")
 
-// A HalfState is the state of the send or the receive half of a stream.
-type HalfState uint8
-
-const (
-	HalfAbsent   HalfState = iota // a unidirectional stream has only one half
-	HalfOpen                      // not ended
-	HalfFinished                  // sending: FIN was sent; receiving: io.EOF was read
-	HalfAborted                   // reset by either side, or ended by the connection's end
-
-	halfEnding   // claimed, not yet settled
-	halfDetached // given away with Detach
-)
-
-func (h HalfState) String() string {
-	return [...]string{"absent", "open", "finished", "aborted", "ending", "detached"}[h]
-}
-
-// public hides that a half is just being ended.
-func (h HalfState) public() HalfState {
-	if h >= halfEnding {
-		return HalfOpen
-	}
-	return h
-}
-
-func (h HalfState) ended() bool { return h != HalfOpen && h != halfEnding }
-
 // claim takes the halves that the caller asks for and that are open, for the
 // caller to end and then settle. It returns which it got.
 func (st *streamState) claim(send, receive bool) (gotSend, gotReceive bool) {
@@ -122,11 +95,12 @@ func (st *streamState) close() error {
 	case !got:
 		return err
 	case cut:
-		st.abortSend(st.conn.guard.Codes.Cut)
+		st.abortSend(st.conn.guard.Codes.Cut, true)
 		st.settle(HalfAborted, HalfAbsent)
 		return ErrWriteCut
 	}
-	if err := st.send.Close(); err != nil { // quic-go's is untyped
+	if st.send.Close() != nil { // an untyped error: the half was reset before
+		var err error
 		if stop, ok := st.peerStopped(); ok {
 			err = stop
 		}
@@ -147,6 +121,7 @@ func (st *streamState) sendEnded(as HalfState, err error) {
 
 // sendFailed ends the send half after a Write failed for good with err.
 func (st *streamState) sendFailed(err error) {
+	st.noticed(err)
 	if got, _ := st.claim(true, false); got {
 		stop, ok := errors.AsType[*quic.StreamError](err)
 		if !ok || !stop.Remote {
@@ -156,11 +131,20 @@ func (st *streamState) sendFailed(err error) {
 	}
 }
 
+// noticed tells Shutdown of a stream whose half is open while the connection
+// ends: the program may learn of that, and settle it, before we do.
+func (st *streamState) noticed(err error) {
+	_, reset := errors.AsType[*quic.StreamError](err)
+	if st.conn.draining.Err() != nil && err != io.EOF && err != quic.ErrStreamClosed && !reset {
+		st.conn.cutStreams([]*streamState{st})
+	}
+}
+
 // cancelWrite aborts the send half. After Close it aborts delivery, which is
 // what the caller asks for; after any other end quic-go ignores it.
 func (st *streamState) cancelWrite(code quic.StreamErrorCode) {
 	got, _ := st.claim(true, false)
-	st.abortSend(code)
+	st.abortSend(code, got)
 	if got {
 		st.settle(HalfAborted, HalfAbsent)
 	}
@@ -175,11 +159,13 @@ func (st *streamState) cancelRead(code quic.StreamErrorCode) {
 	}
 }
 
-// readFailed ends the receive half if a Read returned an error that stays.
+// readFailed ends the receive half if a Read, of which it takes the results,
+// returned an error that stays.
 func (st *streamState) readFailed(_ int, err error) {
 	if err == nil || isDeadline(err) {
 		return
 	}
+	st.noticed(err)
 	if _, got := st.claim(false, true); got {
 		as := HalfAborted
 		if err == io.EOF {
@@ -197,7 +183,12 @@ func (st *streamState) release(code quic.StreamErrorCode) {
 		return
 	}
 	send, receive := st.claim(true, true)
-	st.abort(send, receive, code)
+	if send {
+		st.abortSend(code, true)
+	}
+	if receive {
+		st.receive.CancelRead(code)
+	}
 	if send || receive {
 		st.settle(aborted(send), aborted(receive))
 	}
@@ -211,7 +202,12 @@ func (st *streamState) reset(code quic.StreamErrorCode) {
 		return
 	}
 	send, receive := st.claim(true, true)
-	st.abort(st.send != nil, st.receive != nil, code)
+	if st.send != nil {
+		st.abortSend(code, send)
+	}
+	if st.receive != nil {
+		st.receive.CancelRead(code)
+	}
 	if send || receive {
 		st.settle(aborted(send), aborted(receive))
 	}
@@ -224,25 +220,18 @@ func (st *streamState) detached() bool {
 	return st.sendHalf == halfDetached || st.receiveHalf == halfDetached
 }
 
-// abort resets halves, sending first. Close must not follow CancelWrite: it
-// adds nothing, and after SetReliableBoundary quic-go then sends a FIN whose
-// final size is not that of the RESET_STREAM_AT, which ends the connection.
-func (st *streamState) abort(send, receive bool, code quic.StreamErrorCode) {
-	if send {
-		st.abortSend(code)
-	}
-	if receive {
-		st.receive.CancelRead(code)
-	}
-}
-
-// abortSend is CancelWrite, but not after Close on a stream with a reliable
-// boundary, for the same reason: what was written is delivered then.
-func (st *streamState) abortSend(code quic.StreamErrorCode) {
+// abortSend is CancelWrite; claimed says whether the caller has claimed the
+// half. After SetReliableBoundary, Close and CancelWrite must not both be
+// called: quic-go then sends a FIN whose final size is not that of the
+// RESET_STREAM_AT, which ends the connection. So a half that was closed, or is
+// just being closed, is left to be delivered then. For the same reason Close
+// never follows CancelWrite here: it would add nothing.
+func (st *streamState) abortSend(code quic.StreamErrorCode, claimed bool) {
 	st.mu.Lock()
-	deliver := st.sendHalf == HalfFinished && st.boundary
+	deliver := st.boundary && !claimed && (st.sendHalf == HalfFinished || st.sendHalf == halfEnding)
 	st.mu.Unlock()
-	if !deliver {
+	// The ID of a stream of a rejected 0-RTT phase may be another stream's now.
+	if stale := st.phase != st.conn.phase.Load(); !deliver && !stale {
 		st.send.CancelWrite(code)
 	}
 }
@@ -268,7 +257,7 @@ func (st *streamState) settleCredit() {
 	c := st.conn
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if st.owing && !c.ended {
+	if st.owing {
 		c.owing.remove(st)
 	}
 	st.owing, st.credited = false, true

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/quic-go/quic-go"
@@ -30,6 +31,10 @@ type Conn struct {
 	// draining is done from the start of Shutdown on, which calls drain.
 	draining context.Context
 	drain    context.CancelFunc
+
+	endOnce sync.Once
+	next    sync.Mutex   // serializes NextConnection, once the handshake is complete
+	phase   atomic.Int32 // counts rejections of 0-RTT, after which stream IDs begin anew
 
 	mu      sync.Mutex // guards the fields below
 	kinds   [numKinds]registry
@@ -90,10 +95,17 @@ func (g *Guard) wrap(raw *quic.Conn, limits incomingLimits, counts bool) *Conn {
 // now is the age of c: the clock that its streams are timed by.
 func (c *Conn) now() time.Duration { return time.Since(c.start) }
 
-// end ends all streams, once the connection has ended.
-func (c *Conn) end() {
+// end ends all streams, once the connection has ended. When it returns, they
+// have ended, also if another call does it.
+func (c *Conn) end() { c.endOnce.Do(c.endAll) }
+
+func (c *Conn) endAll() {
 	c.mu.Lock()
 	c.ended = true
+	for st := c.owing.first; st != nil; st = c.owing.first {
+		st.owing = false
+		c.owing.remove(st)
+	}
 	for _, timer := range []*time.Timer{c.sweep, c.retry} {
 		if timer != nil {
 			timer.Stop()
@@ -101,9 +113,9 @@ func (c *Conn) end() {
 	}
 	c.mu.Unlock()
 	c.guard.remove(c)
-	open := c.collect(func(*streamState) bool { return true })
+	open := c.all()
 	if c.draining.Err() != nil {
-		open = c.cutOpen()
+		c.cutStreams(open)
 	}
 	for _, st := range open {
 		st.connectionEnded()
@@ -227,17 +239,22 @@ func (c *Conn) CloseWithError(code ApplicationErrorCode, desc string) error {
 // It blocks until the handshake has completed, ctx is done or the connection
 // has ended. It returns c itself; the streams of the rejected phase have ended.
 func (c *Conn) NextConnection(ctx context.Context) (*Conn, error) {
-	// The streams can only be told from later ones before quic-go's
-	// NextConnection lets new ones be opened, and after it is known whether
-	// 0-RTT was rejected, which the end of the handshake implies.
 	select {
 	case <-ctx.Done():
+		return nil, context.Cause(ctx)
 	case <-c.raw.Context().Done():
+		return nil, context.Cause(c.raw.Context())
 	case <-c.raw.HandshakeComplete():
-		if c.rejected0RTT() {
-			for _, st := range c.collect(func(*streamState) bool { return true }) {
-				st.connectionEnded()
-			}
+	}
+	// It is known now whether 0-RTT was rejected. If so, the streams that there
+	// are belong to the rejected phase, as long as quic-go's NextConnection has
+	// not let new ones be opened.
+	c.next.Lock()
+	defer c.next.Unlock()
+	if c.rejected0RTT() {
+		c.phase.Add(1)
+		for _, st := range c.all() {
+			st.connectionEnded()
 		}
 	}
 	if _, err := c.raw.NextConnection(ctx); err != nil {

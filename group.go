@@ -104,13 +104,14 @@ func (g *Guard) admitStream() error {
 	return nil
 }
 
-// refuse logs a refusal, at most one a second.
+// refuse logs a refusal, at most one a second. It may be called on quic-go's
+// own goroutines, which a slow Logger must not hold up.
 func (g *Guard) refuse(err *LimitError) error {
 	g.mu.Lock()
 	log := elapsed(&g.limitLogged, time.Second)
 	g.mu.Unlock()
 	if log {
-		g.logger().Warn("quiclife: limit reached", "error", err)
+		go g.logger().Warn("quiclife: limit reached", "error", err)
 	}
 	return err
 }
@@ -159,13 +160,15 @@ func (h *heapGauge) live() int64 {
 	return h.bytes
 }
 
+type rawListener interface {
+	Accept(context.Context) (*quic.Conn, error)
+	Close() error
+	Addr() net.Addr
+}
+
 // A listener is what Listener and EarlyListener have in common.
 type listener struct {
-	raw interface {
-		Accept(context.Context) (*quic.Conn, error)
-		Close() error
-		Addr() net.Addr
-	}
+	raw    rawListener
 	guard  *Guard
 	limits incomingLimits
 	owned  *ownedTransport // nil if the listener is a Transport's

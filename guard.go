@@ -22,8 +22,9 @@ type Guard struct {
 	Codes Codes
 
 	// MaxIncomingStreams and MaxIncomingUniStreams say what connections given
-	// to Wrap were configured with, for the counts in [Stats] alone: the limit
-	// itself is quic-go's. Dial and Listen read it from their [Config].
+	// to Wrap were configured with, for the counts in [Stats] and for how many
+	// handlers Serve runs: the limit itself is quic-go's. Dial and Listen read
+	// it from their [Config], not from what its GetConfigForClient returns.
 	// 0 means 100, a negative value none, as in quic-go.
 	MaxIncomingStreams    int64
 	MaxIncomingUniStreams int64

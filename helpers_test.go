@@ -41,6 +41,12 @@ func (s setup) in(t *testing.T, f func(t *testing.T, e ends)) {
 	})
 }
 
+// bubble runs f inside a synctest bubble.
+func bubble(t *testing.T, f func(t *testing.T)) {
+	t.Helper()
+	synctest.Test(t, f)
+}
+
 // onLoopback is in real time, over UDP.
 func (s setup) onLoopback(t testing.TB) ends {
 	rc, rs := quictest.Loopback(t, s.clientConf, s.serverConf)

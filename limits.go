@@ -108,8 +108,8 @@ func (c *Conn) unregister(st *streamState, count func(*StreamStats) *int64) {
 	c.mu.Lock()
 	r := &c.kinds[st.kind]
 	r.streams.remove(st)
-	owes := c.creditRequired && st.kind.incoming() && !st.credited && !c.ended
-	if owes && !st.dropped {
+	owes, dropped := c.creditRequired && st.kind.incoming() && !st.credited && !c.ended, st.dropped
+	if owes && !dropped {
 		st.owing = true
 		c.owing.add(st)
 	}
@@ -124,7 +124,7 @@ func (c *Conn) unregister(st *streamState, count func(*StreamStats) *int64) {
 	}
 	c.mu.Unlock()
 	c.guard.streams.Add(-1)
-	if owes && st.dropped && c.guard.abandonGrace() > 0 { // found dropped, and ended by itself since
+	if owes && dropped && c.guard.abandonGrace() > 0 { // found dropped, and ended by itself since
 		st.returnCredit()
 	}
 }
@@ -143,6 +143,9 @@ func (c *Conn) collect(take func(*streamState) bool) []*streamState {
 	defer c.mu.Unlock()
 	return c.collectLocked(take)
 }
+
+// all returns the open streams.
+func (c *Conn) all() []*streamState { return c.collect(func(*streamState) bool { return true }) }
 
 func (c *Conn) collectLocked(take func(*streamState) bool) []*streamState {
 	var sts []*streamState

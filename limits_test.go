@@ -199,7 +199,7 @@ func TestOutgoingLimit(t *testing.T) {
 // TestSlotsAreNotLost: many openers that give up at any moment lose no slot.
 func TestSlotsAreNotLost(t *testing.T) {
 	guard := &quiclife.Guard{MaxOutgoingStreams: 3}
-	e := setup{guard: guard}.onLoopback(t)
+	e := setup{guard: guard, serverConf: &quic.Config{MaxIncomingStreams: 1 << 20}}.onLoopback(t)
 	go func() {
 		for {
 			s, err := e.server.AcceptStream(context.Background())

@@ -19,7 +19,8 @@ import (
 //     [ErrWriteCut].
 //   - CloseWrite ends the send half (the peer reads io.EOF), CloseRead the
 //     receive half (the peer's Write fails), as [net.TCPConn] has them. After
-//     them Write and Read return [net.ErrClosed].
+//     them Write and Read return [net.ErrClosed], unless the peer ended that
+//     half first.
 //   - Read returns io.EOF after the peer's FIN, and its [*StreamError] after a
 //     reset. Deadlines give [os.ErrDeadlineExceeded].
 //
@@ -107,13 +108,13 @@ func (c *netConn) setDeadline(set func(time.Time) error, t time.Time) error {
 // that has ended. Close leaves the connection and its streams as they are.
 func (c *Conn) Listener() net.Listener {
 	l := &netListener{conn: c}
-	l.open, l.stop = context.WithCancel(context.Background())
+	l.open, l.stop = context.WithCancel(c.draining)
 	return l
 }
 
 type netListener struct {
 	conn *Conn
-	open context.Context // done once closed
+	open context.Context // done once closed, or shutting down
 	stop context.CancelFunc
 	once sync.Once
 }
@@ -121,6 +122,9 @@ type netListener struct {
 func (l *netListener) Accept() (net.Conn, error) {
 	s, err := l.conn.AcceptStream(l.open)
 	if errors.Is(err, context.Canceled) {
+		if l.conn.draining.Err() != nil {
+			return nil, ErrShutdown
+		}
 		return nil, net.ErrClosed
 	}
 	if err != nil {

@@ -119,7 +119,15 @@ func (st *streamState) report(reason LeakReason) bool {
 	return leaked
 }
 
+// leaked tells of a leak, once.
 func (st *streamState) leaked(reason LeakReason) {
+	st.mu.Lock()
+	reported := st.reported
+	st.reported = true
+	st.mu.Unlock()
+	if reported {
+		return
+	}
 	info := st.info()
 	g := st.conn.guard
 	g.logger().Warn("quiclife: stream leaked",
@@ -168,7 +176,7 @@ func (w *watch) passed(now, timeout time.Duration, count int64, next *time.Durat
 // send half has ended.
 func (st *streamState) awaitReader() {
 	if timeout := st.conn.guard.halfCloseTimeout(); timeout > 0 {
-		st.startWatch(&st.unread, timeout, st.read.Load())
+		st.startWatch(&st.unread, timeout, st.reads.Load())
 	}
 }
 
@@ -208,15 +216,15 @@ func (c *Conn) sweepStreams() {
 	c.collectLocked(func(st *streamState) bool {
 		st.mu.Lock()
 		defer st.mu.Unlock()
-		read, written := st.read.Load(), st.written.Load()
-		if st.idle.due > 0 && st.idle.passed(now, c.guard.IdleTimeout, read+written, &next) {
+		moved, reads := st.read.Load()+st.written.Load(), st.reads.Load()
+		if st.idle.due > 0 && st.idle.passed(now, c.guard.IdleTimeout, moved, &next) {
 			idle = append(idle, st)
 		}
 		if st.unread.due > 0 && st.receiveHalf == HalfOpen {
 			if st.readers.Load() > 0 { // as good as reading
-				st.unread.start(now, c.guard.halfCloseTimeout(), read)
+				st.unread.start(now, c.guard.halfCloseTimeout(), reads)
 			}
-			if st.unread.passed(now, c.guard.halfCloseTimeout(), read, &next) {
+			if st.unread.passed(now, c.guard.halfCloseTimeout(), reads, &next) {
 				unread = append(unread, st)
 			}
 		}

@@ -68,7 +68,7 @@ func (c *Conn) Serve(ctx context.Context, h Handler) error {
 	var ended error // what accepting unidirectional streams ended with: bidirectional ones do with the same
 	both.Go(func() {
 		if h.Stream == nil {
-			refuseAll(until, c.raw.AcceptStream, c.guard.Codes.Refused)
+			refuseAll(until, math.MaxInt64, c.raw.AcceptStream, c.guard.Codes.Refused)
 			return
 		}
 		serveAll(until, c, incoming, c.AcceptStream, func(s *Stream) {
@@ -77,7 +77,7 @@ func (c *Conn) Serve(ctx context.Context, h Handler) error {
 	})
 	both.Go(func() {
 		if h.UniStream == nil {
-			ended = refuseAll(until, c.raw.AcceptUniStream, c.guard.Codes.Refused)
+			ended = refuseAll(until, math.MaxInt64, c.raw.AcceptUniStream, c.guard.Codes.Refused)
 			return
 		}
 		ended = serveAll(until, c, incomingUni, c.AcceptUniStream, func(s *ReceiveStream) {
@@ -109,7 +109,11 @@ func (h handlerContext) Value(key any) any {
 // It takes a slot before it accepts a stream, so that one that nobody can
 // handle yet counts against the peer's limit.
 func serveAll[S any](ctx context.Context, c *Conn, k kind, accept func(context.Context) (S, error), handle func(S)) error {
-	slots := make(chan struct{}, min(c.kinds[k].stats.Limit, math.MaxInt32))
+	limit := min(c.kinds[k].stats.Limit, math.MaxInt32)
+	if limit == 0 { // GetConfigForClient may have said otherwise
+		limit = math.MaxInt32
+	}
+	slots := make(chan struct{}, limit)
 	var handlers sync.WaitGroup
 	defer handlers.Wait()
 	for {
@@ -131,15 +135,16 @@ func serveAll[S any](ctx context.Context, c *Conn, k kind, accept func(context.C
 	}
 }
 
-// refuseAll refuses streams until accepting fails.
-func refuseAll[S receiver](ctx context.Context, accept func(context.Context) (S, error), code StreamErrorCode) error {
-	for {
+// refuseAll refuses streams until accepting fails, but no more than most.
+func refuseAll[S receiver](ctx context.Context, most int64, accept func(context.Context) (S, error), code StreamErrorCode) error {
+	for range most {
 		raw, err := accept(ctx)
 		if err != nil {
 			return err
 		}
 		refuse(raw, code)
 	}
+	return nil
 }
 
 // ender is what runHandler and do need of a stream.
@@ -248,28 +253,36 @@ func (l *Listener) Serve(ctx context.Context, h Handler) error {
 	stop, cancel := context.WithCancel(ctx)
 	defer cancel()
 	var conns sync.WaitGroup
+	serve := func(c *Conn) {
+		done := make(chan struct{})
+		go func() {
+			defer close(done)
+			c.Serve(context.WithoutCancel(ctx), h)
+		}()
+		select {
+		case <-stop.Done():
+			c.drainFor(c.guard.drainTimeout())
+		case <-done:
+		}
+		<-done
+	}
 	var err error
 	for {
 		var c *Conn
 		if c, err = l.Accept(ctx); err != nil {
 			break
 		}
-		conns.Go(func() {
-			done := make(chan struct{})
-			go func() {
-				defer close(done)
-				c.Serve(context.WithoutCancel(ctx), h)
-			}()
-			select {
-			case <-stop.Done():
-				c.drainFor(c.guard.drainTimeout())
-			case <-done:
-			}
-			<-done
-		})
+		conns.Go(func() { serve(c) })
 	}
 	cancel()
 	l.Close()
+	for { // those that nobody accepted; it does not block any more
+		c, err := l.Accept(context.Background())
+		if err != nil {
+			break
+		}
+		conns.Go(func() { serve(c) })
+	}
 	conns.Wait()
 	return err
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"sync"
 	"time"
 )
@@ -33,13 +34,14 @@ func (e *ShutdownError) Error() string {
 func (e *ShutdownError) Unwrap() error { return e.Err }
 
 // Shutdown ends the connection so that nothing is lost. From its start on,
-// streams can be neither opened nor accepted ([ErrShutdown]). It waits until the
+// streams can be neither opened nor accepted ([ErrShutdown]; an Accept that is
+// blocked returns with the next stream, or the connection's end). It waits until the
 // open streams have ended, whoever ends them; those that the peer opens
 // meanwhile are refused with Codes.Shutdown. It waits until the peer has acknowledged all that
 // was sent, then closes the connection with code and reason.
 //
-// If ctx is done first, the streams that are open are reset with
-// Codes.Shutdown, the connection is closed all the same, and the error is a
+// If ctx is done first, the streams that are open are reset, the connection is
+// closed all the same, which is what the peer sees, and the error is a
 // [*ShutdownError] that names them and matches ctx.Err(). So is the error, with
 // the connection's, if the connection ended by itself before all streams had.
 // On a connection that has ended Shutdown returns nil. Concurrent calls wait
@@ -47,9 +49,10 @@ func (e *ShutdownError) Unwrap() error { return e.Err }
 //
 // quic-go does not tell when all is acknowledged. It is taken to be when no
 // packet was sent for longer than quic-go could wait before it had to send one
-// again; this takes about two RTTs and 50 ms on a network without loss. A peer
-// whose max_ack_delay is above 25 ms, or a KeepAlivePeriod below twice that
-// time, is not reckoned with.
+// again; see the README for how long this takes. A peer whose max_ack_delay is
+// above 25 ms is not reckoned with. While the peer sends, or a KeepAlivePeriod
+// has us send, more often than that, the transport is never quiet, and only
+// ctx ends the wait: give it a deadline.
 func (c *Conn) Shutdown(ctx context.Context, code ApplicationErrorCode, reason string) error {
 	if ctx == nil {
 		return errNilContext
@@ -72,13 +75,15 @@ func (c *Conn) Shutdown(ctx context.Context, code ApplicationErrorCode, reason s
 func (c *Conn) awaitEnd(ctx context.Context) (cut []StreamInfo, err error) {
 	for {
 		if err := c.awaitStreams(ctx); err != nil {
-			for _, st := range c.cutOpen() {
+			open := c.all()
+			c.cutStreams(open)
+			for _, st := range open {
 				st.reset(c.guard.Codes.Shutdown)
 			}
 			return c.streamsCut(), err
 		}
 		if err := c.awaitQuiet(ctx); err != nil {
-			return nil, err
+			return c.streamsCut(), err
 		}
 		c.mu.Lock()
 		open := c.openLocked()
@@ -103,14 +108,7 @@ func (c *Conn) awaitStreams(ctx context.Context) error {
 	c.mu.Unlock()
 	c.collectAtLimit() // dropped streams would have us wait in vain
 
-	// Refusing ends with this wait: a peer that opens streams without end can
-	// then use up its slots, and the transport falls quiet.
-	refusing, stop := context.WithCancel(ctx)
-	var refused sync.WaitGroup
-	refused.Go(func() { refuseAll(refusing, c.raw.AcceptStream, c.guard.Codes.Shutdown) })
-	refused.Go(func() { refuseAll(refusing, c.raw.AcceptUniStream, c.guard.Codes.Shutdown) })
-	defer refused.Wait()
-	defer stop()
+	defer c.refuseWhile(ctx, math.MaxInt64, math.MaxInt64)()
 	select {
 	case <-drained:
 		if len(c.streamsCut()) > 0 { // ended by the connection's end, which is near
@@ -123,17 +121,30 @@ func (c *Conn) awaitStreams(ctx context.Context) error {
 	}
 }
 
-// cutOpen notes the open streams as cut, and returns them.
-func (c *Conn) cutOpen() []*streamState {
-	open := c.collect(func(*streamState) bool { return true })
-	var cut []StreamInfo
-	for _, st := range open {
-		cut = append(cut, st.info())
+// refuseWhile refuses incoming streams until stop is called, but no more than
+// so many of each kind.
+func (c *Conn) refuseWhile(ctx context.Context, most, mostUni int64) (stop func()) {
+	ctx, cancel := context.WithCancel(ctx)
+	var both sync.WaitGroup
+	both.Go(func() { refuseAll(ctx, most, c.raw.AcceptStream, c.guard.Codes.Shutdown) })
+	both.Go(func() { refuseAll(ctx, mostUni, c.raw.AcceptUniStream, c.guard.Codes.Shutdown) })
+	return func() {
+		cancel()
+		both.Wait()
 	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.cut = append(c.cut, cut...)
-	return open
+}
+
+// cutStreams notes streams as cut, each once.
+func (c *Conn) cutStreams(sts []*streamState) {
+	for _, st := range sts {
+		info := st.info()
+		c.mu.Lock()
+		if !st.cutNoted {
+			st.cutNoted = true
+			c.cut = append(c.cut, info)
+		}
+		c.mu.Unlock()
+	}
 }
 
 func (c *Conn) streamsCut() []StreamInfo {
@@ -152,6 +163,20 @@ func (c *Conn) awaitQuiet(ctx context.Context) error {
 		granularity = time.Millisecond
 		initialPTO  = 200 * time.Millisecond // quic-go's, without an RTT sample
 	)
+	select { // before that, the limit on what a server sends to an address that is not validated looks quiet
+	case <-c.raw.HandshakeComplete():
+	case <-c.raw.Context().Done():
+		return c.peerClosed()
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	if c.rejected0RTT() {
+		return Err0RTTRejected
+	}
+	// A peer that opens streams without end uses up its slots, and the transport
+	// falls quiet.
+	defer c.refuseWhile(ctx, c.kinds[incoming].stats.Limit, c.kinds[incomingUni].stats.Limit)()
+
 	stats := c.raw.ConnectionStats()
 	lastSent := time.Now()
 	var gap time.Duration
@@ -194,7 +219,7 @@ func (c *Conn) awaitQuiet(ctx context.Context) error {
 // it, now that all streams have ended: it has what it wanted.
 func (c *Conn) peerClosed() error {
 	err := context.Cause(c.raw.Context())
-	if _, ok := errors.AsType[*ApplicationError](err); ok {
+	if _, ok := errors.AsType[*ApplicationError](err); ok && len(c.streamsCut()) == 0 {
 		return nil
 	}
 	return err

@@ -57,13 +57,48 @@ type StreamInfo struct {
 	Stack string
 }
 
+// A HalfState is the state of the send or the receive half of a stream.
+type HalfState uint8
+
+const (
+	HalfAbsent   HalfState = iota // a unidirectional stream has only one half
+	HalfOpen                      // not ended
+	HalfFinished                  // sending: FIN was sent; receiving: io.EOF was read
+	HalfAborted                   // reset by either side, or ended by the connection's end
+
+	halfEnding   // claimed, not yet settled
+	halfDetached // given away with Detach
+)
+
+func (h HalfState) String() string {
+	names := [...]string{"absent", "open", "finished", "aborted", "ending", "detached"}
+	if int(h) < len(names) {
+		return names[h]
+	}
+	return "invalid"
+}
+
+// public hides that a half is just being ended.
+func (h HalfState) public() HalfState {
+	if h >= halfEnding {
+		return HalfOpen
+	}
+	return h
+}
+
+func (h HalfState) ended() bool { return h != HalfOpen && h != halfEnding }
+
 func (i StreamInfo) String() string {
 	by := "by us"
 	if i.Incoming {
 		by = "by the peer"
 	}
-	return fmt.Sprintf("stream %d (opened %s %v ago, send %v, receive %v, %d bytes written, %d read)",
-		i.ID, by, time.Since(i.Opened).Round(time.Millisecond), i.Send, i.Receive, i.BytesWritten, i.BytesRead)
+	at := ""
+	if where, _, ok := strings.Cut(i.Stack, "\n"); ok {
+		at = " at " + where
+	}
+	return fmt.Sprintf("stream %d (opened %s %v ago%s, send %v, receive %v, %d bytes written, %d read)",
+		i.ID, by, time.Since(i.Opened).Round(time.Millisecond), at, i.Send, i.Receive, i.BytesWritten, i.BytesRead)
 }
 
 // A Leak tells of a stream that the program did not end.
@@ -109,7 +144,7 @@ func (c *Conn) Stats() Stats {
 func (c *Conn) Streams() iter.Seq[StreamInfo] {
 	return func(yield func(StreamInfo) bool) {
 		c.refresh()
-		for _, st := range c.collect(func(*streamState) bool { return true }) {
+		for _, st := range c.all() {
 			if !yield(st.info()) {
 				return
 			}

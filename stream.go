@@ -43,14 +43,17 @@ type streamState struct {
 	opened  time.Duration // on conn's clock, as all times here
 	stack   *stack        // nil without CaptureStacks
 	kind    kind
+	phase   int32 // of conn, when it was opened
 
 	prev, next *streamState // in a list of conn, guarded by conn.mu
 	dropped    bool         // found without a handle, guarded by conn.mu
 	owing      bool         // in conn.owing, guarded by conn.mu
 	credited   bool         // the stream credit was returned, guarded by conn.mu
+	cutNoted   bool         // in conn.cut, guarded by conn.mu
 
 	written, read atomic.Int64
 	readers       atomic.Int32 // calls of Read and Peek under way
+	reads         atomic.Int64 // such calls in all
 	finalSize     atomic.Int64 // of the receive half, or sizeUnknown
 
 	queued int // bytes since the last barrier (write.go), owned by whoever writes
@@ -59,6 +62,7 @@ type streamState struct {
 	sendHalf      HalfState
 	receiveHalf   HalfState
 	gone          bool // taken out of the registry
+	reported      bool // as a leak
 	reclaimed     bool // ended by us, not by the program
 	cut           bool // the last write took less than it was given
 	writing       bool
@@ -71,12 +75,22 @@ type streamState struct {
 	unread, idle  watch // of HalfCloseTimeout and IdleTimeout
 }
 
-// A handle is what the program's stream points to the state with.
-type handle struct{ st *streamState }
+// A handle is what the program's stream points to the state with. A copy of it
+// would not keep the stream from being taken for dropped.
+type handle struct {
+	_  noCopy
+	st *streamState
+}
+
+// noCopy has go vet complain of copies.
+type noCopy struct{}
+
+func (*noCopy) Lock()   {}
+func (*noCopy) Unlock() {}
 
 // start registers st and makes h its handle.
 func (h *handle) start(c *Conn, k kind, send sender, receive receiver) {
-	st := &streamState{conn: c, kind: k, send: send, receive: receive, opened: c.now(), handle: weak.Make(h)}
+	st := &streamState{conn: c, kind: k, phase: c.phase.Load(), send: send, receive: receive, opened: c.now(), handle: weak.Make(h)}
 	st.finalSize.Store(sizeUnknown)
 	if send != nil {
 		st.sendHalf = HalfOpen
@@ -97,6 +111,12 @@ func (st *streamState) id() quic.StreamID {
 		return st.send.StreamID()
 	}
 	return st.receive.StreamID()
+}
+
+// willRead accounts for a Read or a Peek that begins.
+func (st *streamState) willRead() {
+	st.readers.Add(1)
+	st.reads.Add(1)
 }
 
 // didRead accounts for a Read that has returned.
@@ -156,7 +176,7 @@ func (s *Stream) StreamID() StreamID { return s.raw.StreamID() }
 // (io.EOF, or its [*StreamError]), the read deadline passes, CancelRead or
 // Release is called, or the connection ends. The error can come with data.
 func (s *Stream) Read(p []byte) (int, error) {
-	s.st.readers.Add(1)
+	s.st.willRead()
 	n, err := s.raw.Read(p)
 	s.st.didRead(n, err)
 	runtime.KeepAlive(s)
@@ -166,7 +186,7 @@ func (s *Stream) Read(p []byte) (int, error) {
 // Peek fills b with data without consuming it. It blocks as Read does, until
 // all of b is filled. Shorter data comes with the error that ended it.
 func (s *Stream) Peek(b []byte) (int, error) {
-	s.st.readers.Add(1)
+	s.st.willRead()
 	n, err := s.raw.Peek(b)
 	s.st.didPeek(n, len(b), err)
 	runtime.KeepAlive(s)

@@ -30,8 +30,9 @@ type Transport struct {
 	// [DefaultGuard].
 	Guard *Guard
 
-	mu  sync.Mutex // guards the fields below
-	raw *quic.Transport
+	mu       sync.Mutex // guards the fields below
+	raw      *quic.Transport
+	listener *listener // the last one
 }
 
 // Unwrap returns quic-go's own transport. Connections made through it are not
@@ -62,19 +63,6 @@ func (t *Transport) rawLocked() *quic.Transport {
 	return t.raw
 }
 
-// rawForListen brings the fields up to date that quic-go reads when it starts
-// to listen, not before.
-func (t *Transport) rawForListen() *quic.Transport {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	raw := t.rawLocked()
-	raw.MaxTokenAge = t.MaxTokenAge
-	raw.DisableVersionNegotiationPackets = t.DisableVersionNegotiationPackets
-	raw.VerifySourceAddress = t.VerifySourceAddress
-	raw.ConnContext = t.guard().connContext(t.ConnContext)
-	return raw
-}
-
 func (t *Transport) guard() *Guard {
 	if t.Guard != nil {
 		return t.Guard
@@ -95,20 +83,42 @@ func (t *Transport) DialEarly(ctx context.Context, addr net.Addr, tlsConf *tls.C
 
 // Listen starts to listen for connections. There can be one listener at a time.
 func (t *Transport) Listen(tlsConf *tls.Config, conf *Config) (*Listener, error) {
-	raw, err := t.rawForListen().Listen(tlsConf, conf)
+	raw, l, err := listen(t, conf, func(raw *quic.Transport) (*quic.Listener, error) { return raw.Listen(tlsConf, conf) })
 	if err != nil {
 		return nil, err
 	}
-	return &Listener{raw, t.guard().listening(&listener{raw: raw, limits: limitsOf(conf)})}, nil
+	return &Listener{raw, l}, nil
 }
 
 // ListenEarly is Listen for connections whose handshake has not completed.
 func (t *Transport) ListenEarly(tlsConf *tls.Config, conf *Config) (*EarlyListener, error) {
-	raw, err := t.rawForListen().ListenEarly(tlsConf, conf)
+	raw, l, err := listen(t, conf, func(raw *quic.Transport) (*quic.EarlyListener, error) { return raw.ListenEarly(tlsConf, conf) })
 	if err != nil {
 		return nil, err
 	}
-	return &EarlyListener{raw, t.guard().listening(&listener{raw: raw, limits: limitsOf(conf)})}, nil
+	return &EarlyListener{raw, l}, nil
+}
+
+// listen has quic-go listen, with the fields brought up to date that it reads
+// when it starts to listen, not before. That does not block, so the lock is
+// held: other calls must not write to them meanwhile.
+func listen[L rawListener](t *Transport, conf *quic.Config, start func(*quic.Transport) (L, error)) (none L, l *listener, err error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	raw := t.rawLocked()
+	raw.MaxTokenAge = t.MaxTokenAge
+	raw.DisableVersionNegotiationPackets = t.DisableVersionNegotiationPackets
+	raw.VerifySourceAddress = t.VerifySourceAddress
+	raw.ConnContext = t.guard().connContext(t.ConnContext)
+	if t.TokenGeneratorKey != nil {
+		raw.TokenGeneratorKey = t.TokenGeneratorKey
+	}
+	rawL, err := start(raw)
+	if err != nil {
+		return none, nil, err
+	}
+	t.listener = t.guard().listening(&listener{raw: rawL, limits: limitsOf(conf)})
+	return rawL, t.listener, nil
 }
 
 // ReadNonQUICPacket is quic-go's [quic.Transport.ReadNonQUICPacket].
@@ -121,7 +131,16 @@ func (t *Transport) WriteTo(b []byte, addr net.Addr) (int, error) { return t.Unw
 
 // Close ends all connections of the transport at once, without telling the
 // peers, and its listener. It does not close Conn. It may be called again.
-func (t *Transport) Close() error { return t.Unwrap().Close() }
+func (t *Transport) Close() error {
+	err := t.Unwrap().Close()
+	t.mu.Lock()
+	l := t.listener
+	t.mu.Unlock()
+	if l != nil {
+		l.leave()
+	}
+	return err
+}
 
 // A Listener accepts connections whose handshake has completed. Its methods
 // may be called from any goroutine.
@@ -145,7 +164,8 @@ func (l *Listener) Close() error { return l.l.close() }
 func (l *Listener) Addr() net.Addr { return l.raw.Addr() }
 
 // Unwrap returns quic-go's own listener. Connections accepted through it are
-// not ours, until [Wrap].
+// not ours, until [Wrap], which counts them a second time against
+// Guard.MaxConns. Close the listener with its own Close all the same.
 func (l *Listener) Unwrap() *quic.Listener { return l.raw }
 
 // An EarlyListener accepts connections before their handshake has completed.

@@ -114,7 +114,7 @@ func (s *ReceiveStream) StreamID() StreamID { return s.raw.StreamID() }
 // Read is [Stream.Read]. Once all bytes up to the peer's FIN have been read,
 // the stream has ended, whether or not the io.EOF was seen.
 func (s *ReceiveStream) Read(p []byte) (int, error) {
-	s.st.readers.Add(1)
+	s.st.willRead()
 	n, err := s.raw.Read(p)
 	s.st.didRead(n, err)
 	runtime.KeepAlive(s)
@@ -123,7 +123,7 @@ func (s *ReceiveStream) Read(p []byte) (int, error) {
 
 // Peek is [Stream.Peek].
 func (s *ReceiveStream) Peek(b []byte) (int, error) {
-	s.st.readers.Add(1)
+	s.st.willRead()
 	n, err := s.raw.Peek(b)
 	s.st.didPeek(n, len(b), err)
 	runtime.KeepAlive(s)

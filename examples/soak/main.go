@@ -31,7 +31,7 @@ const (
 	workers     = 6                // goroutines that use a connection
 	maxStreams  = 16               // of a kind and connection: the server's limit
 	maxMessages = 8                // unidirectional streams: the client's own limit, below the server's
-	maxIdle     = 2 * time.Second  // of a connection, after which the server knows that a client has vanished
+	maxIdle     = 4 * time.Second  // of a connection, after which the server knows that a client has vanished
 	stuckTime   = 30 * time.Second // nothing that a client does takes this long unless it hangs
 	settleTime  = 10 * time.Second // for the last streams to come back
 	maxGrowth   = 8 << 20          // bytes of heap that may be added after the first tenth
@@ -104,7 +104,7 @@ func run(w io.Writer, opt options) error {
 	s.servers = &quiclife.Guard{
 		Codes:        codes,
 		MaxConns:     int64(opt.conns) + 2, // which vanished clients hold up for a while
-		IdleTimeout:  2 * time.Second,
+		IdleTimeout:  3 * time.Second,
 		AbandonGrace: 100 * time.Millisecond,
 		DrainTimeout: settleTime,
 		Logger:       logger,
@@ -114,7 +114,7 @@ func run(w io.Writer, opt options) error {
 		Codes:                 codes,
 		MaxOutgoingUniStreams: maxMessages,
 		MaxStreams:            int64(opt.conns) * 10,
-		IdleTimeout:           time.Second,
+		IdleTimeout:           2 * time.Second,
 		HalfCloseTimeout:      300 * time.Millisecond,
 		AbandonGrace:          100 * time.Millisecond,
 		Logger:                logger,
@@ -124,6 +124,16 @@ func run(w io.Writer, opt options) error {
 		return err
 	}
 
+	go func() {
+		last := time.Now()
+		for {
+			time.Sleep(50 * time.Millisecond)
+			if d := time.Since(last); d > 250*time.Millisecond {
+				fmt.Fprintln(w, "PAUSE", d)
+			}
+			last = time.Now()
+		}
+	}()
 	fmt.Fprintf(w, "%v with %d connections at a time, -seed %d\n", opt.duration, opt.conns, opt.seed)
 	clientsDone, stop := context.WithTimeout(context.Background(), opt.duration)
 	defer stop()
@@ -133,13 +143,13 @@ func run(w io.Writer, opt options) error {
 		resting.Add(1)
 		clients.Go(func() {
 			r := rand.New(rand.NewPCG(opt.seed, uint64(i)))
+			rest := sync.OnceFunc(func() { resting.Done(); <-end })
 			for clientsDone.Err() == nil {
-				s.connection(clientsDone, i, r, resting.Done, end)
+				s.connection(clientsDone, i, r, rest)
 			}
+			rest()
 		})
 	}
-	_ = clients
-	_ = end
 
 	heapEarly := uint64(0)
 	heapLate := uint64(0)

@@ -21,8 +21,9 @@ import (
 type Conn struct {
 	raw    *quic.Conn
 	guard  *Guard
-	counts bool      // in guard.counted
-	start  time.Time // zero of the stream times, see now
+	counts bool            // in guard.counted
+	owned  *ownedTransport // of the listener that accepted it, or nil
+	start  time.Time       // zero of the stream times, see now
 	// inBubble: made inside a testing/synctest bubble, whose channels no
 	// goroutine from outside may touch.
 	inBubble bool
@@ -61,7 +62,7 @@ func (g *Guard) Wrap(raw *quic.Conn) *Conn {
 		panic("quiclife: Wrap of a nil connection")
 	}
 	g.countConn()
-	return g.wrap(raw, incomingLimits{g.MaxIncomingStreams, g.MaxIncomingUniStreams}, true)
+	return g.wrap(raw, incomingLimits{g.MaxIncomingStreams, g.MaxIncomingUniStreams}, nil)
 }
 
 // incomingLimits are MaxIncomingStreams and MaxIncomingUniStreams as configured.
@@ -74,10 +75,13 @@ func limitsOf(conf *quic.Config) incomingLimits {
 	return incomingLimits{conf.MaxIncomingStreams, conf.MaxIncomingUniStreams}
 }
 
-// wrap is Wrap for a connection that is counted already; counts says whether
-// its end is to uncount it.
-func (g *Guard) wrap(raw *quic.Conn, limits incomingLimits, counts bool) *Conn {
-	c := &Conn{raw: raw, guard: g, counts: counts, start: time.Now()}
+// wrap is Wrap for a connection that is counted already. If from accepted it,
+// its handshake was counted, and is uncounted by quic-go's context.
+func (g *Guard) wrap(raw *quic.Conn, limits incomingLimits, from *listener) *Conn {
+	c := &Conn{raw: raw, guard: g, counts: from == nil, start: time.Now()}
+	if from != nil {
+		c.owned = from.owned
+	}
 	c.draining, c.drain = context.WithCancel(context.Background())
 	// Inside a bubble the time has no monotonic clock reading (time.Time's ==
 	// compares it, Round(0) strips it).
@@ -113,6 +117,9 @@ func (c *Conn) endAll() {
 	}
 	c.mu.Unlock()
 	c.guard.remove(c)
+	if c.owned != nil && closedLocally(context.Cause(c.raw.Context())) {
+		c.owned.linger(3 * c.pto())
+	}
 	open := c.all()
 	if c.draining.Err() != nil {
 		c.cutStreams(open)
@@ -120,6 +127,15 @@ func (c *Conn) endAll() {
 	for _, st := range open {
 		st.connectionEnded()
 	}
+}
+
+// closedLocally tells the errors of connections that this side has closed.
+func closedLocally(err error) bool {
+	if e, ok := errors.AsType[*ApplicationError](err); ok {
+		return !e.Remote
+	}
+	e, ok := errors.AsType[*TransportError](err)
+	return ok && !e.Remote
 }
 
 // endIfClosed makes the counts exact from the moment that raw has ended, which

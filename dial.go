@@ -108,7 +108,7 @@ func (g *Guard) dial(conf *quic.Config, f func() (*quic.Conn, error)) (*Conn, er
 		g.connGone()
 		return nil, err
 	}
-	return g.wrap(raw, limitsOf(conf), true), nil
+	return g.wrap(raw, limitsOf(conf), nil), nil
 }
 
 // ListenAddr makes a UDP socket on addr and listens on it. When the listener

@@ -200,7 +200,7 @@ func (l *listener) accept(ctx context.Context) (*Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	return l.guard.wrap(raw, l.limits, false), nil
+	return l.guard.wrap(raw, l.limits, l), nil
 }
 
 func (l *listener) close() error {

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"runtime"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -307,4 +308,35 @@ func dropSome(seed uint64, percent int) func(simnet.Packet) bool {
 		n = n*6364136223846793005 + 1442695040888963407
 		return int(n>>33)%100 < percent
 	}
+}
+
+// TestLostClose: a CONNECTION_CLOSE that is lost is repeated, though the
+// listener was closed, and its last connection has ended.
+func TestLostClose(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		serverTLS, clientTLS := quictest.TLS()
+		var lose atomic.Bool
+		drop := func(p simnet.Packet) bool {
+			return p.From.String() == "1.0.0.2:443" && lose.CompareAndSwap(true, false)
+		}
+		pc, ps, addr := quictest.Net{Drop: drop}.Endpoints(t)
+		ln, err := quiclife.Listen(ps, serverTLS, nil)
+		require.NoError(t, err)
+		c, err := quiclife.Dial(t.Context(), pc, addr, clientTLS, nil)
+		require.NoError(t, err)
+		sc, err := ln.Accept(t.Context())
+		require.NoError(t, err)
+		settled()
+		ln.Close()
+		lose.Store(true)
+		sc.CloseWithError(5, "")
+		s, err := c.OpenStream()
+		require.NoError(t, err)
+		write(t, s, "x")
+		start := time.Now()
+		<-c.Context().Done()
+		require.Less(t, time.Since(start), time.Second)
+		require.ErrorIs(t, context.Cause(c.Context()), &quiclife.ApplicationError{ErrorCode: 5, Remote: true})
+		settled()
+	})
 }

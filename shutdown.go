@@ -158,11 +158,6 @@ func (c *Conn) streamsCut() []StreamInfo {
 // It does so a PTO after the last packet, or after twice the last wait if that
 // one was in vain, of which the gap between sends tells.
 func (c *Conn) awaitQuiet(ctx context.Context) error {
-	const (
-		maxAckDelay = 25 * time.Millisecond // the default of RFC 9000, section 18.2
-		granularity = time.Millisecond
-		initialPTO  = 200 * time.Millisecond // quic-go's, without an RTT sample
-	)
 	select { // before that, the limit on what a server sends to an address that is not validated looks quiet
 	case <-c.raw.HandshakeComplete():
 	case <-c.raw.Context().Done():
@@ -182,10 +177,7 @@ func (c *Conn) awaitQuiet(ctx context.Context) error {
 	var gap time.Duration
 	heard := false // since lastSent: acknowledgements end the backoff
 	for {
-		pto := initialPTO
-		if stats.SmoothedRTT > 0 {
-			pto = stats.SmoothedRTT + max(4*stats.MeanDeviation, granularity) + maxAckDelay
-		}
+		pto := ptoOf(stats)
 		quiet := max(2*pto, 3*gap)
 		if !heard { // nothing tells of the backoff before we began to look
 			quiet = max(quiet, 3*pto)
@@ -213,6 +205,21 @@ func (c *Conn) awaitQuiet(ctx context.Context) error {
 			heard = true
 		}
 	}
+}
+
+// pto is the probe timeout of quic-go, as far as its stats tell (RFC 9002, 6.2.1).
+func (c *Conn) pto() time.Duration { return ptoOf(c.raw.ConnectionStats()) }
+
+func ptoOf(stats ConnectionStats) time.Duration {
+	const (
+		maxAckDelay = 25 * time.Millisecond // the default of RFC 9000, section 18.2
+		granularity = time.Millisecond
+		initialPTO  = 200 * time.Millisecond // quic-go's, without an RTT sample
+	)
+	if stats.SmoothedRTT == 0 {
+		return initialPTO
+	}
+	return stats.SmoothedRTT + max(4*stats.MeanDeviation, granularity) + maxAckDelay
 }
 
 // peerClosed is the connection's error, or nil if the peer's application closed

@@ -156,7 +156,8 @@ func (l *Listener) Accept(ctx context.Context) (*Conn, error) { return l.l.accep
 // Close ends handshakes that are under way and has Accept fail once the
 // connections before them have been accepted. Connections stay as they are.
 // If the listener was made by Listen or ListenAddr, its goroutines end, and
-// the socket that ListenAddr made is closed, when the last of them has ended.
+// the socket that ListenAddr made is closed, when the last of them has ended
+// (3 PTO later if this side closed it, for the peer's sake).
 // Closing again has no effect.
 func (l *Listener) Close() error { return l.l.close() }
 
@@ -200,6 +201,8 @@ type ownedTransport struct {
 	mu             sync.Mutex // guards the fields below
 	conns          int        // connections, and handshakes under way
 	noMore, closed bool
+	lastEnd        time.Time // of a connection
+	lingerUntil    time.Time // see linger
 }
 
 // own makes a transport that counts its connections.
@@ -214,12 +217,32 @@ func (o *ownedTransport) connContext(ctx context.Context, _ *quic.ClientInfo) (c
 	o.mu.Lock()
 	o.conns++
 	o.mu.Unlock()
-	context.AfterFunc(ctx, func() { o.update(func() { o.conns-- }) })
+	context.AfterFunc(ctx, func() {
+		o.update(func() {
+			o.conns--
+			o.lastEnd = time.Now()
+		})
+	})
 	return ctx, nil
 }
 
 // listenerClosed is called when no connection can be added any more.
 func (o *ownedTransport) listenerClosed() { o.update(func() { o.noMore = true }) }
+
+// minLinger is how long the transport outlives its last connection at least,
+// so that linger, which is called at about the same time, has its say.
+const minLinger = 20 * time.Millisecond
+
+// linger keeps the transport for a time after a connection was closed by this
+// side: should its CONNECTION_CLOSE be lost, quic-go repeats it when the peer
+// sends again (RFC 9000, 10.2).
+func (o *ownedTransport) linger(period time.Duration) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if until := time.Now().Add(period); until.After(o.lingerUntil) {
+		o.lingerUntil = until
+	}
+}
 
 // update changes the state, and closes everything if that was the last of it.
 func (o *ownedTransport) update(change func()) {
@@ -227,15 +250,34 @@ func (o *ownedTransport) update(change func()) {
 	change()
 	last := o.noMore && o.conns == 0 && !o.closed
 	o.closed = o.closed || last
+	recent := time.Since(o.lastEnd) < minLinger || time.Now().Before(o.lingerUntil)
 	o.mu.Unlock()
-	if last {
-		o.tr.Close()
-		if o.socket != nil {
-			o.socket.Close()
-		}
-		if o.leave != nil {
-			o.leave()
-		}
-		close(o.gone)
+	switch {
+	case last && recent:
+		time.AfterFunc(minLinger, o.closeAfterLinger)
+	case last:
+		o.close()
 	}
+}
+
+func (o *ownedTransport) closeAfterLinger() {
+	o.mu.Lock()
+	wait := time.Until(o.lingerUntil)
+	o.mu.Unlock()
+	if wait > 0 {
+		time.AfterFunc(wait, o.closeAfterLinger)
+	} else {
+		o.close()
+	}
+}
+
+func (o *ownedTransport) close() {
+	o.tr.Close()
+	if o.socket != nil {
+		o.socket.Close()
+	}
+	if o.leave != nil {
+		o.leave()
+	}
+	close(o.gone)
 }

@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"math/big"
 	"net/http"
 	"time"
@@ -219,4 +220,89 @@ func ExampleConn_Listener() {
 	fmt.Println(string(page), err)
 	// Output:
 	// hello from /home <nil>
+}
+
+// One request: open, use, end. When ctx is done, whatever the func is blocked
+// in returns.
+func ExampleConn_Do() {
+	client, server, end := connect(&quiclife.Guard{}, nil)
+	defer end()
+	go server.Serve(context.Background(), quiclife.Handler{
+		Stream: func(ctx context.Context, s *quiclife.Stream) error {
+			_, err := io.Copy(s, s)
+			return err
+		},
+	})
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	err := client.Do(ctx, func(s *quiclife.Stream) error {
+		if _, err := io.WriteString(s, "question"); err != nil {
+			return err // resets the stream
+		}
+		s.Close()
+		answer, err := io.ReadAll(s)
+		fmt.Printf("%s\n", answer)
+		return err
+	})
+	fmt.Println(err)
+	// Output:
+	// question
+	// <nil>
+}
+
+// Limits for a group of connections, and what a client sees that is refused.
+func ExampleGuard() {
+	serverTLS, clientTLS := exampleTLS()
+	guard := &quiclife.Guard{
+		MaxConns:    1,
+		MaxHeap:     1 << 30,          // bytes of live heap, in the whole process
+		IdleTimeout: 10 * time.Minute, // for a stream without a byte
+		Logger:      slog.New(slog.DiscardHandler),
+	}
+	ln, err := guard.ListenAddr("127.0.0.1:0", serverTLS, nil)
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	clients := &quiclife.Guard{}
+	for range 2 {
+		_, err := clients.DialAddr(context.Background(), ln.Addr().String(), clientTLS, nil)
+		fmt.Println(err)
+	}
+	// All listeners and connections of the group, side by side.
+	fmt.Println(guard.Shutdown(context.Background()))
+	clients.Shutdown(context.Background())
+	// Output:
+	// <nil>
+	// CONNECTION_REFUSED (remote)
+	// <nil>
+}
+
+// A stream as a net.Conn.
+func ExampleStream_NetConn() {
+	client, server, end := connect(&quiclife.Guard{}, nil)
+	defer end()
+	ln := server.Listener()
+	defer ln.Close()
+	go func() {
+		c, err := ln.Accept()
+		if err != nil {
+			return
+		}
+		io.Copy(c, c) // to the half-close
+		c.Close()
+	}()
+
+	s, err := client.OpenStream()
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	c := s.NetConn()
+	fmt.Fprint(c, "hello")
+	c.(interface{ CloseWrite() error }).CloseWrite()
+	b, err := io.ReadAll(c)
+	fmt.Println(string(b), err, c.Close())
+	// Output:
+	// hello <nil> <nil>
 }

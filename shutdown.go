@@ -156,7 +156,8 @@ func (c *Conn) streamsCut() []StreamInfo {
 // awaitQuiet waits until all that was sent must have been acknowledged: if
 // something were outstanding, quic-go would have sent a probe (RFC 9002, 6.2).
 // It does so a PTO after the last packet, or after twice the last wait if that
-// one was in vain, of which the gap between sends tells.
+// one was in vain, of which the gaps between sends tell: the largest, as until
+// the handshake is confirmed acknowledgements do not end the backoff.
 func (c *Conn) awaitQuiet(ctx context.Context) error {
 	select { // before that, the limit on what a server sends to an address that is not validated looks quiet
 	case <-c.raw.HandshakeComplete():
@@ -199,7 +200,7 @@ func (c *Conn) awaitQuiet(ctx context.Context) error {
 		stats = c.raw.ConnectionStats()
 		if stats.PacketsSent != before.PacketsSent {
 			now := time.Now()
-			gap, lastSent = now.Sub(lastSent), now
+			gap, lastSent = max(gap, now.Sub(lastSent)), now
 			heard = false
 		} else if stats.PacketsReceived != before.PacketsReceived {
 			heard = true

@@ -156,8 +156,9 @@ func (c *Conn) streamsCut() []StreamInfo {
 // awaitQuiet waits until all that was sent must have been acknowledged: if
 // something were outstanding, quic-go would have sent a probe (RFC 9002, 6.2).
 // It does so a PTO after the last packet, or after twice the last wait if that
-// one was in vain, of which the gaps between sends tell: the largest, as until
-// the handshake is confirmed acknowledgements do not end the backoff.
+// one was in vain, of which the largest gap between probes tells. What is sent
+// soon after something was received is no probe: it may be an ACK, or what an
+// ACK has called for.
 func (c *Conn) awaitQuiet(ctx context.Context) error {
 	select { // before that, the limit on what a server sends to an address that is not validated looks quiet
 	case <-c.raw.HandshakeComplete():
@@ -175,18 +176,19 @@ func (c *Conn) awaitQuiet(ctx context.Context) error {
 
 	stats := c.raw.ConnectionStats()
 	lastSent := time.Now()
+	lastProbe, lastReceived := lastSent, time.Time{}
 	var gap time.Duration
-	heard := false // since lastSent: acknowledgements end the backoff
 	for {
 		pto := ptoOf(stats)
-		quiet := max(2*pto, 3*gap)
-		if !heard { // nothing tells of the backoff before we began to look
-			quiet = max(quiet, 3*pto)
+		quiet := 2 * pto
+		if lastReceived.Before(lastSent) { // nothing tells of the backoff before we began to look
+			quiet = 3 * pto
 		}
-		if time.Since(lastSent) >= quiet {
+		if time.Since(lastSent) >= quiet && time.Since(lastProbe) >= 3*gap {
 			return nil
 		}
-		timer := time.NewTimer(pto / 8)
+		poll := pto / 8
+		timer := time.NewTimer(poll)
 		select {
 		case <-timer.C:
 		case <-c.raw.Context().Done():
@@ -196,14 +198,16 @@ func (c *Conn) awaitQuiet(ctx context.Context) error {
 			timer.Stop()
 			return ctx.Err()
 		}
-		before := stats
+		before, now := stats, time.Now()
 		stats = c.raw.ConnectionStats()
+		if stats.PacketsReceived != before.PacketsReceived {
+			lastReceived = now
+		}
 		if stats.PacketsSent != before.PacketsSent {
-			now := time.Now()
-			gap, lastSent = max(gap, now.Sub(lastSent)), now
-			heard = false
-		} else if stats.PacketsReceived != before.PacketsReceived {
-			heard = true
+			lastSent = now
+			if now.Sub(lastReceived) > maxAckDelay+poll {
+				gap, lastProbe = max(gap, now.Sub(lastProbe)), now
+			}
 		}
 	}
 }
@@ -211,9 +215,10 @@ func (c *Conn) awaitQuiet(ctx context.Context) error {
 // pto is the probe timeout of quic-go, as far as its stats tell (RFC 9002, 6.2.1).
 func (c *Conn) pto() time.Duration { return ptoOf(c.raw.ConnectionStats()) }
 
+const maxAckDelay = 25 * time.Millisecond // the default of RFC 9000, section 18.2
+
 func ptoOf(stats ConnectionStats) time.Duration {
 	const (
-		maxAckDelay = 25 * time.Millisecond // the default of RFC 9000, section 18.2
 		granularity = time.Millisecond
 		initialPTO  = 200 * time.Millisecond // quic-go's, without an RTT sample
 	)

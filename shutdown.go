@@ -181,7 +181,10 @@ func (c *Conn) awaitQuiet(ctx context.Context) error {
 	for {
 		pto := ptoOf(stats)
 		quiet := 2 * pto
-		if lastReceived.Before(lastSent) { // nothing tells of the backoff before we began to look
+		switch {
+		case stats.PacketsLost > 0: // the backoff may be hidden behind what we answer the peer
+			quiet = 8 * pto
+		case lastReceived.Before(lastSent): // nothing tells of the backoff before we began to look
 			quiet = 3 * pto
 		}
 		if time.Since(lastSent) >= quiet && time.Since(lastProbe) >= 3*gap {

@@ -75,9 +75,10 @@ type Guard struct {
 	// (go test -run '^$' -bench CaptureStacks).
 	CaptureStacks bool
 
-	// Logger receives one record for each leak, and while a limit is reached at
-	// most one a second, for the group and for each connection. nil means
-	// [slog.Default].
+	// Logger receives one record for each leak, each panic of a handler and
+	// each connection that Listener.Serve had to cut, and while a limit is
+	// reached at most one a second, for the group and for each connection. nil
+	// means [slog.Default].
 	Logger *slog.Logger
 
 	// OnLeak, if not nil, is called once for each leaked stream, after it was

@@ -188,7 +188,7 @@ func runHandler[S ender](ctx context.Context, c *Conn, s S, finish func() error,
 // its end. If f returns an error, the stream is reset with Codes.HandlerError, and Do returns the error. If f
 // panics, the stream is reset with Codes.Panic, and the panic goes on.
 //
-// When ctx is done, the stream is reset, so that what f is blocked in returns;
+// When ctx is done, the stream is reset with Codes.HandlerError, so that what f is blocked in returns;
 // the error of Do then matches ctx.Err() and that of f.
 func (c *Conn) Do(ctx context.Context, f func(*Stream) error) error {
 	return do(ctx, c, c.OpenStreamSync, (*Stream).finish, f)
@@ -245,7 +245,7 @@ func do[S ender](ctx context.Context, c *Conn, open func(context.Context) (S, er
 // until ctx is done or the listener is closed, closes the listener, shuts down
 // the connections side by side as [Conn.Shutdown] does, with code 0 and within
 // Guard.DrainTimeout, and returns when all handlers have returned: ctx.Err() or
-// [ErrServerClosed].
+// [ErrServerClosed], never nil. What had to be cut is logged.
 func (l *Listener) Serve(ctx context.Context, h Handler) error {
 	if ctx == nil {
 		return errNilContext

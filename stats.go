@@ -32,9 +32,9 @@ type StreamStats struct {
 	Peak   int64 // the most that were ever open at once
 	Opened int64 // in all
 
-	Finished  int64 // ended with FIN sent and io.EOF read, as far as it has these halves
+	Finished  int64 // ended with FIN sent, and all read up to the peer's FIN, as far as it has these halves
 	Reset     int64 // ended with a half aborted by either side, or by the connection's end
-	Reclaimed int64 // leaked, and ended by quiclife
+	Reclaimed int64 // leaked, and ended for it; a leak may also end otherwise, and be counted there
 	Detached  int64 // handed to the program with Detach
 
 	// Limit is how many may be open: for incoming streams what the connection
@@ -63,7 +63,7 @@ type HalfState uint8
 const (
 	HalfAbsent   HalfState = iota // a unidirectional stream has only one half
 	HalfOpen                      // not ended
-	HalfFinished                  // sending: FIN was sent; receiving: io.EOF was read
+	HalfFinished                  // sending: FIN was sent; receiving: all was read up to the peer's FIN
 	HalfAborted                   // reset by either side, or ended by the connection's end
 
 	halfEnding   // claimed, not yet settled
@@ -101,7 +101,8 @@ func (i StreamInfo) String() string {
 		i.ID, by, time.Since(i.Opened).Round(time.Millisecond), at, i.Send, i.Receive, i.BytesWritten, i.BytesRead)
 }
 
-// A Leak tells of a stream that the program did not end.
+// A Leak tells of a stream that the program did not end. Reason is one of
+// [Dropped], [HalfClosed], [Uncredited] and [Idle].
 type Leak struct {
 	Conn   *Conn
 	Stream StreamInfo

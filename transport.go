@@ -171,7 +171,7 @@ func (l *Listener) Unwrap() *quic.Listener { return l.raw }
 
 // An EarlyListener accepts connections before their handshake has completed.
 // See [quic.EarlyListener] for what that means; its methods are those of
-// [Listener].
+// [Listener], without Serve.
 type EarlyListener struct {
 	raw *quic.EarlyListener
 	l   *listener

@@ -373,7 +373,11 @@ func TestFrames(t *testing.T) {
 				recorder.Clear()
 				c.do(s)
 				settled()
-				require.Equal(t, c.want, endFrames(recorder))
+				got := endFrames(recorder)
+				if c.name == "Close, Reset before delivery" { // the FIN may have been sent, but not yet delivered
+					got = slices.DeleteFunc(got, func(f string) bool { return f == "FIN" })
+				}
+				require.Equal(t, c.want, got)
 				s.Release()
 				peer.Release()
 				settled()

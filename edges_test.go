@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"os"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -195,7 +196,11 @@ func TestEdgeFrames(t *testing.T) {
 				recorder.Clear()
 				c.do(s)
 				settled()
-				require.Equal(t, c.want, endFrames(recorder))
+				got := endFrames(recorder)
+				if c.name == "Close, CancelWrite before delivery" { // the FIN may have been sent, but not yet delivered
+					got = slices.DeleteFunc(got, func(f string) bool { return f == "FIN" })
+				}
+				require.Equal(t, c.want, got)
 				s.Detach().CancelRead(0)
 				s.Detach().CancelWrite(0)
 				peer.Release()

@@ -79,7 +79,9 @@ func (st *streamState) reclaimDropped() {
 	grace := st.conn.guard.abandonGrace()
 	st.mu.Lock()
 	unsent := st.sendHalf == HalfOpen && st.written.Load() > 0
-	unended := st.sendHalf != HalfOpen && st.receiveHalf == HalfOpen && st.finalSize.Load() == sizeUnknown
+	size := st.finalSize.Load()
+	ending := size == sizeUnknown || size == st.read.Load() // in the latter case consumeEOF is at it
+	unended := st.sendHalf != HalfOpen && st.receiveHalf == HalfOpen && ending
 	st.mu.Unlock()
 	reclaim := func() {
 		if grace > 0 {

@@ -340,3 +340,28 @@ func TestLostClose(t *testing.T) {
 		settled()
 	})
 }
+
+// TestDroppedWhileItEnds: a dropped stream of which the end has just become
+// known, but has not been consumed yet, is no leak.
+func TestDroppedWhileItEnds(t *testing.T) {
+	var found leaks
+	setup{guard: &quiclife.Guard{OnLeak: found.add}}.in(t, func(t *testing.T, e ends) {
+		looked := false
+		drop(t, e.client, func(s *quiclife.Stream) {
+			s.SetReceiveFinalSizeCallback(func(int64) { // called before the end is consumed
+				runtime.GC()
+				e.client.Stats()
+				looked = true
+			})
+			write(t, s, "x")
+			s.CancelWrite(1)
+		})
+		s, err := e.server.AcceptStream(t.Context())
+		require.NoError(t, err)
+		s.Release()
+		settled()
+		require.True(t, looked)
+		require.Empty(t, found.list())
+		e.requireNothingLeft(t)
+	})
+}

@@ -268,7 +268,7 @@ func TestConnDelegates(t *testing.T) {
 		}{{e.client, e.rawClient}, {e.server, e.rawServer}} {
 			require.Same(t, end.raw, end.c.Unwrap())
 			require.True(t, end.c.ConnectionState().TLS.HandshakeComplete)
-			require.Equal(t, "quictest", end.c.ConnectionState().TLS.NegotiatedProtocol)
+			require.Equal(t, "rig", end.c.ConnectionState().TLS.NegotiatedProtocol)
 			require.True(t, end.c.ConnectionState().SupportsDatagrams.Remote)
 			require.NotZero(t, end.c.ConnectionStats().PacketsSent)
 			require.Equal(t, end.raw.ConnectionStats(), end.c.ConnectionStats())

@@ -1,59 +1,26 @@
 // Package quictest makes pairs of plain quic-go connections for tests, in fake
-// time or over loopback, and looks into quic-go for the streams that it holds.
+// time or over loopback.
 package quictest
 
 import (
 	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
-	"crypto/tls"
-	"crypto/x509"
-	"math/big"
 	"net"
-	"reflect"
-	"runtime"
-	"sync"
 	"testing"
 	"time"
-	"unsafe"
 
 	"github.com/quic-go/quic-go"
 	"github.com/quic-go/quic-go/testutils/simnet"
 	"github.com/stretchr/testify/require"
+
+	"github.com/quiclife/quiclife/internal/rig"
 )
 
-// TLS returns the TLS configurations of a server and of a client that trusts
-// it. The certificate is valid in 2000, when synctest's time begins.
-var TLS = sync.OnceValues(func() (server, client *tls.Config) {
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		panic(err)
-	}
-	template := &x509.Certificate{
-		SerialNumber: big.NewInt(1),
-		NotBefore:    time.Date(1990, 1, 1, 0, 0, 0, 0, time.UTC),
-		NotAfter:     time.Date(2100, 1, 1, 0, 0, 0, 0, time.UTC),
-		DNSNames:     []string{"localhost"},
-		IPAddresses:  []net.IP{net.IPv4(127, 0, 0, 1)},
-	}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
-	if err != nil {
-		panic(err)
-	}
-	cert, err := x509.ParseCertificate(der)
-	if err != nil {
-		panic(err)
-	}
-	roots := x509.NewCertPool()
-	roots.AddCert(cert)
-	server = &tls.Config{
-		Certificates: []tls.Certificate{{Certificate: [][]byte{der}, PrivateKey: key, Leaf: cert}},
-		NextProtos:   []string{"quictest"},
-	}
-	client = &tls.Config{RootCAs: roots, ServerName: "localhost", NextProtos: []string{"quictest"}}
-	return server, client
-})
+// See package rig.
+var (
+	TLS       = rig.TLS
+	Held      = rig.Held
+	HeapAlloc = rig.Heap
+)
 
 // A Net is a network in fake time between a client and a server. The zero
 // value has a latency of 5 ms each way and loses nothing.
@@ -151,35 +118,4 @@ func dial(t testing.TB, c, s net.PacketConn, addr net.Addr, clientConf, serverCo
 		clientTransport.Close()
 		serverTransport.Close()
 	}
-}
-
-// Held returns how many streams quic-go keeps for conn: the entries of its
-// stream maps, of both directions and kinds.
-func Held(conn *quic.Conn) int {
-	streams := reflect.ValueOf(conn).Elem().FieldByName("streamsMap").Elem()
-	defer lock(streams.FieldByName("mutex")).Unlock()
-	held := 0
-	for _, name := range []string{"outgoingBidiStreams", "outgoingUniStreams", "incomingBidiStreams", "incomingUniStreams"} {
-		m := streams.FieldByName(name).Elem()
-		mu := lock(m.FieldByName("mutex"))
-		held += m.FieldByName("streams").Len()
-		mu.Unlock()
-	}
-	return held
-}
-
-func lock(mutex reflect.Value) sync.Locker {
-	mu := reflect.NewAt(mutex.Type(), unsafe.Pointer(mutex.UnsafeAddr())).Interface().(sync.Locker)
-	mu.Lock()
-	return mu
-}
-
-// HeapAlloc returns the bytes of live heap after a garbage collection, the
-// second of which frees what cleanups and pools let go after the first.
-func HeapAlloc() uint64 {
-	runtime.GC()
-	runtime.GC()
-	var m runtime.MemStats
-	runtime.ReadMemStats(&m)
-	return m.HeapAlloc
 }

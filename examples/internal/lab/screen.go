@@ -1,0 +1,72 @@
+package lab
+
+import (
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"sync"
+)
+
+// A screen prints lines, and below them, on a terminal, a progress bar.
+type screen struct {
+	w        io.Writer
+	terminal bool
+
+	mu   sync.Mutex // guards the fields below
+	head string     // as last printed
+	bar  string     // as it is on the terminal
+}
+
+func newScreen(w io.Writer) *screen {
+	s := &screen{w: w}
+	if f, ok := w.(*os.File); ok {
+		info, err := f.Stat()
+		s.terminal = err == nil && info.Mode()&os.ModeCharDevice != 0
+	}
+	return s
+}
+
+func (s *screen) printf(format string, args ...any) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.print(strings.TrimRight(fmt.Sprintf(format, args...), "\n"))
+}
+
+// print prints text above the bar.
+func (s *screen) print(text string) {
+	s.wipe()
+	fmt.Fprintln(s.w, text)
+	fmt.Fprint(s.w, s.bar)
+}
+
+// line prints a line of a table, under its head if that is new, and the bar.
+func (s *screen) line(head, line string, done float64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.terminal {
+		const width = 40
+		n := min(int(done*width), width)
+		s.wipe()
+		s.bar = fmt.Sprintf("[%s%s] %3.0f%%", strings.Repeat("=", n), strings.Repeat(" ", width-n), min(100*done, 100))
+	}
+	if head != s.head {
+		s.head = head
+		line = head + "\n" + line
+	}
+	s.print(line)
+}
+
+func (s *screen) wipe() {
+	if s.bar != "" {
+		fmt.Fprint(s.w, "\r\x1b[K")
+	}
+}
+
+// end removes the bar.
+func (s *screen) end() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.wipe()
+	s.bar = ""
+}

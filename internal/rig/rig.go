@@ -1,0 +1,83 @@
+// Package rig has what the tests and the example programs need to run QUIC and
+// to judge it: certificates, a look into quic-go, the size of the heap.
+package rig
+
+import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"math/big"
+	"net"
+	"reflect"
+	"runtime"
+	"sync"
+	"time"
+	"unsafe"
+
+	"github.com/quic-go/quic-go"
+)
+
+// TLS returns the TLS configurations of a server and of a client that trusts
+// it. The certificate is valid in 2000, when synctest's time begins.
+var TLS = sync.OnceValues(func() (server, client *tls.Config) {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		panic(err)
+	}
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(1),
+		NotBefore:    time.Date(1990, 1, 1, 0, 0, 0, 0, time.UTC),
+		NotAfter:     time.Date(2100, 1, 1, 0, 0, 0, 0, time.UTC),
+		DNSNames:     []string{"localhost"},
+		IPAddresses:  []net.IP{net.IPv4(127, 0, 0, 1)},
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+	if err != nil {
+		panic(err)
+	}
+	cert, err := x509.ParseCertificate(der)
+	if err != nil {
+		panic(err)
+	}
+	roots := x509.NewCertPool()
+	roots.AddCert(cert)
+	server = &tls.Config{
+		Certificates: []tls.Certificate{{Certificate: [][]byte{der}, PrivateKey: key, Leaf: cert}},
+		NextProtos:   []string{"rig"},
+	}
+	client = &tls.Config{RootCAs: roots, ServerName: "localhost", NextProtos: []string{"rig"}}
+	return server, client
+})
+
+// Held returns how many streams quic-go keeps for conn: the entries of its
+// stream maps, of both directions and kinds.
+func Held(conn *quic.Conn) int {
+	streams := reflect.ValueOf(conn).Elem().FieldByName("streamsMap").Elem()
+	defer lock(streams.FieldByName("mutex")).Unlock()
+	held := 0
+	for _, name := range []string{"outgoingBidiStreams", "outgoingUniStreams", "incomingBidiStreams", "incomingUniStreams"} {
+		m := streams.FieldByName(name).Elem()
+		mu := lock(m.FieldByName("mutex"))
+		held += m.FieldByName("streams").Len()
+		mu.Unlock()
+	}
+	return held
+}
+
+func lock(mutex reflect.Value) sync.Locker {
+	mu := reflect.NewAt(mutex.Type(), unsafe.Pointer(mutex.UnsafeAddr())).Interface().(sync.Locker)
+	mu.Lock()
+	return mu
+}
+
+// Heap returns the bytes of live heap after a garbage collection, the
+// second of which frees what cleanups and pools let go after the first.
+func Heap() uint64 {
+	runtime.GC()
+	runtime.GC()
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	return m.HeapAlloc
+}

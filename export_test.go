@@ -16,6 +16,3 @@ func ForgetCollections() {
 	defer collector.mu.Unlock()
 	collector.last, collector.interval = time.Time{}, 0
 }
-
-// Members returns the connections of a group.
-func Members(g *Guard) []*Conn { return g.members() }

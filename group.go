@@ -2,6 +2,7 @@ package quiclife
 
 import (
 	"context"
+	"iter"
 	"net"
 	"runtime/metrics"
 	"sync"
@@ -34,6 +35,32 @@ func (g *Guard) remove(c *Conn) {
 		g.counted--
 	}
 	delete(g.conns, c)
+}
+
+// Conns returns the connections of the group, in no order: those made by its
+// methods and its Transports that have been dialed, or accepted by the program,
+// and have not ended. Connections that come while it is used may be left out.
+//
+//	for conn := range quiclife.DefaultGuard.Conns() {
+//		fmt.Println(conn.RemoteAddr(), conn.Stats().Open())
+//	}
+func (g *Guard) Conns() iter.Seq[*Conn] {
+	return func(yield func(*Conn) bool) {
+		for _, c := range g.members() {
+			if !yield(c) {
+				return
+			}
+		}
+	}
+}
+
+func (g *Guard) members() (conns []*Conn) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	for c := range g.conns {
+		conns = append(conns, c)
+	}
+	return conns
 }
 
 // admitConn counts a connection that is about to be made, or says why not.

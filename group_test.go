@@ -314,3 +314,18 @@ func synctestPair(t *testing.T, conf *quic.Config, guard *quiclife.Guard, f func
 		f(t, e)
 	})
 }
+
+// TestConns: the connections of a group, from the handshake to the end.
+func TestConns(t *testing.T) {
+	require.Empty(t, conns(&quiclife.Guard{}))
+	guard := &quiclife.Guard{}
+	setup{guard: guard}.in(t, func(t *testing.T, e ends) {
+		require.ElementsMatch(t, []*quiclife.Conn{e.client, e.server}, conns(guard))
+		for c := range guard.Conns() { // may be left at any time, and end what it yields
+			require.NoError(t, c.CloseWithError(0, ""))
+			break
+		}
+		settled()
+		require.Empty(t, conns(guard))
+	})
+}

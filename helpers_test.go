@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"runtime"
+	"slices"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -62,6 +63,9 @@ func (s setup) wrap(rc, rs *quic.Conn) ends {
 	}
 	return ends{s.guard.Wrap(rc), s.guard.Wrap(rs), rc, rs}
 }
+
+// conns lists what Conns returns.
+func conns(g *quiclife.Guard) []*quiclife.Conn { return slices.Collect(g.Conns()) }
 
 // stream opens a stream on the client, on which x is sent, and accepts it.
 func (e ends) stream(t *testing.T) (client, server *quiclife.Stream) {

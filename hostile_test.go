@@ -179,7 +179,7 @@ func TestHostilePeer(t *testing.T) {
 				attacker := quictest.Held(bad) * 16 << 10 // it leaks too, in this process
 				mostHeap = max(mostHeap, int64(m.HeapAlloc)-int64(heap)-int64(attacker))
 				mostGoroutines = max(mostGoroutines, int64(runtime.NumGoroutine()-goroutines))
-				for _, conn := range quiclife.Members(guard) {
+				for conn := range guard.Conns() {
 					stats := conn.Stats()
 					mostStreams = max(mostStreams, stats.Incoming.Open, stats.IncomingUni.Open)
 				}
@@ -195,16 +195,16 @@ func TestHostilePeer(t *testing.T) {
 
 			bad.CloseWithError(0, "")
 			eventually(t, func() bool {
-				for _, conn := range quiclife.Members(guard) {
+				for conn := range guard.Conns() {
 					if conn.Stats().Open() > 0 {
 						return false
 					}
 				}
-				return len(quiclife.Members(guard)) == 1 // the good one
+				return len(conns(guard)) == 1 // the good one
 			})
 			cancel()
 			<-served
-			require.Empty(t, quiclife.Members(guard))
+			require.Empty(t, conns(guard))
 		})
 	}
 }

@@ -293,12 +293,3 @@ func (g *Guard) Shutdown(ctx context.Context) error {
 	}
 	return errors.Join(errs...)
 }
-
-func (g *Guard) members() (conns []*Conn) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	for c := range g.conns {
-		conns = append(conns, c)
-	}
-	return conns
-}

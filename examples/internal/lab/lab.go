@@ -18,6 +18,7 @@ type System struct {
 	Name  string
 	About string        // what it does and what is to be seen, printed first
 	For   time.Duration // how long the load lasts, unless -for says otherwise
+	Alone bool          // there is no version on plain quic-go, and nothing to draw
 
 	// Run builds the system, loads it until ctx is done, lets it come to rest,
 	// and returns nil if it stayed healthy, else what is wrong. With r.Plain
@@ -38,8 +39,10 @@ type Options struct {
 func (s System) Main() {
 	opt := Options{For: s.For}
 	flag.DurationVar(&opt.For, "for", s.For, "how long to load the system")
-	flag.BoolVar(&opt.Plain, "plain", false, "build the system on plain quic-go")
-	flag.StringVar(&opt.Plot, "plot", "", "run it on both, one after the other, and draw them into this `file.svg`")
+	if !s.Alone {
+		flag.BoolVar(&opt.Plain, "plain", false, "build the system on plain quic-go")
+		flag.StringVar(&opt.Plot, "plot", "", "run it on both, one after the other, and draw them into this `file.svg`")
+	}
 	flag.Parse()
 	if err := s.Do(os.Stdout, opt); err != nil {
 		os.Exit(1)

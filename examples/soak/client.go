@@ -1,0 +1,319 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"math/rand/v2"
+	"net"
+	"runtime"
+	"sync"
+	"time"
+
+	"github.com/quiclife/quiclife"
+)
+
+const (
+	clients = 4
+	workers = 4 // on each connection
+)
+
+// block is where bodies are cut from.
+var block = func() []byte {
+	b := make([]byte, 1<<20)
+	rand.NewChaCha8([32]byte{}).Read(b)
+	return b
+}()
+
+// runClients loads the servers until ctx is done. Connections that live then
+// are left open until rest is done.
+func (k *soak) runClients(ctx, rest context.Context, servers []*server) (wait func()) {
+	var loading, living sync.WaitGroup
+	for i := range clients {
+		random := k.random(uint64(100 + i))
+		loading.Add(1)
+		living.Go(func() {
+			done := sync.OnceFunc(loading.Done)
+			defer done()
+			for since := time.Now(); ctx.Err() == nil; {
+				err := k.connect(ctx, rest, servers[random.IntN(len(servers))].address(), random, done)
+				if err == nil {
+					since = time.Now()
+					continue
+				}
+				// The server may just restart, or the network be too bad.
+				if time.Since(since) > patience {
+					k.fail("dialing: %w", err)
+					return
+				}
+				time.Sleep(10 * time.Millisecond)
+			}
+		})
+	}
+	loading.Wait()
+	return living.Wait
+}
+
+// connect is the life of a connection. It calls loaded if the connection
+// outlives the load.
+func (k *soak) connect(ctx, rest context.Context, addr string, random *rand.Rand, loaded func()) error {
+	if addr == "" {
+		return errors.New("no server")
+	}
+	to, err := net.ResolveUDPAddr("udp", addr)
+	if err != nil {
+		return err
+	}
+	socket, err := newBadSocket(rand.New(rand.NewPCG(random.Uint64(), 0)))
+	if err != nil {
+		return err
+	}
+	defer socket.Close()
+	tr := &quiclife.Transport{Conn: socket, Guard: k.guard}
+	defer tr.Close()
+	dialing, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	c, err := tr.Dial(dialing, to, clientTLS, conf)
+	if err != nil {
+		return err
+	}
+	defer c.CloseWithError(0, "")
+	k.conns.Add(1)
+
+	var running sync.WaitGroup
+	defer running.Wait()
+	running.Go(func() { c.Serve(rest, k.handler()) })
+	life := time.Second + time.Duration(random.Int64N(int64(8*time.Second)))
+	working, cancel := context.WithTimeout(ctx, life)
+	defer cancel()
+	stop := context.AfterFunc(c.Context(), cancel)
+	defer stop()
+	var work sync.WaitGroup
+	for range workers {
+		random := rand.New(rand.NewPCG(random.Uint64(), 0))
+		work.Go(func() { k.work(working, c, random) })
+	}
+	end := random.IntN(3)
+	if end == 0 { // with the workers at it
+		<-working.Done()
+		if ctx.Err() == nil {
+			c.CloseWithError(0, "closed")
+		}
+	}
+	work.Wait()
+	switch {
+	case ctx.Err() != nil:
+		loaded()
+		select {
+		case <-rest.Done():
+		case <-c.Context().Done():
+		}
+	case end == 1:
+		drain(c)
+	case end == 2:
+		socket.vanish()
+		select {
+		case <-c.Context().Done():
+		case <-time.After(patience):
+			k.fail("a connection whose peer has vanished does not end")
+		}
+	}
+	return nil
+}
+
+// work makes calls, one after the other, proper and careless ones.
+func (k *soak) work(ctx context.Context, c *quiclife.Conn, random *rand.Rand) {
+	var kept [4]any // streams that nobody uses, but that were not dropped
+	for n := 0; ctx.Err() == nil; n++ {
+		start := time.Now()
+		way := random.IntN(len(careless) + 4)
+		switch {
+		case way < len(careless):
+			if s := open(c.OpenStreamSync); s != nil {
+				s.SetDeadline(time.Now().Add(patience))
+				if careless[way](s, random) {
+					kept[n%len(kept)] = s
+				}
+			}
+		case way == len(careless):
+			if s := open(c.OpenUniStreamSync); s != nil && carelessUni(s, random) {
+				kept[n%len(kept)] = s
+			}
+		default:
+			k.proper(c, random)
+			continue
+		}
+		k.calls.Add(1)
+		// Each call in it is bounded by patience.
+		if took := time.Since(start); took > patience {
+			k.fail("careless way %d took %v", way, took)
+		}
+	}
+	runtime.KeepAlive(&kept)
+}
+
+// open opens a stream. It returns nil if the connection has ended or is shut
+// down.
+func open[S any](openSync func(context.Context) (*S, error)) *S {
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	s, _ := openSync(ctx)
+	return s
+}
+
+// proper makes a request that must be answered as it has to be.
+func (k *soak) proper(c *quiclife.Conn, random *rand.Rand) {
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	body := someBytes(random)
+	var err error
+	switch op := request(random.IntN(3)); op {
+	case echo, echoExact:
+		err = c.Do(ctx, func(s *quiclife.Stream) error { return exchange(s, op, body, random) })
+	default:
+		// Verified by the receiver.
+		err = c.DoUni(ctx, func(s *quiclife.SendStream) error { return send(s, echo, body, random) })
+	}
+	k.calls.Add(1)
+	switch {
+	case err == nil:
+		k.verified.Add(1)
+	case hasEnded(c, err):
+		k.ended.Add(1)
+	default:
+		k.fail("proper request: %w", err)
+	}
+}
+
+// hasEnded reports whether err is due to c's end, which quic-go may tell of
+// slightly later, or to its being shut down.
+func hasEnded(c *quiclife.Conn, err error) bool {
+	refused, ok := errors.AsType[*quiclife.StreamError](err)
+	if errors.Is(err, quiclife.ErrShutdown) || ok && refused.Remote && refused.ErrorCode == codes.Shutdown {
+		return true
+	}
+	select {
+	case <-c.Context().Done():
+		return true
+	case <-time.After(time.Second):
+		return false
+	}
+}
+
+func someBytes(random *rand.Rand) []byte {
+	size := random.IntN(200)
+	switch random.IntN(10) {
+	case 0:
+		size = random.IntN(200_000)
+	case 1, 2, 3:
+		size = random.IntN(10_000)
+	}
+	from := random.IntN(len(block) - size)
+	return block[from : from+size]
+}
+
+// send sends a request, in pieces.
+func send(w io.Writer, op request, body []byte, random *rand.Rand) error {
+	if _, err := w.Write(header(op, len(body))); err != nil {
+		return err
+	}
+	for len(body) > 0 {
+		n := 1 + random.IntN(len(body))
+		if _, err := w.Write(body[:n]); err != nil {
+			return err
+		}
+		body = body[n:]
+	}
+	return nil
+}
+
+func exchange(s *quiclife.Stream, op request, body []byte, random *rand.Rand) error {
+	if err := send(s, op, body, random); err != nil {
+		return err
+	}
+	if err := s.Close(); err != nil {
+		return err
+	}
+	got, err := io.ReadAll(s)
+	if err == nil && !bytes.Equal(got, body) {
+		err = errors.New("wrong answer")
+	}
+	return err
+}
+
+// careless are the ways to misuse a stream. They return whether it is to be
+// kept for a while, without being used.
+var careless = []func(*quiclife.Stream, *rand.Rand) bool{
+	func(s *quiclife.Stream, random *rand.Rand) bool { // reads just what it needs
+		body := someBytes(random)
+		send(s, echoExact, body, random)
+		s.Close()
+		io.ReadFull(s, make([]byte, len(body)))
+		return false
+	},
+	func(s *quiclife.Stream, random *rand.Rand) bool { // cancels in the middle of Write
+		defer time.AfterFunc(upTo(random, 3*time.Millisecond), func() { s.CancelWrite(99) }).Stop()
+		send(s, echo, block, random)
+		return false
+	},
+	func(s *quiclife.Stream, random *rand.Rand) bool { // closes in the middle of Write
+		defer time.AfterFunc(upTo(random, 3*time.Millisecond), func() { s.Close() }).Stop()
+		send(s, echo, block, random)
+		return false
+	},
+	func(s *quiclife.Stream, random *rand.Rand) bool { // does nothing
+		return random.IntN(2) == 0
+	},
+	func(s *quiclife.Stream, random *rand.Rand) bool { // asks for anything, and reads nothing
+		send(s, anything(random), someBytes(random), random)
+		if random.IntN(2) == 0 {
+			s.Close()
+		}
+		return random.IntN(2) == 0
+	},
+	func(s *quiclife.Stream, random *rand.Rand) bool { // releases or resets while calls are blocked
+		end := s.Release
+		if random.IntN(2) == 0 {
+			end = func() { s.Reset(98) }
+		}
+		defer time.AfterFunc(upTo(random, 3*time.Millisecond), end).Stop()
+		var reading sync.WaitGroup
+		reading.Go(func() { io.Copy(io.Discard, s) })
+		send(s, anything(random), block, random)
+		reading.Wait()
+		return false
+	},
+	func(s *quiclife.Stream, random *rand.Rand) bool { // gives up again and again
+		for range 3 {
+			s.SetDeadline(time.Now().Add(upTo(random, time.Millisecond)))
+			s.Write(block)
+			s.Read(make([]byte, 100))
+		}
+		s.Close()
+		return false
+	},
+	func(s *quiclife.Stream, random *rand.Rand) bool { // a net.Conn that is closed early
+		conn := s.NetConn()
+		send(conn, anything(random), someBytes(random), random)
+		conn.Read(make([]byte, 10))
+		conn.Close()
+		return false
+	},
+}
+
+// carelessUni sends one way, and is cut.
+func carelessUni(s *quiclife.SendStream, random *rand.Rand) bool {
+	s.SetWriteDeadline(time.Now().Add(upTo(random, 3*time.Millisecond)))
+	send(s, []request{echo, ignore}[random.IntN(2)], block, random)
+	if random.IntN(2) == 0 {
+		s.Close()
+	}
+	return random.IntN(2) == 0
+}
+
+func anything(random *rand.Rand) request { return request(random.IntN(int(numRequests))) }
+
+func upTo(random *rand.Rand, d time.Duration) time.Duration {
+	return time.Duration(random.Int64N(int64(d)))
+}

@@ -52,8 +52,8 @@ var (
 		KeepAlivePeriod:                time.Second,
 		InitialStreamReceiveWindow:     1 << 14, // so that Writes block
 		MaxStreamReceiveWindow:         1 << 16,
-		InitialConnectionReceiveWindow: 1 << 16,
-		MaxConnectionReceiveWindow:     1 << 18,
+		InitialConnectionReceiveWindow: 1 << 22, // all streams of a connection together do not fill it
+		MaxConnectionReceiveWindow:     1 << 22,
 	}
 )
 

@@ -222,7 +222,7 @@ func TestDialEarly(t *testing.T) {
 	}
 }
 
-// FACTS 2.B. This test tells us when upstream mends the defect: a connection
+// This test tells us when upstream mends the defect: a connection
 // outlives quic-go's listener and ends by a timeout, and nobody is left to
 // close the transport.
 func TestPlainListenerLeavesTransport(t *testing.T) {

@@ -50,7 +50,7 @@ func cancelBlockedWrite(t *testing.T, s writer) {
 	settled()
 }
 
-// TestDefectCancelledWrite: FACTS 2.A, a plain Write that is blocked with less
+// TestDefectCancelledWrite: a plain Write that is blocked with less
 // than a packet left when it is cancelled leaves a frame behind, for which
 // quic-go keeps the stream until the connection ends.
 func TestDefectCancelledWrite(t *testing.T) {
@@ -129,7 +129,7 @@ func TestDefectCancelledWriteInPractice(t *testing.T) {
 	})
 }
 
-// TestDefectBufferedReliable: FACTS 2.C, with RESET_STREAM_AT a plain Write
+// TestDefectBufferedReliable: with RESET_STREAM_AT a plain Write
 // that is buffered for want of flow-control credit becomes part of the final
 // size of a reset, which ends the connection.
 func TestDefectBufferedReliable(t *testing.T) {

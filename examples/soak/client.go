@@ -186,8 +186,9 @@ func (k *soak) proper(c *quiclife.Conn, random *rand.Rand) {
 	}
 }
 
-// hasEnded reports whether err is due to c's end, which quic-go may tell of
-// slightly later, or to its being shut down.
+// hasEnded reports whether err is due to c's end, or to its being shut down.
+// The end of a peer that has vanished, or whose CONNECTION_CLOSE was lost, may
+// show only after MaxIdleTimeout.
 func hasEnded(c *quiclife.Conn, err error) bool {
 	refused, ok := errors.AsType[*quiclife.StreamError](err)
 	if errors.Is(err, quiclife.ErrShutdown) || ok && refused.Remote && refused.ErrorCode == codes.Shutdown {
@@ -196,7 +197,7 @@ func hasEnded(c *quiclife.Conn, err error) bool {
 	select {
 	case <-c.Context().Done():
 		return true
-	case <-time.After(time.Second):
+	case <-time.After(2 * conf.MaxIdleTimeout):
 		return false
 	}
 }

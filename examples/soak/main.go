@@ -59,6 +59,7 @@ var (
 
 // A soak is one run.
 type soak struct {
+	run   *lab.Run
 	guard *quiclife.Guard
 	seed  uint64
 
@@ -77,10 +78,12 @@ type soak struct {
 func (k *soak) random(part uint64) *rand.Rand { return rand.New(rand.NewPCG(k.seed, part)) }
 
 func (k *soak) fail(format string, args ...any) {
+	err := fmt.Errorf(format, args...)
+	k.run.Printf("FAILED: %v", err)
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	if len(k.failures) < 20 {
-		k.failures = append(k.failures, fmt.Errorf(format, args...))
+		k.failures = append(k.failures, err)
 	}
 }
 
@@ -110,7 +113,8 @@ func (k *soak) look() lab.Sample {
 	}
 }
 
-func (k *soak) run(ctx context.Context, r *lab.Run) error {
+func (k *soak) start(ctx context.Context) error {
+	r := k.run
 	k.guard = &quiclife.Guard{
 		Codes:            codes,
 		HalfCloseTimeout: time.Second,
@@ -176,8 +180,8 @@ var (
 		For:   15 * time.Second,
 		Alone: true,
 		Run: func(ctx context.Context, r *lab.Run) error {
-			k := &soak{seed: *seed}
-			return k.run(ctx, r)
+			k := &soak{run: r, seed: *seed}
+			return k.start(ctx)
 		},
 	}
 )

@@ -233,7 +233,9 @@ func exchange(s *quiclife.Stream, op request, body []byte, random *rand.Rand) er
 	if err := send(s, op, body, random); err != nil {
 		return err
 	}
-	if err := s.Close(); err != nil {
+	// Who reads an exact length may be done with the stream before it has seen
+	// the FIN, and before we have sent it: STOP_SENDING tells of that.
+	if err := s.Close(); err != nil && op != echoExact {
 		return err
 	}
 	got, err := io.ReadAll(s)
@@ -260,7 +262,7 @@ var careless = []func(*quiclife.Stream, *rand.Rand) bool{
 	},
 	func(s *quiclife.Stream, random *rand.Rand) bool { // closes in the middle of Write
 		defer time.AfterFunc(upTo(random, 3*time.Millisecond), func() { s.Close() }).Stop()
-		send(s, echo, block, random)
+		s.Write(append(header(echo, len(block)), block...)) // at once: Close between two Writes is a clean end
 		return false
 	},
 	func(s *quiclife.Stream, random *rand.Rand) bool { // does nothing

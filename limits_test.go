@@ -292,6 +292,8 @@ func TestStatsAndStreams(t *testing.T) {
 
 		infos := func(c *quiclife.Conn) (all []quiclife.StreamInfo) {
 			for info := range c.Streams() {
+				require.Equal(t, time.Since(info.Opened), info.Age)
+				info.Age = 0
 				info.Opened = info.Opened.Truncate(time.Second)
 				all = append(all, info)
 			}
@@ -308,6 +310,10 @@ func TestStatsAndStreams(t *testing.T) {
 		require.EqualValues(t, 2, e.client.Stats().Open())
 		require.Regexp(t, `^stream \d+ \(opened by us \d.*s ago, send finished, receive open, 1 bytes written, 3 read\)$`, fmt.Sprint(client.Info()))
 		require.Contains(t, fmt.Sprint(server.Info()), "opened by the peer")
+		info := client.Info()
+		said := fmt.Sprint(info)
+		time.Sleep(time.Minute)
+		require.Equal(t, said, fmt.Sprint(info)) // it is a snapshot, also in an error that is printed later
 		for range e.client.Streams() {
 			break
 		}

@@ -48,7 +48,8 @@ type StreamInfo struct {
 	ID             StreamID
 	Incoming       bool // opened by the peer
 	Unidirectional bool
-	Opened         time.Time // when it was opened or accepted here
+	Opened         time.Time     // when it was opened or accepted here
+	Age            time.Duration // since then, when the snapshot was taken
 	Send, Receive  HalfState
 	BytesWritten   int64 // taken by Write, not necessarily sent
 	BytesRead      int64
@@ -98,7 +99,7 @@ func (i StreamInfo) String() string {
 		at = " at " + where
 	}
 	return fmt.Sprintf("stream %d (opened %s %v ago%s, send %v, receive %v, %d bytes written, %d read)",
-		i.ID, by, time.Since(i.Opened).Round(time.Millisecond), at, i.Send, i.Receive, i.BytesWritten, i.BytesRead)
+		i.ID, by, i.Age.Round(time.Millisecond), at, i.Send, i.Receive, i.BytesWritten, i.BytesRead)
 }
 
 // A Leak tells of a stream that the program did not end. Reason is one of
@@ -169,6 +170,7 @@ func (st *streamState) info() StreamInfo {
 		Incoming:       st.kind.incoming(),
 		Unidirectional: st.kind.uni(),
 		Opened:         st.conn.start.Add(st.opened),
+		Age:            st.conn.now() - st.opened,
 		Send:           st.sendHalf.public(),
 		Receive:        st.receiveHalf.public(),
 		BytesWritten:   st.written.Load(),

@@ -10,6 +10,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"runtime"
 	"time"
 )
 
@@ -85,6 +86,7 @@ func (opt Options) check() error {
 func (s System) once(w io.Writer, plain bool, d time.Duration) (*Run, error) {
 	r := &Run{Plain: plain, For: d, Start: time.Now(), screen: newScreen(w)}
 	fmt.Fprintf(w, "%s on %s, %v\n%s\n", s.Name, r.Library(), d, s.About)
+	runtime.GC() // so that the live heap is known, and nothing of an earlier run is in it
 	ctx, cancel := context.WithTimeout(context.Background(), d)
 	defer cancel()
 	err := s.Run(ctx, r)

@@ -55,8 +55,8 @@ const (
 	printEvery = 5 // looks
 )
 
-// Watch has look called five times a second, in a goroutine of its own, and
-// once more when the run has ended, and prints a line a second.
+// Watch has look called five times a second, in a goroutine of its own, until
+// the run has ended, and prints a line a second.
 func (r *Run) Watch(look func() Sample) {
 	done := make(chan struct{})
 	var watching sync.WaitGroup
@@ -71,8 +71,7 @@ func (r *Run) Watch(look func() Sample) {
 			select {
 			case <-ticker.C:
 			case <-done:
-				r.show(r.sample(look))
-				return
+				return // what look would find now is what was closed
 			}
 		}
 	})
@@ -125,7 +124,7 @@ func count(n int64) string {
 }
 
 // LiveHeap returns the bytes of heap that were live at the last garbage
-// collection, without asking for one.
+// collection.
 func LiveHeap() uint64 {
 	live := []metrics.Sample{{Name: "/gc/heap/live:bytes"}}
 	metrics.Read(live)

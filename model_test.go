@@ -147,6 +147,8 @@ func (e *modelEnd) wrote(n, m int, err error) error {
 	}
 	var stream *quiclife.StreamError
 	switch {
+	case err != nil && m == n && n > 0:
+		return fmt.Errorf("took all, and failed: %w", err)
 	case err == nil:
 		if m != n {
 			return fmt.Errorf("took %d of %d bytes without an error", m, n)

@@ -365,3 +365,37 @@ func TestDroppedWhileItEnds(t *testing.T) {
 		e.requireNothingLeft(t)
 	})
 }
+
+// TestWholeWriteAtItsDeadline: a Write that has taken all of its data has not
+// failed, though its deadline passes at that moment. A program that then gave
+// up, and closed, would end a message cleanly that it could not complete.
+func TestWholeWriteAtItsDeadline(t *testing.T) {
+	const size = 100_000
+	big := make([]byte, size)
+	for _, write := range map[string]func(*quiclife.Stream) (int, error){
+		"Write": func(s *quiclife.Stream) (int, error) { return s.Write(big) },
+		"WriteWithLimit": func(s *quiclife.Stream) (int, error) {
+			return s.WriteWithLimit(big, func(n int) int { return n })
+		},
+	} {
+		// How long it takes, and then that as the deadline, which races with the end.
+		var took time.Duration
+		for n := range 200 {
+			setup{}.in(t, func(t *testing.T, e ends) {
+				s, err := e.client.OpenStream()
+				require.NoError(t, err)
+				defer s.Release()
+				start := time.Now()
+				if took > 0 {
+					s.SetWriteDeadline(start.Add(took))
+				}
+				wrote, err := write(s)
+				if n == 0 {
+					took = time.Since(start)
+					require.Positive(t, took)
+				}
+				require.Equal(t, wrote < size, err != nil, "%d bytes, %v", wrote, err)
+			})
+		}
+	}
+}

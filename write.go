@@ -104,13 +104,24 @@ func (st *streamState) writeInTurn(p []byte) (n int, err error) {
 			piece = piece[:min(len(piece), maxQueued)]
 		}
 		var m int
-		m, err = st.send.WriteWithLimit(piece, pass)
+		m, err = st.pastBarrier(piece, pass)
 		n += m
-		st.written.Add(int64(m))
-		if m > 0 && err == nil {
-			st.queued = 0
-		}
 		more = n < len(p) && err == nil
+	}
+	return n, err
+}
+
+// pastBarrier is quic-go's WriteWithLimit, which reports a deadline that passes
+// just when it has taken all of p. To the program that would be a Write that
+// failed, though nothing is cut; so here the next Write reports it.
+func (st *streamState) pastBarrier(p []byte, limiter func(int) int) (int, error) {
+	n, err := st.send.WriteWithLimit(p, limiter)
+	st.written.Add(int64(n))
+	if n > 0 && n == len(p) && isDeadline(err) {
+		err = nil
+	}
+	if n > 0 && err == nil {
+		st.queued = 0
 	}
 	return n, err
 }
@@ -144,11 +155,7 @@ func (st *streamState) writeWithLimit(p []byte, limiter func(int) int) (int, err
 	if !st.beginWrite() {
 		return 0, st.writeAfterEnd()
 	}
-	n, err := st.send.WriteWithLimit(p, limiter)
-	st.written.Add(int64(n))
-	if n > 0 && err == nil {
-		st.queued = 0
-	}
+	n, err := st.pastBarrier(p, limiter)
 	st.endWrite(n, len(p), err)
 	return n, err
 }

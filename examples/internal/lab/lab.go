@@ -58,12 +58,12 @@ func (s System) Do(w io.Writer, opt Options) error {
 		return err
 	}
 	if opt.Plot == "" {
-		_, err := s.once(w, opt.Plain, opt.For)
+		_, err := s.once(w, opt.Plain, opt)
 		return err
 	}
-	plain, _ := s.once(w, true, opt.For)
+	plain, _ := s.once(w, true, opt)
 	fmt.Fprintln(w)
-	guarded, verdict := s.once(w, false, opt.For)
+	guarded, verdict := s.once(w, false, opt)
 	err := draw(opt.Plot, s.Name, plain, guarded)
 	if err != nil {
 		fmt.Fprintln(w, err)
@@ -83,11 +83,11 @@ func (opt Options) check() error {
 	return nil
 }
 
-func (s System) once(w io.Writer, plain bool, d time.Duration) (*Run, error) {
-	r := &Run{Plain: plain, For: d, Start: time.Now(), screen: newScreen(w)}
-	fmt.Fprintf(w, "%s on %s, %v\n%s\n", s.Name, r.Library(), d, s.About)
+func (s System) once(w io.Writer, plain bool, opt Options) (*Run, error) {
+	r := &Run{Plain: plain, For: opt.For, Start: time.Now(), screen: newScreen(w), keep: opt.Plot != ""}
+	fmt.Fprintf(w, "%s on %s, %v\n%s\n", s.Name, r.Library(), opt.For, s.About)
 	runtime.GC() // so that the live heap is known, and nothing of an earlier run is in it
-	ctx, cancel := context.WithTimeout(context.Background(), d)
+	ctx, cancel := context.WithTimeout(context.Background(), opt.For)
 	defer cancel()
 	err := s.Run(ctx, r)
 	r.stopWatching()

@@ -17,6 +17,7 @@ type Run struct {
 
 	screen  *screen
 	stop    func() // nil until Watch is called
+	keep    bool    // samples, to draw them
 	samples []Sample
 }
 
@@ -91,7 +92,9 @@ func (r *Run) stopWatching() {
 func (r *Run) sample(look func() Sample) Sample {
 	s := look()
 	s.At, s.Heap, s.Goroutines = time.Since(r.Start), LiveHeap(), runtime.NumGoroutine()
-	r.samples = append(r.samples, s)
+	if r.keep {
+		r.samples = append(r.samples, s)
+	}
 	return s
 }
 

@@ -46,9 +46,8 @@ import (
 
 const (
 	limit     = 100             // the server's MaxIncomingStreams, quic-go's default
-	enough    = 5 * limit       // requests that even a slow machine makes in its time
 	maxGrowth = 8 << 20         // bytes of heap that may be left
-	othersFor = 7 * time.Second // what the other combinations take in all
+	othersFor = 8 * time.Second // what the other combinations take in all
 	restFor   = 5 * time.Second // for the last streams and goroutines to go
 )
 
@@ -56,7 +55,7 @@ var requests = flag.Int64("n", 100_000, "number of `requests`")
 
 var system = lab.System{
 	Name: "requests",
-	For:  16 * time.Second,
+	For:  17 * time.Second,
 	About: fmt.Sprintf("Request after request on one connection, a stream each, at most %d streams at a time;\n"+
 		"the server's handler never closes its side.", limit),
 	Run: func(ctx context.Context, r *lab.Run) error {

@@ -56,7 +56,7 @@ var others = []combination{
 	{onQuicGo, onQuicGo, connectPlain, 2000, time.Second},
 	{onQuiclife, onQuicGo, connectClient, 2000, 2500 * time.Millisecond},
 	{onQuicGo, withServe, connectServer, 2000, 2500 * time.Millisecond},
-	{onQuiclife, onQuiclife, connectImport, 3 * limit, 5 * time.Second},
+	{onQuiclife, onQuiclife, connectImport, 2 * limit, 5 * time.Second},
 }
 
 // start connects the two ends.
@@ -134,7 +134,7 @@ func (r result) stoppedBy() string {
 
 // said is what the ways to open a stream said at the limit.
 func (r result) said() string {
-	return fmt.Sprintf("  OpenStream: %v\n  OpenStreamSync, after %v: %v\n", r.full, r.within-r.took, r.stopped)
+	return fmt.Sprintf("  OpenStream: %v\n  OpenStreamSync, after %v: %v", r.full, r.within-r.took, r.stopped)
 }
 
 // problems is what is wrong. What quic-go does is shown, not checked.
@@ -192,7 +192,7 @@ func show(r *lab.Run, results []result) {
 	}
 	for _, res := range results {
 		if res.stoppedBy() == "the limit" {
-			r.Printf("\n%v:\n%s", res.combination, res.said())
+			r.Printf("\n%v\n%s", res.combination, res.said())
 		}
 	}
 }

@@ -30,7 +30,7 @@ func TestPlain(t *testing.T) {
 	require.ErrorContains(t, err, "stuck after 100 of 100000 requests")
 	require.ErrorContains(t, err, "too many open streams")
 	require.ErrorContains(t, err, "context deadline exceeded")
-	require.ErrorContains(t, err, "streams held: 100 by the client, 100 by the server")
+	require.ErrorContains(t, err, "held: 100 streams by the client, 100 by the server")
 	nothingLeft(t)
 }
 

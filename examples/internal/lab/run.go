@@ -17,7 +17,7 @@ type Run struct {
 
 	screen  *screen
 	stop    func() // nil until Watch is called
-	keep    bool    // samples, to draw them
+	keep    bool   // samples, to draw them
 	samples []Sample
 }
 

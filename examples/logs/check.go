@@ -1,0 +1,118 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"sync"
+)
+
+// A ledger has the batches that the producers were told are stored.
+type ledger struct {
+	mu    sync.Mutex // guards the field below
+	acked map[batchKey]int
+}
+
+func (l *ledger) add(k batchKey) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.acked == nil {
+		l.acked = make(map[batchKey]int)
+	}
+	l.acked[k]++
+}
+
+// of returns how many batches of a producer were acknowledged.
+func (l *ledger) of(producer int) (n int) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for k := range l.acked {
+		if k.producer == producer {
+			n++
+		}
+	}
+	return n
+}
+
+// checkFile compares the file with what the producers were told: each line of
+// an acknowledged batch is there once, and no line is torn or changed. Of a
+// batch that is there its producer was told, unless it was killed.
+func (y *site) checkFile(v *verdict) {
+	found, lines, err := readFile(io.NewSectionReader(y.file, 0, 1<<62))
+	v.add("file", err)
+	y.told.mu.Lock()
+	defer y.told.mu.Unlock()
+	missing, twice, untold, untoldKilled := 0, 0, 0, 0
+	for k, times := range y.told.acked {
+		if times > 1 {
+			twice++
+		}
+		missing += batchLines - found[k].count()
+	}
+	for k := range found {
+		switch {
+		case y.told.acked[k] > 0:
+		case k.producer == y.killed:
+			untoldKilled++
+		default:
+			untold++
+		}
+	}
+	y.Printf("file     %d lines; %d batches acknowledged, %d of their lines missing; not acknowledged: %d batches of the killed producer, %d of others",
+		lines, len(y.told.acked), missing, untoldKilled, untold)
+	v.check(missing == 0, "%d lines were acknowledged, and are not in the file", missing)
+	v.check(twice == 0, "%d batches were acknowledged twice", twice)
+	v.check(untold == 0, "%d batches are in the file, and their producer was not told", untold)
+}
+
+// A set has the lines of a batch that were found.
+type set struct{ has [batchLines]bool }
+
+func (s *set) count() (n int) {
+	if s == nil {
+		return 0
+	}
+	for _, has := range s.has {
+		if has {
+			n++
+		}
+	}
+	return n
+}
+
+// readFile finds the lines of each batch. Lines that are not as they were sent,
+// or there twice, are errors.
+func readFile(r io.Reader) (found map[batchKey]*set, lines int, err error) {
+	found = make(map[batchKey]*set)
+	in := bufio.NewReader(r)
+	var want []byte
+	var rec record
+	for {
+		line, err := in.ReadSlice('\n')
+		if err == io.EOF && len(line) == 0 {
+			return found, lines, nil
+		}
+		lines++
+		if err != nil {
+			return found, lines, fmt.Errorf("line %d is torn: %w", lines, err)
+		}
+		if err := rec.parse(line); err != nil {
+			return found, lines, fmt.Errorf("line %d: %w", lines, err)
+		}
+		want = append(appendLine(want[:0], rec.batchKey, rec.line), '\n')
+		if !bytes.Equal(line, want) || rec.line < 0 || rec.line >= batchLines {
+			return found, lines, fmt.Errorf("line %d is not as it was sent: %q", lines, line)
+		}
+		s := found[rec.batchKey]
+		if s == nil {
+			s = new(set)
+			found[rec.batchKey] = s
+		}
+		if s.has[rec.line] {
+			return found, lines, errors.New("line twice: " + string(line))
+		}
+		s.has[rec.line] = true
+	}
+}

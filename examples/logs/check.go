@@ -86,7 +86,7 @@ func (s *set) count() (n int) {
 // or there twice, are errors.
 func readFile(r io.Reader) (found map[batchKey]*set, lines int, err error) {
 	found = make(map[batchKey]*set)
-	in := bufio.NewReader(r)
+	in := bufio.NewReaderSize(r, 1<<20)
 	var want []byte
 	var rec record
 	for {

@@ -81,7 +81,7 @@ func main() {
 	if isChild() {
 		os.Exit(childMain())
 	}
-	system(patience{stall: 3 * time.Second / 2, rest: 4 * time.Second, drain: 5 * time.Second / 2}).Main()
+	system(patience{stall: 3 * time.Second / 2, rest: 4 * time.Second, drain: 2 * time.Second}).Main()
 }
 
 // A service is a collector on the network, on quic-go or on quiclife.

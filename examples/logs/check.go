@@ -41,7 +41,10 @@ func (l *ledger) of(producer int) (n int) {
 // batch that is there its producer was told, unless it was killed.
 func (y *site) checkFile(v *verdict) {
 	found, lines, err := readFile(io.NewSectionReader(y.file, 0, 1<<62))
-	v.add("file", err)
+	if err != nil {
+		v.add("file", err)
+		return
+	}
 	y.told.mu.Lock()
 	defer y.told.mu.Unlock()
 	missing, twice, untold, untoldKilled := 0, 0, 0, 0

@@ -36,6 +36,7 @@ type order struct {
 	Addr  string
 	Cert  []byte // of the collector
 	Plain bool
+	Dead  time.Duration
 	Rest  time.Duration
 }
 
@@ -71,7 +72,7 @@ func obey[D conn[S, C], S io.WriteCloser, C io.ReadWriteCloser](o order, conf *t
 		cancel()
 	}()
 	var conns lab.Conns
-	p := &producer{id: o.ID, conns: &conns, timeout: childTimeout, told: func(k batchKey) { fmt.Printf(ackedLine, k.batch) }}
+	p := &producer{id: o.ID, conns: &conns, timeout: o.Dead, told: func(k batchKey) { fmt.Printf(ackedLine, k.batch) }}
 	var running sync.WaitGroup
 	running.Go(func() { produce(ctx, p, o.Addr, conf, dial) })
 	<-ctx.Done()

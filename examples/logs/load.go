@@ -51,7 +51,7 @@ func load[D conn[S, C], S io.WriteCloser, C io.ReadWriteCloser](ctx context.Cont
 	v.add("producer process", survivor.rest())
 	left := func() int64 { return y.conns.Held() - int64(y.conns.Len()) }
 	open := func() int64 { return y.conns.Open() - int64(y.conns.Len()) }
-	poll(y.rest, func() bool {
+	poll(max(0, time.Until(y.killedAt.Add(y.dead)))+y.rest, func() bool {
 		runtime.GC() // finds what was forgotten; an idle program has no other
 		return y.idle() && survivor.held.Load() >= 0 && left() == 0 && (y.Plain || open() == 0)
 	})
@@ -81,7 +81,7 @@ func load[D conn[S, C], S io.WriteCloser, C io.ReadWriteCloser](ctx context.Cont
 // the middle. It returns the one that takes its place.
 func (y *site) disturb(ctx context.Context, v *verdict) (*child, error) {
 	serverTLS, _ := rig.TLS()
-	o := order{ID: producers + 1, Addr: y.addr, Cert: serverTLS.Certificates[0].Certificate[0], Plain: y.Plain, Rest: y.rest}
+	o := order{ID: producers + 1, Addr: y.addr, Cert: serverTLS.Certificates[0].Certificate[0], Plain: y.Plain, Dead: y.dead, Rest: y.rest / 2}
 	victim, err := startChild(o, y.told.add)
 	if err != nil {
 		return nil, err
@@ -100,7 +100,7 @@ func (y *site) disturb(ctx context.Context, v *verdict) (*child, error) {
 	before = int64(y.told.of(victim.id))
 	poll(slowStart, func() bool { return int64(y.told.of(victim.id)) > before }) // in the middle of its work
 	v.add("kill", victim.kill())
-	y.killed = victim.id
+	y.killed, y.killedAt = victim.id, time.Now()
 	y.Printf("kill -9  producer %d, a process, after %d acknowledgements", victim.id, y.told.of(victim.id))
 	o.ID++
 	survivor, err := startChild(o, y.told.add)

@@ -43,14 +43,13 @@ import (
 )
 
 const (
-	producers    = 3                    // in this process; one more is a process of its own
-	batchLines   = 200                  // lines in a batch
-	batchEvery   = 6 * time.Millisecond // from each producer
-	batchTime    = time.Second          // for a batch to arrive, on quiclife
-	maxBatches   = 100                  // the collector's MaxIncomingUniStreams, for each producer
-	maxGrowth    = 8 << 20              // bytes of heap that may be left at the end
-	childTimeout = 6 * time.Second      // of a connection from another process
-	slowStart    = 20 * time.Second     // for a process to start and do something, where all is slow
+	producers  = 3                    // in this process; one more is a process of its own
+	batchLines = 200                  // lines in a batch
+	batchEvery = 6 * time.Millisecond // from each producer
+	batchTime  = time.Second          // for a batch to arrive, on quiclife
+	maxBatches = 100                  // the collector's MaxIncomingUniStreams, for each producer
+	maxGrowth  = 8 << 20              // bytes of heap that may be left at the end
+	slowStart  = 20 * time.Second     // for a process to start and do something, where all is slow
 )
 
 // quicConf lets a connection keep much unread data, as one does who was bitten
@@ -64,7 +63,8 @@ var quicConf = &quic.Config{
 // patience is how long to wait for what may never come.
 type patience struct {
 	stall time.Duration // for a producer to send a batch
-	rest  time.Duration // for the system to come to rest, once the load has ended
+	dead  time.Duration // for a sign of life from another process: MaxIdleTimeout
+	rest  time.Duration // for the system to come to rest, once that has passed and the load has ended
 	drain time.Duration // for a collector that shuts down
 }
 
@@ -81,7 +81,7 @@ func main() {
 	if isChild() {
 		os.Exit(childMain())
 	}
-	system(patience{stall: 3 * time.Second / 2, rest: 4 * time.Second, drain: 2 * time.Second}).Main()
+	system(patience{stall: 3 * time.Second / 2, dead: 6 * time.Second, rest: 5 * time.Second / 2, drain: 2 * time.Second}).Main()
 }
 
 // A service is a collector on the network, on quic-go or on quiclife.
@@ -126,8 +126,9 @@ type site struct {
 	addr      string
 	conns     lab.Conns // both ends, but for those of the child processes
 	told      ledger
-	producers []*producer  // those in this process
-	killed    int          // id of the one that was
+	producers []*producer // those in this process
+	killed    int         // id of the one that was
+	killedAt  time.Time
 	leaks     atomic.Int64 // by the collector
 	forgotten atomic.Int64 // by the producers in this process
 }

@@ -22,7 +22,7 @@ func TestMain(m *testing.M) {
 
 func TestQuiclife(t *testing.T) {
 	var out bytes.Buffer
-	err := system(patience{stall: 10 * time.Second, rest: 15 * time.Second, drain: 10 * time.Second}).Do(&out, lab.Options{For: 2 * time.Second})
+	err := system(patience{stall: 10 * time.Second, dead: 6 * time.Second, rest: 15 * time.Second, drain: 10 * time.Second}).Do(&out, lab.Options{For: 2 * time.Second})
 	t.Log("\n" + out.String())
 	require.NoError(t, err)
 	require.Regexp(t, `restart  the collector shut down in .*, after [1-9]\d* batches`, out.String())
@@ -36,7 +36,7 @@ func TestQuiclife(t *testing.T) {
 // With plain quic-go what went wrong is held, and handlers wait for ever.
 func TestPlain(t *testing.T) {
 	var out bytes.Buffer
-	err := system(patience{stall: time.Second / 10, rest: time.Second / 2, drain: time.Second / 2}).Do(&out, lab.Options{For: time.Second, Plain: true})
+	err := system(patience{stall: time.Second / 10, dead: 2 * time.Second, rest: time.Second, drain: time.Second / 2}).Do(&out, lab.Options{For: time.Second, Plain: true})
 	t.Log("\n" + out.String())
 	require.ErrorContains(t, err, "there are handlers that do not end")
 	require.Regexp(t, `quic-go holds [1-9]\d* streams\n`, err.Error())

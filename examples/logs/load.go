@@ -47,18 +47,21 @@ func load[D conn[S, C], S io.WriteCloser, C io.ReadWriteCloser](ctx context.Cont
 	v.check(stuck == 0, "%d of %d producers are stuck: not one batch sent in %v", stuck, producers, y.stall)
 	stop()
 
-	// At rest each end of a connection has its control stream, and no other.
+	// At rest each end of a connection has its control stream, and no other. That
+	// of the killed producer is gone.
+	const ends = 2*producers + 1
 	v.add("producer process", survivor.rest())
 	left := func() int64 { return y.conns.Held() - int64(y.conns.Len()) }
 	open := func() int64 { return y.conns.Open() - int64(y.conns.Len()) }
 	poll(max(0, time.Until(y.killedAt.Add(y.dead)))+y.rest, func() bool {
 		runtime.GC() // finds what was forgotten; an idle program has no other
-		return y.idle() && survivor.held.Load() >= 0 && left() == 0 && (y.Plain || open() == 0)
+		return y.idle() && survivor.held.Load() >= 0 && y.conns.Len() <= ends && left() == 0 && (y.Plain || open() == 0)
 	})
 	grown := float64(rig.Heap())/(1<<20) - float64(heap)/(1<<20)
 	y.Printf("at rest  %d streams held, the heap has grown by %.1f MiB; %d batches refused, %d panics; leaks: the collector's %d, the producers' %d",
 		left(), grown, y.refused.Load(), y.panicked.Load(), y.leaks.Load(), y.forgotten.Load())
 	v.check(y.idle(), "producers did not come to rest")
+	v.check(y.conns.Len() <= ends, "%d ends of connections instead of %d: that of the killed producer is left", y.conns.Len(), ends)
 	v.check(left() == 0, "quic-go holds %d streams", left())
 	v.check(y.Plain || open() == 0, "%d streams are counted open", open())
 	v.check(survivor.held.Load() >= 0, "producer %d, a process, did not come to rest", survivor.id)

@@ -81,7 +81,7 @@ func main() {
 	if isChild() {
 		os.Exit(childMain())
 	}
-	system(patience{stall: 3 * time.Second / 2, dead: 6 * time.Second, rest: 5 * time.Second / 2, drain: 2 * time.Second}).Main()
+	system(patience{stall: 3 * time.Second / 2, dead: 6 * time.Second, rest: 5 * time.Second / 2, drain: 8 * time.Second}).Main()
 }
 
 // A service is a collector on the network, on quic-go or on quiclife.
@@ -110,6 +110,7 @@ func run(ctx context.Context, r *lab.Run, p patience) (err error) {
 
 	y := &site{Run: r, patience: p, collector: col, addr: socket.LocalAddr().String()}
 	if r.Plain {
+		y.drain = min(y.drain, 2*time.Second) // its handlers do not end, however long one waits
 		y.service = &plain{collector: col, tr: &quic.Transport{Conn: socket}, conns: &y.conns}
 		return load(ctx, y, quic.DialAddr)
 	}

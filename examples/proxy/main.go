@@ -1,0 +1,137 @@
+// Proxy is a reverse proxy over QUIC, as tunnels to a machine at home are: an
+// edge that net/http clients talk to, 20 QUIC connections that the tunnel end
+// has dialed, and an origin behind it, a net/http server on loopback TCP.
+//
+//	client --HTTP--> edge --a QUIC stream per request--> tunnel end --TCP--> origin
+//
+// Of the clients one in ten leaves in the middle, of an answer or of an upload.
+//
+// The case is quic-go's issue 4525: a reverse proxy with little load whose heap
+// fills with newStream. The edge hands each stream to net/http as a net.Conn,
+// made as many programs make it: the stream, embedded, and two addresses. But
+// Close of a net.Conn means both directions, and Close of a stream the send
+// half only. net/http reads the bytes of an answer, or less if the client has
+// left, and closes. The end of the stream is read by nobody.
+//
+//	go run ./examples/proxy -plain   # that program, on quic-go
+//	go run ./examples/proxy          # with Stream.NetConn and Conn.Serve of quiclife
+//
+// On quic-go the streams held grow with every request, whatever the load, and
+// with them the part of the heap that was allocated to open streams ("newStream"
+// in the table). On quiclife both stay where they were. What differs between
+// the two is in quicgo.go and quiclife.go.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"runtime"
+	"sync/atomic"
+	"time"
+
+	"github.com/quiclife/quiclife/examples/internal/lab"
+	"github.com/quiclife/quiclife/internal/rig"
+)
+
+const (
+	connections = 20
+	clients     = 32
+
+	maxSpare  = 200     // streams held beyond those of requests in flight: acknowledgements are on their way
+	maxShare  = 0.05    // of the heap, newStream's, once at rest
+	maxGrowth = 4 << 20 // bytes of heap, from before the load until at rest
+
+	requestTime = 8 * time.Second // for a request, so that a stuck proxy ends the run
+	restTime    = 5 * time.Second // for the last streams, and later the goroutines, to go
+	stillTime   = 2 * time.Second // after which streams that are still there will stay
+)
+
+// The heap profile of newStream needs more samples than one each 512 KiB.
+func init() { runtime.MemProfileRate = 16 << 10 }
+
+var system = lab.System{
+	Name: "proxy",
+	About: fmt.Sprintf("%d clients, one request at a time each, through an edge, %d QUIC connections and a tunnel end to an origin.\n"+
+		"One request in ten is left by its client half-way.", clients, connections),
+	For: 11 * time.Second,
+	Run: func(ctx context.Context, r *lab.Run) error {
+		if r.Plain {
+			return run(ctx, r, quicgo())
+		}
+		return run(ctx, r, guarded())
+	},
+}
+
+func main() { system.Main() }
+
+func run[L listener[C], C conn](ctx context.Context, r *lab.Run, lib library[L, C]) (err error) {
+	goroutines := runtime.NumGoroutine()
+	p, err := start(lib)
+	if err != nil {
+		return err
+	}
+	load := newLoad("http://" + p.edge.addr.String())
+	atRest := sampler{next: func() lab.Sample { return p.sample(load) }}
+	r.Watch(atRest.sample)
+	goroutines++ // Watch's
+
+	heap, share := rig.Heap(), newStreamShare()
+	load.run(ctx)
+	verdict := load.judge()
+	p.rest()
+	heapAfter, shareAfter := rig.Heap(), newStreamShare()
+	held, open, alive := p.conns.Held(), p.conns.Open(), p.conns.Len()
+	atRest.freeze() // what is seen after the connections have ended is of no interest
+
+	r.Printf("answered %d whole, %d left half-way by their clients, %d failed", load.whole.Load(), load.left.Load(), load.failed.Load())
+	r.Printf("heap     %.1f MiB before, %.1f MiB after", mib(heap), mib(heapAfter))
+	r.Printf("of it    %.1f%% newStream before, %.1f%% after", 100*share, 100*shareAfter)
+	r.Printf("held     at most %d streams beyond those of requests in flight; in the end %d", p.spare.Load(), held)
+
+	check := func(ok bool, format string, args ...any) {
+		if !ok {
+			verdict = append(verdict, fmt.Errorf(format, args...))
+		}
+	}
+	check(alive == 2*connections, "%d ends of connections are left of %d", alive, 2*connections)
+	check(p.spare.Load() <= maxSpare, "streams held: %d more than two for each request in flight", p.spare.Load())
+	check(held == 0, "%d streams are held in the end", held)
+	check(p.leaks() == 0, "%d leaks were reported", p.leaks())
+	check(open == 0, "%d streams are counted open in the end", open)
+	check(shareAfter <= maxShare, "%.0f%% of the heap is newStream", 100*shareAfter)
+	check(heapAfter <= heap+maxGrowth, "the heap has grown by %.1f MiB", mib(heapAfter)-mib(heap))
+	if err := p.close(); err != nil {
+		verdict = append(verdict, fmt.Errorf("closing: %w", err))
+	}
+	left := func() int { return runtime.NumGoroutine() - goroutines }
+	poll(func() bool { return left() <= 0 })
+	check(left() <= 0, "%d goroutines are left", left())
+	return errors.Join(verdict...)
+}
+
+// poll waits until ok, but no longer than restTime.
+func poll(ok func() bool) {
+	for start := time.Now(); !ok() && time.Since(start) < restTime; time.Sleep(10 * time.Millisecond) {
+	}
+}
+
+// A sampler looks at the system until it is frozen.
+type sampler struct {
+	next func() lab.Sample
+	last atomic.Pointer[lab.Sample]
+}
+
+func (s *sampler) sample() lab.Sample {
+	if last := s.last.Load(); last != nil {
+		return *last
+	}
+	return s.next()
+}
+
+func (s *sampler) freeze() {
+	last := s.next()
+	s.last.Store(&last)
+}
+
+func mib(bytes uint64) float64 { return float64(bytes) / (1 << 20) }

@@ -1,0 +1,213 @@
+package main
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"log"
+	"net"
+	"net/http"
+	"net/http/httputil"
+	"runtime"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/quic-go/quic-go"
+
+	"github.com/quiclife/quiclife/examples/internal/lab"
+	"github.com/quiclife/quiclife/internal/rig"
+)
+
+// A library is what the proxy needs of QUIC.
+type library[L listener[C], C conn] struct {
+	listen   func(string, *tls.Config, *quic.Config) (L, error)
+	dial     func(context.Context, string, *tls.Config, *quic.Config) (C, error)
+	open     func(context.Context, C) (net.Conn, error) // a stream, at the edge
+	serve    func(C, func(net.Conn) error)              // at the tunnel end, until the connection and all handlers have ended
+	shutdown func(L, []C) error
+	leaks    func() int64 // reported so far
+}
+
+type listener[C any] interface {
+	Accept(context.Context) (C, error)
+	Addr() net.Addr
+}
+
+type conn interface{ Context() context.Context }
+
+// config is for both ends. With a default window, a few answers that their
+// clients have left, and that nobody reads, stop a connection of quic-go
+// altogether, before much else is to be seen.
+var config = &quic.Config{InitialConnectionReceiveWindow: 15 << 20}
+
+// A proxy is the whole way from the edge to the origin.
+type proxy struct {
+	edge     *server
+	inFlight atomic.Int64 // requests at the edge
+	conns    lab.Conns    // both ends of each
+	spare    atomic.Int64 // the most streams held beyond those of requests in flight
+	leaks    func() int64
+	close    func() error
+}
+
+// start starts the origin, then the tunnel end and the edge, then the
+// connections between them.
+func start[L listener[C], C conn](lib library[L, C]) (p *proxy, err error) {
+	serverTLS, clientTLS := rig.TLS()
+	ln, err := lib.listen("127.0.0.1:0", serverTLS, config)
+	if err != nil {
+		return nil, err
+	}
+	p = &proxy{leaks: lib.leaks}
+	var edges, all []C
+	var tunnels sync.WaitGroup
+	var origin *server
+	p.close = func() error {
+		var errs []error
+		if p.edge != nil {
+			errs = append(errs, p.edge.close())
+		}
+		errs = append(errs, lib.shutdown(ln, all))
+		if origin != nil {
+			errs = append(errs, origin.close())
+		}
+		tunnels.Wait()
+		return errors.Join(errs...)
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, p.close())
+		}
+	}()
+
+	if origin, err = serveHTTP(http.HandlerFunc(serveOrigin)); err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), restTime)
+	defer cancel()
+	for range connections {
+		tunnel, err := lib.dial(ctx, ln.Addr().String(), clientTLS, config)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, tunnel)
+		p.conns.Add(tunnel)
+		tunnels.Go(func() {
+			lib.serve(tunnel, func(s net.Conn) error { return forward(s, origin.addr) })
+		})
+		edge, err := ln.Accept(ctx)
+		if err != nil {
+			return nil, err
+		}
+		all, edges = append(all, edge), append(edges, edge)
+		p.conns.Add(edge)
+	}
+	var next atomic.Uint64
+	p.edge, err = serveHTTP(p.count(&httputil.ReverseProxy{
+		Rewrite: func(r *httputil.ProxyRequest) {
+			r.Out.URL.Scheme, r.Out.URL.Host = "http", "origin"
+		},
+		Transport: &http.Transport{
+			DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+				return lib.open(ctx, edges[next.Add(1)%connections])
+			},
+			DisableKeepAlives: true, // a stream per request
+		},
+		FlushInterval: -1, // an answer goes on as it comes
+		ErrorLog:      log.New(io.Discard, "", 0),
+		ErrorHandler: func(w http.ResponseWriter, _ *http.Request, err error) {
+			http.Error(w, err.Error(), http.StatusBadGateway)
+		},
+	}))
+	return p, err
+}
+
+// A server is an HTTP server on loopback.
+type server struct {
+	http.Server
+	addr net.Addr
+	done sync.WaitGroup
+}
+
+func serveHTTP(h http.Handler) (*server, error) {
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return nil, err
+	}
+	s := &server{addr: ln.Addr()}
+	s.Handler, s.ErrorLog = h, log.New(io.Discard, "", 0) // clients leave
+	s.done.Go(func() { s.Serve(ln) })
+	return s, nil
+}
+
+func (s *server) close() error {
+	err := s.Close()
+	s.done.Wait()
+	return err
+}
+
+// count counts the requests in flight.
+func (p *proxy) count(h http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		p.inFlight.Add(1)
+		defer p.inFlight.Add(-1)
+		h.ServeHTTP(w, r)
+	})
+}
+
+// forward is the tunnel end: it copies both ways between a stream and a
+// connection to the origin, with half-close, until both have ended.
+func forward(stream net.Conn, addr net.Addr) error {
+	origin, err := net.Dial(addr.Network(), addr.String())
+	if err != nil {
+		return err
+	}
+	defer origin.Close()
+	var up sync.WaitGroup
+	up.Go(func() { copyHalf(origin, stream) })
+	copyHalf(stream, origin)
+	up.Wait()
+	return nil
+}
+
+// copyHalf copies until one of the two has left, which is no error here, then
+// says so to the other.
+func copyHalf(to, from net.Conn) {
+	io.Copy(to, from)
+	to.(interface{ CloseWrite() error }).CloseWrite()
+}
+
+// sample is what the table shows, five times a second.
+func (p *proxy) sample(l *load) lab.Sample {
+	inFlight := p.inFlight.Load()
+	held := p.conns.Held()
+	inFlight = max(inFlight, p.inFlight.Load())
+	p.spare.Store(max(p.spare.Load(), held-2*inFlight))
+	return lab.Sample{
+		Requests: l.whole.Load() + l.left.Load() + l.failed.Load(),
+		Failed:   l.failed.Load(),
+		Open:     p.conns.Open(),
+		Held:     held,
+		More: []lab.Value{
+			{Name: "in flight", Value: fmt.Sprint(inFlight)},
+			{Name: "newStream", Value: fmt.Sprintf("%.1f%%", 100*newStreamShare())},
+		},
+	}
+}
+
+// rest waits until nothing is held any more, or nothing goes any more. What the
+// program has dropped is found by garbage collections, so they are had.
+func (p *proxy) rest() {
+	last, since := int64(-1), time.Now()
+	poll(func() bool {
+		runtime.GC()
+		left := p.conns.Held() + p.conns.Open() + p.inFlight.Load()
+		if left != last {
+			last, since = left, time.Now()
+		}
+		return left == 0 || time.Since(since) > stillTime
+	})
+}

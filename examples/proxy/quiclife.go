@@ -1,0 +1,42 @@
+package main
+
+import (
+	"context"
+	"log/slog"
+	"net"
+	"sync/atomic"
+
+	"github.com/quiclife/quiclife"
+)
+
+// guarded is the program with quiclife: NetConn has net.Conn's Close, and Serve
+// ends a stream with its handler.
+func guarded() library[*quiclife.Listener, *quiclife.Conn] {
+	var leaks atomic.Int64
+	guard := &quiclife.Guard{
+		OnLeak: func(quiclife.Leak) { leaks.Add(1) },
+		Logger: slog.New(slog.DiscardHandler), // the leaks are counted
+	}
+	return library[*quiclife.Listener, *quiclife.Conn]{
+		listen: guard.ListenAddr,
+		dial:   guard.DialAddr,
+		open: func(ctx context.Context, c *quiclife.Conn) (net.Conn, error) {
+			s, err := c.OpenStreamSync(ctx)
+			if err != nil {
+				return nil, err
+			}
+			return s.NetConn(), nil
+		},
+		serve: func(c *quiclife.Conn, handle func(net.Conn) error) {
+			c.Serve(context.Background(), quiclife.Handler{
+				Stream: func(_ context.Context, s *quiclife.Stream) error { return handle(s.NetConn()) },
+			})
+		},
+		shutdown: func(*quiclife.Listener, []*quiclife.Conn) error {
+			ctx, cancel := context.WithTimeout(context.Background(), restTime)
+			defer cancel()
+			return guard.Shutdown(ctx)
+		},
+		leaks: leaks.Load,
+	}
+}

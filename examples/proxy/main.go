@@ -27,24 +27,23 @@ import (
 	"errors"
 	"fmt"
 	"runtime"
-	"sync/atomic"
 	"time"
 
 	"github.com/quiclife/quiclife/examples/internal/lab"
-	"github.com/quiclife/quiclife/internal/rig"
 )
 
 const (
 	connections = 20
 	clients     = 32
 
-	maxSpare  = 200     // streams held beyond those of requests in flight: acknowledgements are on their way
+	maxSpare  = 300     // streams held beyond those of requests in flight: acknowledgements are on their way
 	maxShare  = 0.05    // of the heap, newStream's, once at rest
 	maxGrowth = 4 << 20 // bytes of heap, from before the load until at rest
 
-	requestTime = 8 * time.Second // for a request, so that a stuck proxy ends the run
-	restTime    = 5 * time.Second // for the last streams, and later the goroutines, to go
-	stillTime   = 2 * time.Second // after which streams that are still there will stay
+	requestTime = 10 * time.Second // for a request, so that a stuck proxy ends the run
+	restTime    = 10 * time.Second // for the last streams, and later the goroutines, to go
+	stillTime   = 3 * time.Second  // after which streams that are still there will stay
+	closeTime   = 30 * time.Second // for Shutdown, which takes some round trips, long ones on a busy machine
 )
 
 // The heap profile of newStream needs more samples than one each 512 KiB.
@@ -65,47 +64,48 @@ var system = lab.System{
 
 func main() { system.Main() }
 
-func run[L listener[C], C conn](ctx context.Context, r *lab.Run, lib library[L, C]) (err error) {
+func run[L listener[C], C conn](ctx context.Context, r *lab.Run, lib library[L, C]) error {
 	goroutines := runtime.NumGoroutine()
-	p, err := start(lib)
-	if err != nil {
-		return err
+	p := &proxy{}
+	if err := start(p, lib); err != nil {
+		return errors.Join(err, p.close())
 	}
-	load := newLoad("http://" + p.edge.addr.String())
-	atRest := sampler{next: func() lab.Sample { return p.sample(load) }}
-	r.Watch(atRest.sample)
+	l := &load{url: p.url}
+	r.Watch(func() lab.Sample { return p.look(l) })
 	goroutines++ // Watch's
 
-	heap, share := rig.Heap(), newStreamShare()
-	load.run(ctx)
-	verdict := load.judge()
+	heap, share := liveHeap(), newStreamShare()
+	l.run(ctx)
 	p.rest()
-	heapAfter, shareAfter := rig.Heap(), newStreamShare()
-	held, open, alive := p.conns.Held(), p.conns.Open(), p.conns.Len()
-	atRest.freeze() // what is seen after the connections have ended is of no interest
+	heapAfter, shareAfter := liveHeap(), newStreamShare()
+	held, open, alive, leaks := p.conns.Held(), p.conns.Open(), p.conns.Len(), p.leaks()
+	spare := p.end(l)
+	closed := p.close()
+	left := func() int { return runtime.NumGoroutine() - goroutines }
+	poll(func() bool { return left() <= 0 })
 
-	r.Printf("answered %d whole, %d left half-way by their clients, %d failed", load.whole.Load(), load.left.Load(), load.failed.Load())
+	whole, gone, failed := l.whole.Load(), l.left.Load(), l.failed.Load()
+	r.Printf("answered %d whole, %d left half-way by their clients, %d failed", whole, gone, failed)
 	r.Printf("heap     %.1f MiB before, %.1f MiB after", mib(heap), mib(heapAfter))
 	r.Printf("of it    %.1f%% newStream before, %.1f%% after", 100*share, 100*shareAfter)
-	r.Printf("held     at most %d streams beyond those of requests in flight; in the end %d", p.spare.Load(), held)
+	r.Printf("held     at most %d streams beyond those of requests in flight; in the end %d", spare, held)
 
+	var verdict []error
 	check := func(ok bool, format string, args ...any) {
 		if !ok {
 			verdict = append(verdict, fmt.Errorf(format, args...))
 		}
 	}
+	check(failed == 0, "%d requests failed, the first: %w", failed, l.first)
+	check(whole > 0 && gone > 0, "no requests of some kind")
 	check(alive == 2*connections, "%d ends of connections are left of %d", alive, 2*connections)
-	check(p.spare.Load() <= maxSpare, "streams held: %d more than two for each request in flight", p.spare.Load())
+	check(spare <= maxSpare, "streams held: %d more than two for each request in flight", spare)
 	check(held == 0, "%d streams are held in the end", held)
-	check(p.leaks() == 0, "%d leaks were reported", p.leaks())
 	check(open == 0, "%d streams are counted open in the end", open)
+	check(leaks == 0, "%d leaks were reported", leaks)
 	check(shareAfter <= maxShare, "%.0f%% of the heap is newStream", 100*shareAfter)
 	check(heapAfter <= heap+maxGrowth, "the heap has grown by %.1f MiB", mib(heapAfter)-mib(heap))
-	if err := p.close(); err != nil {
-		verdict = append(verdict, fmt.Errorf("closing: %w", err))
-	}
-	left := func() int { return runtime.NumGoroutine() - goroutines }
-	poll(func() bool { return left() <= 0 })
+	check(closed == nil, "closing: %w", closed)
 	check(left() <= 0, "%d goroutines are left", left())
 	return errors.Join(verdict...)
 }
@@ -114,24 +114,6 @@ func run[L listener[C], C conn](ctx context.Context, r *lab.Run, lib library[L, 
 func poll(ok func() bool) {
 	for start := time.Now(); !ok() && time.Since(start) < restTime; time.Sleep(10 * time.Millisecond) {
 	}
-}
-
-// A sampler looks at the system until it is frozen.
-type sampler struct {
-	next func() lab.Sample
-	last atomic.Pointer[lab.Sample]
-}
-
-func (s *sampler) sample() lab.Sample {
-	if last := s.last.Load(); last != nil {
-		return *last
-	}
-	return s.next()
-}
-
-func (s *sampler) freeze() {
-	last := s.next()
-	s.last.Store(&last)
 }
 
 func mib(bytes uint64) float64 { return float64(bytes) / (1 << 20) }

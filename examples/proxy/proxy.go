@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"net/http/httputil"
 	"runtime"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -45,68 +46,58 @@ var config = &quic.Config{InitialConnectionReceiveWindow: 15 << 20}
 
 // A proxy is the whole way from the edge to the origin.
 type proxy struct {
-	edge     *server
+	url      string       // of the edge
 	inFlight atomic.Int64 // requests at the edge
 	conns    lab.Conns    // both ends of each
-	spare    atomic.Int64 // the most streams held beyond those of requests in flight
 	leaks    func() int64
-	close    func() error
+	closers  []func() error // the last first
+
+	mu    sync.Mutex // guards the fields below
+	last  lab.Sample
+	spare int64 // the most streams held beyond those of requests in flight
+	ended bool  // the last sample stands: what comes after close is of no interest
 }
 
-// start starts the origin, then the tunnel end and the edge, then the
-// connections between them.
-func start[L listener[C], C conn](lib library[L, C]) (p *proxy, err error) {
+// start starts the origin, then the connections between the tunnel end and the
+// edge, then the edge. If it fails, what it has started is to be closed too.
+func start[L listener[C], C conn](p *proxy, lib library[L, C]) error {
+	origin, err := p.serveHTTP(http.HandlerFunc(serveOrigin))
+	if err != nil {
+		return err
+	}
 	serverTLS, clientTLS := rig.TLS()
 	ln, err := lib.listen("127.0.0.1:0", serverTLS, config)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	p = &proxy{leaks: lib.leaks}
 	var edges, all []C
 	var tunnels sync.WaitGroup
-	var origin *server
-	p.close = func() error {
-		var errs []error
-		if p.edge != nil {
-			errs = append(errs, p.edge.close())
-		}
-		errs = append(errs, lib.shutdown(ln, all))
-		if origin != nil {
-			errs = append(errs, origin.close())
-		}
-		tunnels.Wait()
-		return errors.Join(errs...)
-	}
-	defer func() {
-		if err != nil {
-			err = errors.Join(err, p.close())
-		}
-	}()
-
-	if origin, err = serveHTTP(http.HandlerFunc(serveOrigin)); err != nil {
-		return nil, err
-	}
+	p.leaks = lib.leaks
+	p.closers = append(p.closers, func() error {
+		defer tunnels.Wait()
+		return lib.shutdown(ln, all)
+	})
 	ctx, cancel := context.WithTimeout(context.Background(), restTime)
 	defer cancel()
 	for range connections {
 		tunnel, err := lib.dial(ctx, ln.Addr().String(), clientTLS, config)
 		if err != nil {
-			return nil, err
+			return err
 		}
 		all = append(all, tunnel)
 		p.conns.Add(tunnel)
 		tunnels.Go(func() {
-			lib.serve(tunnel, func(s net.Conn) error { return forward(s, origin.addr) })
+			lib.serve(tunnel, func(s net.Conn) error { return forward(s, origin) })
 		})
 		edge, err := ln.Accept(ctx)
 		if err != nil {
-			return nil, err
+			return err
 		}
 		all, edges = append(all, edge), append(edges, edge)
 		p.conns.Add(edge)
 	}
 	var next atomic.Uint64
-	p.edge, err = serveHTTP(p.count(&httputil.ReverseProxy{
+	addr, err := p.serveHTTP(p.count(&httputil.ReverseProxy{
 		Rewrite: func(r *httputil.ProxyRequest) {
 			r.Out.URL.Scheme, r.Out.URL.Host = "http", "origin"
 		},
@@ -117,35 +108,41 @@ func start[L listener[C], C conn](lib library[L, C]) (p *proxy, err error) {
 			DisableKeepAlives: true, // a stream per request
 		},
 		FlushInterval: -1, // an answer goes on as it comes
-		ErrorLog:      log.New(io.Discard, "", 0),
+		ErrorLog:      quiet,
 		ErrorHandler: func(w http.ResponseWriter, _ *http.Request, err error) {
 			http.Error(w, err.Error(), http.StatusBadGateway)
 		},
 	}))
-	return p, err
+	if err != nil {
+		return err
+	}
+	p.url = "http://" + addr.String()
+	return nil
 }
 
-// A server is an HTTP server on loopback.
-type server struct {
-	http.Server
-	addr net.Addr
-	done sync.WaitGroup
-}
+var quiet = log.New(io.Discard, "", 0) // clients leave, it would say
 
-func serveHTTP(h http.Handler) (*server, error) {
+// serveHTTP starts an HTTP server on loopback.
+func (p *proxy) serveHTTP(h http.Handler) (net.Addr, error) {
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		return nil, err
 	}
-	s := &server{addr: ln.Addr()}
-	s.Handler, s.ErrorLog = h, log.New(io.Discard, "", 0) // clients leave
-	s.done.Go(func() { s.Serve(ln) })
-	return s, nil
+	s := &http.Server{Handler: h, ErrorLog: quiet}
+	var serving sync.WaitGroup
+	serving.Go(func() { s.Serve(ln) })
+	p.closers = append(p.closers, func() error {
+		defer serving.Wait()
+		return s.Close()
+	})
+	return ln.Addr(), nil
 }
 
-func (s *server) close() error {
-	err := s.Close()
-	s.done.Wait()
+// close closes what start has started.
+func (p *proxy) close() (err error) {
+	for _, f := range slices.Backward(p.closers) {
+		err = errors.Join(err, f())
+	}
 	return err
 }
 
@@ -180,13 +177,18 @@ func copyHalf(to, from net.Conn) {
 	to.(interface{ CloseWrite() error }).CloseWrite()
 }
 
-// sample is what the table shows, five times a second.
-func (p *proxy) sample(l *load) lab.Sample {
+// look is what the table shows, five times a second.
+func (p *proxy) look(l *load) lab.Sample {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.ended {
+		return p.last
+	}
 	inFlight := p.inFlight.Load()
 	held := p.conns.Held()
 	inFlight = max(inFlight, p.inFlight.Load())
-	p.spare.Store(max(p.spare.Load(), held-2*inFlight))
-	return lab.Sample{
+	p.spare = max(p.spare, held-2*inFlight)
+	p.last = lab.Sample{
 		Requests: l.whole.Load() + l.left.Load() + l.failed.Load(),
 		Failed:   l.failed.Load(),
 		Open:     p.conns.Open(),
@@ -196,6 +198,16 @@ func (p *proxy) sample(l *load) lab.Sample {
 			{Name: "newStream", Value: fmt.Sprintf("%.1f%%", 100*newStreamShare())},
 		},
 	}
+	return p.last
+}
+
+// end looks for the last time.
+func (p *proxy) end(l *load) (spare int64) {
+	p.look(l)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.ended = true
+	return p.spare
 }
 
 // rest waits until nothing is held any more, or nothing goes any more. What the

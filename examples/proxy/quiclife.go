@@ -33,7 +33,7 @@ func guarded() library[*quiclife.Listener, *quiclife.Conn] {
 			})
 		},
 		shutdown: func(*quiclife.Listener, []*quiclife.Conn) error {
-			ctx, cancel := context.WithTimeout(context.Background(), restTime)
+			ctx, cancel := context.WithTimeout(context.Background(), closeTime)
 			defer cancel()
 			return guard.Shutdown(ctx)
 		},

@@ -6,20 +6,21 @@
 //
 // Of the clients one in ten leaves in the middle, of an answer or of an upload.
 //
-// The case is quic-go's issue 4525: a reverse proxy with little load whose heap
-// fills with newStream. The edge hands each stream to net/http as a net.Conn,
-// made as many programs make it: the stream, embedded, and two addresses. But
-// Close of a net.Conn means both directions, and Close of a stream the send
-// half only. net/http reads the bytes of an answer, or less if the client has
-// left, and closes. The end of the stream is read by nobody.
+// The case is that of quic-go's issue 4525: a reverse proxy with little load,
+// whose heap fills with newStream. This is how many proxies get there: the edge
+// hands each stream to net/http as a net.Conn that is made of the stream,
+// embedded, and two addresses. But Close of a net.Conn means both directions,
+// and Close of a stream the send half only. net/http reads the bytes of an
+// answer, or less if the client has left, and closes; a FIN that comes later,
+// in a frame of its own, is read by nobody.
 //
 //	go run ./examples/proxy -plain   # that program, on quic-go
 //	go run ./examples/proxy          # with Stream.NetConn and Conn.Serve of quiclife
 //
-// On quic-go the streams held grow with every request, whatever the load, and
-// with them the part of the heap that was allocated to open streams ("newStream"
-// in the table). On quiclife both stay where they were. What differs between
-// the two is in quicgo.go and quiclife.go.
+// On quic-go the streams held grow with the requests made, not with the load,
+// and so does the part of the heap that was allocated to open streams
+// ("newStream" in the table). On quiclife both stay where they were. What differs
+// between the two is in quicgo.go and quiclife.go.
 package main
 
 import (

@@ -244,7 +244,10 @@ func (c *Conn) peerClosed() error {
 // Shutdown closes the listeners of the group and shuts down all of its
 // connections side by side, as [Conn.Shutdown] does, with code 0; also those
 // that were not accepted yet. When it returns, the sockets of ListenAddr are
-// closed. Its error joins those of the connections.
+// closed. Its error joins those of the connections. If ctx is done while a
+// socket is left open for 3 PTO, to repeat a CONNECTION_CLOSE that was lost, it
+// is also joined by one that says so and matches ctx.Err(); the socket is then
+// closed without Shutdown.
 //
 // New connections can be made afterwards. Connections that are being dialed
 // are not waited for.
@@ -287,7 +290,7 @@ func (g *Guard) Shutdown(ctx context.Context) error {
 			select {
 			case <-l.owned.gone:
 			case <-ctx.Done():
-				errs = append(errs, ctx.Err())
+				errs = append(errs, fmt.Errorf("quiclife: shutdown: the socket of %v is still open: %w", l.raw.Addr(), ctx.Err()))
 			}
 		}
 	}

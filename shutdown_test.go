@@ -342,6 +342,41 @@ func TestDuringShutdown(t *testing.T) {
 }
 
 // TestGuardShutdown shuts down all that a group has, and leaves nothing.
+// TestGuardShutdownLeavesSocket: a context that ends when all connections were
+// shut down, but the socket lingers, is told apart from one that cuts.
+func TestGuardShutdownLeavesSocket(t *testing.T) {
+	shutdownIn := func(timeout time.Duration) (took time.Duration, err error) {
+		bubble(t, func(t *testing.T) {
+			serverTLS, clientTLS := quictest.TLS()
+			client, socket, addr := quictest.Net{}.Endpoints(t)
+			guard := &quiclife.Guard{}
+			ln, lerr := guard.Listen(socket, serverTLS, nil)
+			require.NoError(t, lerr)
+			tr := &quic.Transport{Conn: client}
+			defer tr.Close()
+			c, lerr := tr.Dial(t.Context(), addr, clientTLS, nil)
+			require.NoError(t, lerr)
+			_, lerr = ln.Accept(t.Context())
+			require.NoError(t, lerr)
+			start := time.Now()
+			ctx, cancel := context.WithTimeout(t.Context(), timeout)
+			defer cancel()
+			err = guard.Shutdown(ctx)
+			took = time.Since(start)
+			<-c.Context().Done()
+			settled() // the bubble fails if anything is left of the listener
+		})
+		return took, err
+	}
+	took, err := shutdownIn(time.Minute)
+	require.NoError(t, err)
+	_, err = shutdownIn(took - 5*time.Millisecond)
+	require.ErrorIs(t, err, context.DeadlineExceeded)
+	require.ErrorContains(t, err, "the socket of 1.0.0.2:443 is still open")
+	var cut *quiclife.ShutdownError
+	require.False(t, errors.As(err, &cut))
+}
+
 func TestGuardShutdown(t *testing.T) {
 	serverTLS, clientTLS := quictest.TLS()
 	server, clients := &quiclife.Guard{}, &quiclife.Guard{}

@@ -1,0 +1,47 @@
+package main
+
+import (
+	"bytes"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"go.uber.org/goleak"
+
+	"github.com/quiclife/quiclife/examples/internal/lab"
+)
+
+func TestQuiclife(t *testing.T) {
+	var out bytes.Buffer
+	err := system(defaults).Do(&out, lab.Options{For: 2 * time.Second})
+	t.Log("\n" + out.String())
+	require.NoError(t, err)
+	require.Contains(t, out.String(), "ok (quiclife)\n")
+	require.Regexp(t, `restarts +[1-9]`, out.String())
+	require.Regexp(t, `leaks +[1-9]\d* found and ended`, out.String())
+	verifyNoGoroutines(t)
+}
+
+// A lower limit, so that it is reached in a short time.
+func TestPlain(t *testing.T) {
+	var out bytes.Buffer
+	err := system(config{maxStreams: 10, settle: 200 * time.Millisecond}).Do(&out, lab.Options{For: 2 * time.Second, Plain: true})
+	t.Log("\n" + out.String())
+	require.ErrorContains(t, err, "servers to clients: ")
+	require.Contains(t, err.Error(), "(the other way, 0 and 0 failed)")
+	require.Regexp(t, `stuck on [1-9]\d* of 15 connections`, err.Error())
+	require.Regexp(t, `on client \d with server \d it is \d and 1\d\n`, err.Error())
+	verifyNoGoroutines(t)
+}
+
+// goleak waits 0.4 s; the transport of a quic-go listener stays for three probe
+// timeouts, which may be longer.
+func verifyNoGoroutines(t *testing.T) {
+	var err error
+	for range 10 {
+		if err = goleak.Find(); err == nil {
+			return
+		}
+	}
+	require.NoError(t, err)
+}

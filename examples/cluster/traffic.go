@@ -1,0 +1,270 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/quic-go/quic-go"
+)
+
+// A message is a kind and a number.
+type message [16]byte
+
+const (
+	ping    = 'p' // is answered with itself
+	request = 'r' // is answered with 4 kB
+	notice  = 'n' // is not answered
+	rumour  = 'g' // on the gossip stream
+	goodbye = 'b' // the last one there
+)
+
+func newMessage(kind byte, number int) (m message) {
+	m[0] = kind
+	binary.BigEndian.PutUint64(m[8:], uint64(number))
+	return m
+}
+
+func (m message) kind() byte  { return m[0] }
+func (m message) number() int { return int(binary.BigEndian.Uint64(m[8:])) }
+
+func (m message) answer() []byte {
+	if m.kind() == request {
+		return bytes.Repeat(m[:], 256)
+	}
+	return m[:]
+}
+
+func read(r io.Reader) (m message, err error) {
+	_, err = io.ReadFull(r, m[:])
+	return m, err
+}
+
+func write(w io.Writer, p []byte) error {
+	_, err := w.Write(p)
+	return err
+}
+
+// codeShutdown is what quiclife refuses streams with while it shuts down.
+const codeShutdown = quic.StreamErrorCode(1)
+
+// byRestart reports whether err comes of the restart of a client.
+func byRestart(err error) bool {
+	if closed, ok := errors.AsType[*quic.ApplicationError](err); ok {
+		return closed.ErrorCode == 0
+	}
+	refused, ok := errors.AsType[*quic.StreamError](err)
+	return ok && refused.Remote && refused.ErrorCode == codeShutdown
+}
+
+// An end is one end of a connection between a client and a server.
+type end struct {
+	link
+	c            *cluster
+	name         string
+	server       bool
+	ours, theirs *tally // of the requests that this end makes, and the peer
+
+	stuck atomic.Bool   // the last open failed
+	heard atomic.Int64  // gossip messages
+	left  chan struct{} // closed when the peer's gossip has ended
+
+	load, talk     context.Context // done when there is to be no more of it
+	stopLoad, hush context.CancelFunc
+
+	loading, talking, serving sync.WaitGroup
+}
+
+// newEnd takes up work on a connection. Somebody has to run it.
+func (c *cluster) newEnd(l link, name string, server bool) *end {
+	e := &end{link: l, c: c, name: name, server: server, left: make(chan struct{})}
+	e.load, e.stopLoad = context.WithCancel(c.load)
+	e.talk, e.hush = context.WithCancel(context.Background())
+	e.ours, e.theirs = &c.byClients, &c.byServers
+	if server {
+		e.ours, e.theirs = e.theirs, e.ours
+	}
+	c.mu.Lock()
+	c.ends[e] = struct{}{}
+	c.mu.Unlock()
+	e.serving.Go(e.serve)
+	e.serving.Go(e.hear)
+	e.talking.Go(e.gossip)
+	e.loading.Go(e.work)
+	return e
+}
+
+// run returns when the connection has ended and all work on it.
+func (e *end) run() {
+	<-e.conn.Done()
+	e.stopLoad()
+	e.hush()
+	e.loading.Wait()
+	e.talking.Wait()
+	e.serving.Wait()
+	e.failed("connection", context.Cause(e.conn))
+	if e.server {
+		e.c.ended.Add(1)
+	}
+	e.c.mu.Lock()
+	delete(e.c.ends, e)
+	e.c.mu.Unlock()
+}
+
+// failed notes what is not to fail but by a restart.
+func (e *end) failed(what string, err error) {
+	if !byRestart(err) {
+		e.c.problem(fmt.Errorf("%s: %s: %w", e.name, what, err))
+	}
+}
+
+// serve answers the peer's streams until there are no more.
+func (e *end) serve() {
+	answer := e.answerAsClient
+	if e.server {
+		answer = e.answerAsServer
+	}
+	for {
+		s, err := e.acceptStream(context.Background())
+		if err != nil {
+			return // the connection has ended, or this node shuts down
+		}
+		e.serving.Go(func() { answer(s) })
+	}
+}
+
+// work loads the connection.
+func (e *end) work() {
+	ticker := time.NewTicker(pingEvery)
+	defer ticker.Stop()
+	for n := rand.IntN(burstEvery); ; n++ { // so that the ends do not all burst at once
+		select {
+		case <-ticker.C:
+		case <-e.load.Done():
+		}
+		if e.load.Err() != nil {
+			return
+		}
+		e.ask(newMessage(ping, n))
+		switch {
+		case e.load.Err() != nil:
+		case n%burstEvery == 0:
+			var requests sync.WaitGroup
+			for range burst {
+				requests.Go(func() { e.ask(newMessage(request, n)) })
+			}
+			requests.Wait()
+		case n%noticeEvery == 0:
+			e.ask(newMessage(notice, n))
+		}
+	}
+}
+
+// ask opens a stream for m. It ends the stream on all paths, so that it is not
+// at this end that one leaks.
+func (e *end) ask(m message) {
+	wait, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	s, err := e.openStream(wait)
+	e.stuck.Store(err != nil && !byRestart(err))
+	if err != nil {
+		e.ours.fail(&e.ours.refused, err)
+		return
+	}
+	defer s.Close()
+	if err := exchange(s, m); err != nil {
+		s.CancelRead(0)
+		s.CancelWrite(0)
+		e.ours.fail(&e.ours.failed, err)
+	} else if m.kind() != notice {
+		e.ours.answered.Add(1)
+	}
+}
+
+func exchange(s stream, m message) error {
+	if err := s.SetDeadline(time.Now().Add(answerTime)); err != nil {
+		return err
+	}
+	if err := write(s, m[:]); err != nil {
+		return err
+	}
+	if m.kind() == notice {
+		s.CancelRead(0) // there will be no answer
+		return nil
+	}
+	answer, err := io.ReadAll(s) // the end of the answer, too
+	if err == nil && !bytes.Equal(answer, m.answer()) {
+		err = errors.New("wrong answer")
+	}
+	return err
+}
+
+// gossip talks until it is hushed, then says goodbye.
+func (e *end) gossip() {
+	s, err := e.openGossip(context.Background())
+	if err != nil {
+		e.failed("opening gossip", err)
+		return
+	}
+	e.counter.Add(1)
+	defer e.counter.Add(-1)
+	ticker := time.NewTicker(gossipEvery)
+	defer ticker.Stop()
+	for n := 0; ; n++ {
+		m := newMessage(rumour, n)
+		select {
+		case <-ticker.C:
+		case <-e.talk.Done():
+			m = newMessage(goodbye, n)
+		}
+		if err := write(s, m[:]); err != nil {
+			e.failed("gossip", err)
+			return
+		}
+		e.ours.said.Add(1)
+		if m.kind() == goodbye {
+			if err := s.Close(); err != nil {
+				e.failed("closing gossip", err)
+			}
+			return
+		}
+	}
+}
+
+// hear listens to the peer's gossip to its end, and then says goodbye too.
+func (e *end) hear() {
+	defer close(e.left)
+	defer e.hush()
+	defer e.stopLoad()
+	s, err := e.acceptGossip(context.Background())
+	if err != nil {
+		e.failed("accepting gossip", err)
+		return
+	}
+	e.counter.Add(1)
+	defer e.counter.Add(-1)
+	var last byte
+	for n := 0; ; n++ {
+		m, err := read(s)
+		if err == io.EOF && last == goodbye {
+			return
+		}
+		if err == nil && m.number() != n {
+			err = fmt.Errorf("message %d instead of %d", m.number(), n)
+		}
+		if err != nil {
+			e.failed("the peer's gossip", err)
+			return
+		}
+		last = m.kind()
+		e.heard.Add(1)
+		e.theirs.heard.Add(1)
+	}
+}

@@ -13,68 +13,69 @@ import (
 	"github.com/quiclife/quiclife/examples/internal/lab"
 )
 
-// A cluster is the nodes, their connections, and what became of the requests.
+// A cluster is the nodes and their connections.
 type cluster struct {
 	*lab.Run
 	conf config
 	load context.Context // done when the load is to end
 
-	servers, clients []*node
-	addrs            []string        // of the servers
-	stops            []time.Duration // how long the clients took that were restarted
-
-	byServers, byClients tally        // of the requests that these make
-	ended                atomic.Int64 // connections, as the servers saw it
-	leaks, gossipLeaks   atomic.Int64 // reported by quiclife
+	servers, clients   side
+	addrs              []string        // of the servers
+	stops              []time.Duration // how long the clients took that were restarted
+	leaks, gossipLeaks atomic.Int64    // reported by quiclife
 
 	mu       sync.Mutex // guards the fields below
 	ends     map[*end]struct{}
 	problems []error
 }
 
-// A tally is of the requests and the gossip of the servers, or the clients.
-type tally struct {
-	name     string
-	refused  atomic.Int64 // no stream could be opened
-	failed   atomic.Int64 // failed otherwise
-	given    atomic.Int64 // answers that were written and closed
-	answered atomic.Int64 // answers that were read to the end
-	said     atomic.Int64 // gossip messages that were written
-	heard    atomic.Int64 // gossip messages that were read
+// A side is the servers or the clients, and what became of what they did.
+type side struct {
+	name   string
+	nodes  []*node
+	other  *side
+	answer func(s stream, answered func())
 
-	mu  sync.Mutex // guards the field below
-	err error      // the first
+	refused  atomic.Int64 // requests for which no stream could be opened
+	failed   atomic.Int64 // requests that failed otherwise
+	given    atomic.Int64 // answers to requests, written and closed by the other side
+	answered atomic.Int64 // answers read to the end
+	said     atomic.Int64 // gossip messages, written
+	heard    atomic.Int64 // gossip messages, read by the other side
+	ended    atomic.Int64 // connections
+	first    atomic.Pointer[error]
 }
 
 // fail counts a failure, unless it comes of a restart.
-func (t *tally) fail(count *atomic.Int64, err error) {
-	if byRestart(err) {
-		return
-	}
-	count.Add(1)
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if t.err == nil {
-		t.err = err
+func (s *side) fail(count *atomic.Int64, err error) {
+	if !byRestart(err) {
+		count.Add(1)
+		s.first.CompareAndSwap(nil, &err)
 	}
 }
 
-func (t *tally) failures() int64 { return t.refused.Load() + t.failed.Load() }
+func (s *side) failures() int64 { return s.refused.Load() + s.failed.Load() }
 
-func (t *tally) first() error {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	return t.err
+// each does something with all nodes of a side at the same time.
+func (s *side) each(do func(*node) error) error {
+	errs := make([]error, len(s.nodes))
+	var all sync.WaitGroup
+	for i, n := range s.nodes {
+		all.Go(func() { errs[i] = do(n) })
+	}
+	all.Wait()
+	return errors.Join(errs...)
 }
 
 func newCluster(load context.Context, r *lab.Run, conf config) *cluster {
 	c := &cluster{Run: r, conf: conf, load: load, ends: make(map[*end]struct{})}
-	c.byServers.name, c.byClients.name = "servers to clients", "clients to servers"
+	c.servers = side{name: "servers to clients", other: &c.clients, answer: answerAsServer}
+	c.clients = side{name: "clients to servers", other: &c.servers, answer: answerAsClient}
 	for i := range servers {
-		c.servers = append(c.servers, &node{c: c, name: fmt.Sprintf("server %d", i+1), net: c.network()})
+		c.servers.nodes = append(c.servers.nodes, &node{c: c, side: &c.servers, name: fmt.Sprintf("server %d", i+1), net: newNetwork(c)})
 	}
 	for i := range clients {
-		c.clients = append(c.clients, &node{c: c, name: fmt.Sprintf("client %d", i+1), net: c.network()})
+		c.clients.nodes = append(c.clients.nodes, &node{c: c, side: &c.clients, name: fmt.Sprintf("client %d", i+1), net: newNetwork(c)})
 	}
 	return c
 }
@@ -86,15 +87,12 @@ func (c *cluster) onLeak(l quiclife.Leak) {
 	}
 }
 
-func (c *cluster) problem(err error) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.problems = append(c.problems, err)
-}
-
+// check notes a problem if something is not ok.
 func (c *cluster) check(ok bool, format string, args ...any) {
 	if !ok {
-		c.problem(fmt.Errorf(format, args...))
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		c.problems = append(c.problems, fmt.Errorf(format, args...))
 	}
 }
 
@@ -109,18 +107,12 @@ func (c *cluster) all() (all []*end) {
 }
 
 func (c *cluster) start() error {
-	for _, n := range c.servers {
+	for _, n := range c.servers.nodes {
 		if err := n.listen(); err != nil {
 			return err
 		}
 	}
-	if err := each(c.clients, (*node).dial); err != nil {
-		return err
-	}
-	if !await(stopTime, func() bool { return len(c.all()) == 2*servers*clients }) {
-		return errors.New("not all connections were accepted")
-	}
-	return nil
+	return c.clients.each((*node).dial)
 }
 
 // restartClients restarts one client after the other while the load lasts, and
@@ -133,70 +125,58 @@ func (c *cluster) restartClients() {
 		case <-ticker.C:
 		case <-c.load.Done():
 		}
-		n := c.clients[clients-1-i%restarting]
+		n := c.clients.nodes[clients-1-i%restarting]
 		start := time.Now()
 		err := n.stop()
 		c.stops = append(c.stops, time.Since(start))
-		if err = errors.Join(err, n.dial()); err != nil {
-			c.problem(fmt.Errorf("restart of %s: %w", n.name, err))
-		}
+		err = errors.Join(err, n.dial())
+		c.check(err == nil, "restart of %s: %w", n.name, err)
 	}
 }
 
 // endGossip has the clients say goodbye. The servers answer in kind.
 func (c *cluster) endGossip() {
-	for _, n := range c.clients {
+	for _, n := range c.clients.nodes {
 		n.leave()
 	}
-	for _, e := range c.all() {
+	ended := func(e *end) bool {
 		select {
 		case <-e.left:
-		case <-time.After(stopTime):
-			c.problem(fmt.Errorf("%s: the peer's gossip did not end", e.name))
-			return
+			return true
+		default:
+			return false
 		}
 	}
+	c.check(await(stopTime, func() bool { return all(c.all(), ended) }), "gossip does not end")
 }
 
 // stop stops all nodes, the clients first.
 func (c *cluster) stop() error {
-	return errors.Join(each(c.clients, (*node).stop), each(c.servers, (*node).stop))
-}
-
-// each does something with all nodes side by side.
-func each(nodes []*node, do func(*node) error) error {
-	errs := make([]error, len(nodes))
-	var all sync.WaitGroup
-	for i, n := range nodes {
-		all.Go(func() { errs[i] = do(n) })
-	}
-	all.Wait()
-	return errors.Join(errs...)
+	return errors.Join(c.clients.each((*node).stop), c.servers.each((*node).stop))
 }
 
 // A node is a server or a client.
 type node struct {
 	c       *cluster
+	side    *side
 	name    string
 	net     network
-	ends    []*end         // of a client
+	ln      *listener      // of a server
 	running sync.WaitGroup // what it has started
 }
 
-func (n *node) listen() error {
-	addr, accept, err := n.net.listen()
-	if err != nil {
+func (n *node) listen() (err error) {
+	if n.ln, err = n.net.listen(); err != nil {
 		return err
 	}
-	n.c.addrs = append(n.c.addrs, addr)
+	n.c.addrs = append(n.c.addrs, n.ln.addr)
 	n.running.Go(func() {
 		for {
-			l, err := accept(context.Background())
+			l, err := n.ln.accept(context.Background())
 			if err != nil {
 				return // stopped
 			}
-			e := n.c.newEnd(l, n.name, true)
-			n.running.Go(e.run)
+			n.take(l, n.name)
 		}
 	})
 	return nil
@@ -206,28 +186,31 @@ func (n *node) listen() error {
 func (n *node) dial() error {
 	ctx, cancel := context.WithTimeout(context.Background(), stopTime)
 	defer cancel()
-	n.ends = nil
 	for i, addr := range n.c.addrs {
 		l, err := n.net.dial(ctx, addr)
 		if err != nil {
 			return err
 		}
-		e := n.c.newEnd(l, fmt.Sprintf("%s with server %d", n.name, i+1), false)
-		n.ends = append(n.ends, e)
-		n.running.Go(e.run)
+		n.take(l, fmt.Sprintf("%s with server %d", n.name, i+1))
 	}
-	if !await(stopTime, func() bool { return !slices.ContainsFunc(n.ends, func(e *end) bool { return e.heard.Load() == 0 }) }) {
-		return fmt.Errorf("%s: a server does not gossip", n.name)
+	if !await(stopTime, func() bool { return all(n.ends(), func(e *end) bool { return e.heard.Load() > 0 }) }) {
+		return errors.New("a server does not gossip")
 	}
 	return nil
 }
 
+// ends returns the node's ends of the connections that are alive.
+func (n *node) ends() []*end {
+	return slices.DeleteFunc(n.c.all(), func(e *end) bool { return e.node != n })
+}
+
 // leave ends what a client does of its own: its requests, then its gossip.
 func (n *node) leave() {
-	for _, e := range n.ends {
+	ends := n.ends()
+	for _, e := range ends {
 		e.stopLoad()
 	}
-	for _, e := range n.ends {
+	for _, e := range ends {
 		e.loading.Wait()
 		e.hush()
 		e.talking.Wait()
@@ -237,9 +220,18 @@ func (n *node) leave() {
 // stop stops a node and waits until nothing is left of it.
 func (n *node) stop() error {
 	n.leave()
-	ctx, cancel := context.WithTimeout(context.Background(), stopTime)
-	defer cancel()
-	err := n.net.shutdown(ctx)
-	n.running.Wait()
-	return err
+	defer n.running.Wait()
+	if n.net.shutdown != nil {
+		ctx, cancel := context.WithTimeout(context.Background(), stopTime)
+		defer cancel()
+		return n.net.shutdown(ctx)
+	}
+	var errs []error
+	for _, e := range n.ends() {
+		errs = append(errs, e.close(0, ""))
+	}
+	if n.ln != nil {
+		errs = append(errs, n.ln.close())
+	}
+	return errors.Join(errs...)
 }

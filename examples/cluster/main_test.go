@@ -25,12 +25,12 @@ func TestQuiclife(t *testing.T) {
 // A lower limit, so that it is reached in a short time.
 func TestPlain(t *testing.T) {
 	var out bytes.Buffer
-	err := system(config{maxStreams: 10, settle: 200 * time.Millisecond}).Do(&out, lab.Options{For: 2 * time.Second, Plain: true})
+	err := system(config{maxStreams: 20, settle: 200 * time.Millisecond}).Do(&out, lab.Options{For: 2 * time.Second, Plain: true})
 	t.Log("\n" + out.String())
 	require.ErrorContains(t, err, "servers to clients: ")
 	require.Contains(t, err.Error(), "(the other way, 0 and 0 failed)")
 	require.Regexp(t, `stuck on [1-9]\d* of 15 connections`, err.Error())
-	require.Regexp(t, `on client \d with server \d it is \d and 1\d\n`, err.Error())
+	require.Regexp(t, `on client \d with server \d it is \d and 2\d and 2\n`, err.Error())
 	verifyNoGoroutines(t)
 }
 

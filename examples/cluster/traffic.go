@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -13,14 +12,15 @@ import (
 	"time"
 
 	"github.com/quic-go/quic-go"
+
+	"github.com/quiclife/quiclife"
 )
 
 // A message is a kind and a number.
 type message [16]byte
 
 const (
-	ping    = 'p' // is answered with itself
-	request = 'r' // is answered with 4 kB
+	request = 'r' // is answered with itself; a ping is one
 	notice  = 'n' // is not answered
 	rumour  = 'g' // on the gossip stream
 	goodbye = 'b' // the last one there
@@ -32,28 +32,17 @@ func newMessage(kind byte, number int) (m message) {
 	return m
 }
 
-func (m message) kind() byte  { return m[0] }
-func (m message) number() int { return int(binary.BigEndian.Uint64(m[8:])) }
-
-func (m message) answer() []byte {
-	if m.kind() == request {
-		return bytes.Repeat(m[:], 256)
-	}
-	return m[:]
-}
+func (m message) kind() byte { return m[0] }
 
 func read(r io.Reader) (m message, err error) {
 	_, err = io.ReadFull(r, m[:])
 	return m, err
 }
 
-func write(w io.Writer, p []byte) error {
-	_, err := w.Write(p)
+func write(w io.Writer, m message) error {
+	_, err := w.Write(m[:])
 	return err
 }
-
-// codeShutdown is what quiclife refuses streams with while it shuts down.
-const codeShutdown = quic.StreamErrorCode(1)
 
 // byRestart reports whether err comes of the restart of a client.
 func byRestart(err error) bool {
@@ -61,16 +50,15 @@ func byRestart(err error) bool {
 		return closed.ErrorCode == 0
 	}
 	refused, ok := errors.AsType[*quic.StreamError](err)
-	return ok && refused.Remote && refused.ErrorCode == codeShutdown
+	return ok && refused.Remote && refused.ErrorCode == codeShutdown || err == quiclife.ErrShutdown
 }
 
 // An end is one end of a connection between a client and a server.
 type end struct {
 	link
-	c            *cluster
+	node         *node
 	name         string
-	server       bool
-	ours, theirs *tally // of the requests that this end makes, and the peer
+	ours, theirs *side
 
 	stuck atomic.Bool   // the last open failed
 	heard atomic.Int64  // gossip messages
@@ -82,27 +70,23 @@ type end struct {
 	loading, talking, serving sync.WaitGroup
 }
 
-// newEnd takes up work on a connection. Somebody has to run it.
-func (c *cluster) newEnd(l link, name string, server bool) *end {
-	e := &end{link: l, c: c, name: name, server: server, left: make(chan struct{})}
-	e.load, e.stopLoad = context.WithCancel(c.load)
+// take takes up work on a connection, until it ends.
+func (n *node) take(l link, name string) *end {
+	e := &end{link: l, node: n, name: name, ours: n.side, theirs: n.side.other, left: make(chan struct{})}
+	e.load, e.stopLoad = context.WithCancel(n.c.load)
 	e.talk, e.hush = context.WithCancel(context.Background())
-	e.ours, e.theirs = &c.byClients, &c.byServers
-	if server {
-		e.ours, e.theirs = e.theirs, e.ours
-	}
-	c.mu.Lock()
-	c.ends[e] = struct{}{}
-	c.mu.Unlock()
+	n.c.mu.Lock()
+	n.c.ends[e] = struct{}{}
+	n.c.mu.Unlock()
 	e.serving.Go(e.serve)
-	e.serving.Go(e.hear)
+	e.serving.Go(e.listen)
 	e.talking.Go(e.gossip)
 	e.loading.Go(e.work)
+	n.running.Go(e.awaitEnd)
 	return e
 }
 
-// run returns when the connection has ended and all work on it.
-func (e *end) run() {
+func (e *end) awaitEnd() {
 	<-e.conn.Done()
 	e.stopLoad()
 	e.hush()
@@ -110,33 +94,25 @@ func (e *end) run() {
 	e.talking.Wait()
 	e.serving.Wait()
 	e.failed("connection", context.Cause(e.conn))
-	if e.server {
-		e.c.ended.Add(1)
-	}
-	e.c.mu.Lock()
-	delete(e.c.ends, e)
-	e.c.mu.Unlock()
+	e.ours.ended.Add(1)
+	e.node.c.mu.Lock()
+	delete(e.node.c.ends, e)
+	e.node.c.mu.Unlock()
 }
 
 // failed notes what is not to fail but by a restart.
 func (e *end) failed(what string, err error) {
-	if !byRestart(err) {
-		e.c.problem(fmt.Errorf("%s: %s: %w", e.name, what, err))
-	}
+	e.node.c.check(byRestart(err), "%s: %s: %w", e.name, what, err)
 }
 
 // serve answers the peer's streams until there are no more.
 func (e *end) serve() {
-	answer := e.answerAsClient
-	if e.server {
-		answer = e.answerAsServer
-	}
 	for {
 		s, err := e.acceptStream(context.Background())
 		if err != nil {
 			return // the connection has ended, or this node shuts down
 		}
-		e.serving.Go(func() { answer(s) })
+		e.serving.Go(func() { e.ours.answer(s, func() { e.theirs.given.Add(1) }) })
 	}
 }
 
@@ -152,7 +128,7 @@ func (e *end) work() {
 		if e.load.Err() != nil {
 			return
 		}
-		e.ask(newMessage(ping, n))
+		e.ask(newMessage(request, n))
 		switch {
 		case e.load.Err() != nil:
 		case n%burstEvery == 0:
@@ -192,15 +168,15 @@ func exchange(s stream, m message) error {
 	if err := s.SetDeadline(time.Now().Add(answerTime)); err != nil {
 		return err
 	}
-	if err := write(s, m[:]); err != nil {
+	if err := write(s, m); err != nil {
 		return err
 	}
 	if m.kind() == notice {
 		s.CancelRead(0) // there will be no answer
 		return nil
 	}
-	answer, err := io.ReadAll(s) // the end of the answer, too
-	if err == nil && !bytes.Equal(answer, m.answer()) {
+	answer, err := io.ReadAll(s) // to its end
+	if err == nil && string(answer) != string(m[:]) {
 		err = errors.New("wrong answer")
 	}
 	return err
@@ -217,29 +193,25 @@ func (e *end) gossip() {
 	defer e.counter.Add(-1)
 	ticker := time.NewTicker(gossipEvery)
 	defer ticker.Stop()
-	for n := 0; ; n++ {
-		m := newMessage(rumour, n)
+	for n, kind := 0, byte(rumour); kind != goodbye; n++ {
 		select {
 		case <-ticker.C:
 		case <-e.talk.Done():
-			m = newMessage(goodbye, n)
+			kind = goodbye
 		}
-		if err := write(s, m[:]); err != nil {
+		if err := write(s, newMessage(kind, n)); err != nil {
 			e.failed("gossip", err)
 			return
 		}
 		e.ours.said.Add(1)
-		if m.kind() == goodbye {
-			if err := s.Close(); err != nil {
-				e.failed("closing gossip", err)
-			}
-			return
-		}
+	}
+	if err := s.Close(); err != nil {
+		e.failed("closing gossip", err)
 	}
 }
 
-// hear listens to the peer's gossip to its end, and then says goodbye too.
-func (e *end) hear() {
+// listen listens to the peer's gossip to its end, and then says goodbye too.
+func (e *end) listen() {
 	defer close(e.left)
 	defer e.hush()
 	defer e.stopLoad()
@@ -250,20 +222,20 @@ func (e *end) hear() {
 	}
 	e.counter.Add(1)
 	defer e.counter.Add(-1)
-	var last byte
+	var last message
 	for n := 0; ; n++ {
 		m, err := read(s)
-		if err == io.EOF && last == goodbye {
+		if err == io.EOF && last.kind() == goodbye {
 			return
 		}
-		if err == nil && m.number() != n {
-			err = fmt.Errorf("message %d instead of %d", m.number(), n)
+		if err == nil && m != newMessage(m.kind(), n) {
+			err = fmt.Errorf("%q instead of number %d", m, n)
 		}
 		if err != nil {
 			e.failed("the peer's gossip", err)
 			return
 		}
-		last = m.kind()
+		last = m
 		e.heard.Add(1)
 		e.theirs.heard.Add(1)
 	}

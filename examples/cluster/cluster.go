@@ -42,7 +42,6 @@ type side struct {
 	answered atomic.Int64 // answers read to the end
 	said     atomic.Int64 // gossip messages, written
 	heard    atomic.Int64 // gossip messages, read by the other side
-	ended    atomic.Int64 // connections
 	first    atomic.Pointer[error]
 }
 
@@ -139,15 +138,7 @@ func (c *cluster) endGossip() {
 	for _, n := range c.clients.nodes {
 		n.leave()
 	}
-	ended := func(e *end) bool {
-		select {
-		case <-e.left:
-			return true
-		default:
-			return false
-		}
-	}
-	c.check(await(stopTime, func() bool { return all(c.all(), ended) }), "gossip does not end")
+	c.check(await(stopTime, func() bool { return all(c.all(), func(e *end) bool { return e.left.Load() }) }), "gossip does not end")
 }
 
 // stop stops all nodes, the clients first.

@@ -14,7 +14,7 @@
 // application counts 15 streams on a connection that is at its limit of 256.
 // It counts a stream as closed when Close was called, which ends the send half
 // only. The handler of the servers reads on to the end of each stream; that of
-// the clients (see client.go) does not, and forgets to close on one path.
+// the clients (see handlers.go) does not, and forgets to close on one path.
 //
 // To be seen: on quic-go the held streams climb to the limit, "s>c stuck", the
 // connections on which a server's last open failed, to 9, those of the clients
@@ -87,7 +87,9 @@ func run(ctx context.Context, r *lab.Run, conf config) error {
 	if err := c.start(); err != nil {
 		return errors.Join(err, c.stop())
 	}
-	defer time.AfterFunc(r.For, endLoad).Stop() // from here on: on a busy machine the handshakes may take longer than ctx lasts
+	// The load lasts from here on: on a busy machine the handshakes may take
+	// longer than ctx lasts.
+	defer time.AfterFunc(r.For, endLoad).Stop()
 	before := rig.Heap()
 	c.Watch(c.look)
 	c.restartClients()
@@ -172,10 +174,8 @@ func (c *cluster) checkLoad() {
 		}
 		c.check(s.answered.Load() >= servers*clients, "%s: only %d requests answered", s.name, s.answered.Load())
 	}
-	restarts := int64(len(c.stops))
-	whole := func() bool { return len(c.all()) == 2*servers*clients && c.servers.ended.Load() == restarts*servers }
-	c.check(await(stopTime, whole), "%d ends of connections are alive, not %d; %d connections have ended in %d restarts",
-		len(c.all()), 2*servers*clients, c.servers.ended.Load(), restarts)
+	whole := func() bool { return len(c.all()) == 2*servers*clients } // a server may learn of a restart later
+	c.check(await(stopTime, whole), "%d ends of connections are alive, not %d", len(c.all()), 2*servers*clients)
 }
 
 // checkStreams waits until on each end of each connection want streams are
@@ -187,7 +187,7 @@ func (c *cluster) checkStreams(want int64, settle time.Duration) bool {
 	})
 	n, gossip := c.count(), want*int64(len(c.all()))
 	c.Printf("at rest      the application counts %d streams, quic-go holds %d, gossip accounts for %d", n.open, n.held, gossip)
-	c.check(ok, "at rest, the application counts %d streams and quic-go holds %d, gossip accounts for %d; on %s it is %d and %d and %d",
+	c.check(ok, "at rest, the application counts %d streams and quic-go holds %d, gossip accounts for %d; at %s it is %d, %d and %d",
 		n.open, n.held, gossip, n.fullest.name, n.fullest.open(), n.fullest.held(), want)
 	return ok
 }

@@ -30,7 +30,7 @@ func TestPlain(t *testing.T) {
 	require.ErrorContains(t, err, "servers to clients: ")
 	require.Contains(t, err.Error(), "(the other way, 0 and 0 failed)")
 	require.Regexp(t, `stuck on [1-9]\d* of 15 connections`, err.Error())
-	require.Regexp(t, `on client \d with server \d it is \d and 2\d and 2\n`, err.Error())
+	require.Regexp(t, `at client \d with server \d it is \d, 2\d and 2\n`, err.Error())
 	verifyNoGoroutines(t)
 }
 

@@ -12,8 +12,6 @@ import (
 	"time"
 
 	"github.com/quic-go/quic-go"
-
-	"github.com/quiclife/quiclife"
 )
 
 // A message is a kind and a number.
@@ -50,7 +48,7 @@ func byRestart(err error) bool {
 		return closed.ErrorCode == 0
 	}
 	refused, ok := errors.AsType[*quic.StreamError](err)
-	return ok && refused.Remote && refused.ErrorCode == codeShutdown || err == quiclife.ErrShutdown
+	return ok && refused.Remote && refused.ErrorCode == codeShutdown
 }
 
 // An end is one end of a connection between a client and a server.
@@ -60,9 +58,9 @@ type end struct {
 	name         string
 	ours, theirs *side
 
-	stuck atomic.Bool   // the last open failed
-	heard atomic.Int64  // gossip messages
-	left  chan struct{} // closed when the peer's gossip has ended
+	stuck atomic.Bool  // the last open failed
+	heard atomic.Int64 // gossip messages
+	left  atomic.Bool  // the peer's gossip has ended
 
 	load, talk     context.Context // done when there is to be no more of it
 	stopLoad, hush context.CancelFunc
@@ -72,7 +70,7 @@ type end struct {
 
 // take takes up work on a connection, until it ends.
 func (n *node) take(l link, name string) *end {
-	e := &end{link: l, node: n, name: name, ours: n.side, theirs: n.side.other, left: make(chan struct{})}
+	e := &end{link: l, node: n, name: name, ours: n.side, theirs: n.side.other}
 	e.load, e.stopLoad = context.WithCancel(n.c.load)
 	e.talk, e.hush = context.WithCancel(context.Background())
 	n.c.mu.Lock()
@@ -94,15 +92,15 @@ func (e *end) awaitEnd() {
 	e.talking.Wait()
 	e.serving.Wait()
 	e.failed("connection", context.Cause(e.conn))
-	e.ours.ended.Add(1)
 	e.node.c.mu.Lock()
 	delete(e.node.c.ends, e)
 	e.node.c.mu.Unlock()
 }
 
-// failed notes what is not to fail but by a restart.
-func (e *end) failed(what string, err error) {
-	e.node.c.check(byRestart(err), "%s: %s: %w", e.name, what, err)
+// failed notes what is not to fail but by a restart, and reports whether it has.
+func (e *end) failed(what string, err error) bool {
+	e.node.c.check(err == nil || byRestart(err), "%s: %s: %w", e.name, what, err)
+	return err != nil
 }
 
 // serve answers the peer's streams until there are no more.
@@ -185,8 +183,7 @@ func exchange(s stream, m message) error {
 // gossip talks until it is hushed, then says goodbye.
 func (e *end) gossip() {
 	s, err := e.openGossip(context.Background())
-	if err != nil {
-		e.failed("opening gossip", err)
+	if e.failed("opening gossip", err) {
 		return
 	}
 	e.counter.Add(1)
@@ -199,25 +196,21 @@ func (e *end) gossip() {
 		case <-e.talk.Done():
 			kind = goodbye
 		}
-		if err := write(s, newMessage(kind, n)); err != nil {
-			e.failed("gossip", err)
+		if e.failed("gossip", write(s, newMessage(kind, n))) {
 			return
 		}
 		e.ours.said.Add(1)
 	}
-	if err := s.Close(); err != nil {
-		e.failed("closing gossip", err)
-	}
+	e.failed("closing gossip", s.Close())
 }
 
 // listen listens to the peer's gossip to its end, and then says goodbye too.
 func (e *end) listen() {
-	defer close(e.left)
+	defer e.left.Store(true)
 	defer e.hush()
 	defer e.stopLoad()
 	s, err := e.acceptGossip(context.Background())
-	if err != nil {
-		e.failed("accepting gossip", err)
+	if e.failed("accepting gossip", err) {
 		return
 	}
 	e.counter.Add(1)
@@ -231,8 +224,7 @@ func (e *end) listen() {
 		if err == nil && m != newMessage(m.kind(), n) {
 			err = fmt.Errorf("%q instead of number %d", m, n)
 		}
-		if err != nil {
-			e.failed("the peer's gossip", err)
+		if e.failed("the peer's gossip", err) {
 			return
 		}
 		last = m

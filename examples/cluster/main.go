@@ -149,7 +149,7 @@ type counts struct {
 
 func (c *cluster) count() counts {
 	none := func() int64 { return 0 }
-	n := counts{fullest: &end{link: link{open: none, held: none}}}
+	n := counts{fullest: &end{name: "no end", link: link{open: none, held: none}}}
 	for _, e := range c.all() {
 		n.open += e.open()
 		n.held += e.held()

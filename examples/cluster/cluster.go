@@ -70,11 +70,14 @@ func newCluster(load context.Context, r *lab.Run, conf config) *cluster {
 	c := &cluster{Run: r, conf: conf, load: load, ends: make(map[*end]struct{})}
 	c.servers = side{name: "servers to clients", other: &c.clients, answer: answerAsServer}
 	c.clients = side{name: "clients to servers", other: &c.servers, answer: answerAsClient}
+	add := func(s *side, name string) {
+		s.nodes = append(s.nodes, &node{c: c, side: s, name: name, net: newNetwork(c)})
+	}
 	for i := range servers {
-		c.servers.nodes = append(c.servers.nodes, &node{c: c, side: &c.servers, name: fmt.Sprintf("server %d", i+1), net: newNetwork(c)})
+		add(&c.servers, fmt.Sprintf("server %d", i+1))
 	}
 	for i := range clients {
-		c.clients.nodes = append(c.clients.nodes, &node{c: c, side: &c.clients, name: fmt.Sprintf("client %d", i+1), net: newNetwork(c)})
+		add(&c.clients, fmt.Sprintf("client %d", i+1))
 	}
 	return c
 }

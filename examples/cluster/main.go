@@ -56,7 +56,7 @@ const (
 	patience     = time.Second      // to wait for a slot
 	answerTime   = 5 * time.Second  // to wait for an answer
 	stopTime     = 10 * time.Second // for a node to stop, or to start
-	maxGrowth    = 3 << 20          // bytes of heap that may be left after the load
+	maxGrowth    = 2 << 20          // bytes of heap that may be left after the load
 )
 
 // A config is what tests change.

@@ -16,6 +16,8 @@ func TestQuiclife(t *testing.T) {
 	err := system(defaults).Do(&out, lab.Options{For: 2 * time.Second})
 	t.Log("\n" + out.String())
 	require.NoError(t, err)
+	require.Contains(t, out.String(), "the application counts 60 streams, quic-go holds 60, gossip accounts for 60\n")
+	require.Contains(t, out.String(), "the application counts 0 streams, quic-go holds 0, gossip accounts for 0\n")
 	require.Contains(t, out.String(), "ok (quiclife)\n")
 	require.Regexp(t, `restarts +[1-9]`, out.String())
 	require.Regexp(t, `leaks +[1-9]\d* found and ended`, out.String())

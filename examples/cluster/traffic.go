@@ -69,7 +69,7 @@ type end struct {
 }
 
 // take takes up work on a connection, until it ends.
-func (n *node) take(l link, name string) *end {
+func (n *node) take(l link, name string) {
 	e := &end{link: l, node: n, name: name, ours: n.side, theirs: n.side.other}
 	e.load, e.stopLoad = context.WithCancel(n.c.load)
 	e.talk, e.hush = context.WithCancel(context.Background())
@@ -81,7 +81,6 @@ func (n *node) take(l link, name string) *end {
 	e.talking.Go(e.gossip)
 	e.loading.Go(e.work)
 	n.running.Go(e.awaitEnd)
-	return e
 }
 
 func (e *end) awaitEnd() {

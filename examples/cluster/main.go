@@ -53,19 +53,19 @@ const (
 	burst        = 16                    // requests at once
 	gossipEvery  = 50 * time.Millisecond
 	restartEvery = time.Second
-	patience     = time.Second      // to wait for a slot
-	answerTime   = 5 * time.Second  // to wait for an answer
-	stopTime     = 10 * time.Second // for a node to stop, or to start
+	answerTime   = 15 * time.Second // to wait for an answer
+	stopTime     = 15 * time.Second // for a node to stop, or to start
 	maxGrowth    = 2 << 20          // bytes of heap that may be left after the load
 )
 
 // A config is what tests change.
 type config struct {
 	maxStreams int64         // MaxIncomingStreams of all nodes
+	patience   time.Duration // to wait for a slot
 	settle     time.Duration // for the streams to come back after the load
 }
 
-var defaults = config{maxStreams: 256, settle: 5 * time.Second}
+var defaults = config{maxStreams: 256, patience: 2 * time.Second, settle: 4 * time.Second}
 
 func main() { system(defaults).Main() }
 

@@ -12,8 +12,10 @@ import (
 )
 
 func TestQuiclife(t *testing.T) {
+	conf := defaults
+	conf.patience, conf.settle = 15*time.Second, 15*time.Second // on a busy machine nothing may run for seconds
 	var out bytes.Buffer
-	err := system(defaults).Do(&out, lab.Options{For: 2 * time.Second})
+	err := system(conf).Do(&out, lab.Options{For: 2 * time.Second})
 	t.Log("\n" + out.String())
 	require.NoError(t, err)
 	require.Contains(t, out.String(), "the application counts 60 streams, quic-go holds 60, gossip accounts for 60\n")
@@ -24,14 +26,14 @@ func TestQuiclife(t *testing.T) {
 	verifyNoGoroutines(t)
 }
 
-// A lower limit, so that it is reached in a short time.
+// The limit is low, so that it is reached in a short time.
 func TestPlain(t *testing.T) {
 	var out bytes.Buffer
-	err := system(config{maxStreams: 20, settle: 200 * time.Millisecond}).Do(&out, lab.Options{For: 2 * time.Second, Plain: true})
+	err := system(config{maxStreams: 20, patience: time.Second, settle: 200 * time.Millisecond}).Do(&out, lab.Options{For: 3 * time.Second, Plain: true})
 	t.Log("\n" + out.String())
-	require.ErrorContains(t, err, "servers to clients: ")
-	require.Contains(t, err.Error(), "(the other way, 0 and 0 failed)")
-	require.Regexp(t, `stuck on [1-9]\d* of 15 connections`, err.Error())
+	require.Error(t, err)
+	require.Regexp(t, `servers to clients: \d+ opens failed, stuck on [1-9]`, err.Error())
+	require.NotRegexp(t, `clients to servers: \d+ opens failed, stuck on [1-9]`, err.Error())
 	require.Regexp(t, `at client \d with server \d it is \d, 2\d and 2\n`, err.Error())
 	verifyNoGoroutines(t)
 }

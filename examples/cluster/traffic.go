@@ -143,7 +143,7 @@ func (e *end) work() {
 // ask opens a stream for m. It ends the stream on all paths, so that it is not
 // at this end that one leaks.
 func (e *end) ask(m message) {
-	wait, cancel := context.WithTimeout(context.Background(), patience)
+	wait, cancel := context.WithTimeout(context.Background(), e.node.c.conf.patience)
 	defer cancel()
 	s, err := e.openStream(wait)
 	e.stuck.Store(err != nil && !byRestart(err))

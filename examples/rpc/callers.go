@@ -1,0 +1,255 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/gob"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/quic-go/quic-go"
+)
+
+const (
+	sockets    = 8                      // of the callers
+	dialers    = 2 * sockets            // at a time; quic-go queues 32 connections for Accept
+	patience   = 3 * time.Second        // with a call
+	hangTime   = 200 * time.Millisecond // patience with Hang
+	silentSize = 128 << 10              // of a request of which one half is sent
+	mostSilent = 10                     // such requests at a time on one connection, so that memory has a bound
+)
+
+// The stream error codes of the protocol.
+const (
+	codeIdle quic.StreamErrorCode = iota + 1
+	codePanic
+	codeFailed
+)
+
+// A conn is a caller's connection, on either library.
+type conn interface {
+	Context() context.Context
+	// call opens a stream, has f use it, and ends it.
+	call(ctx context.Context, f func(stream) error) error
+	leave() error
+}
+
+// counts are what became of calls and connections.
+type counts struct {
+	calls          atomic.Int64 // under way
+	echoed, failed atomic.Int64 // Echo
+	silent, idled  atomic.Int64 // silent calls, and those that the server ended
+	broken, told   atomic.Int64 // Panic, Hang and Fail, and those that came back as they should
+	refused        atomic.Int64 // connections
+	beside         latencies    // Echo on connections with calls of Panic, Hang and Fail
+	elsewhere      latencies    // Echo on others
+}
+
+// A caller is one connection and what runs on it.
+type caller struct {
+	conn
+	*counts
+	stop    context.CancelFunc
+	running sync.WaitGroup
+	waiting atomic.Int64 // silent calls
+}
+
+// connect makes the connections, as many as the server has room for.
+func (w *world) connect() error {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	errs := make(chan error, dialers)
+	made := make(chan *caller)
+	var next atomic.Int64
+	for d := range dialers {
+		go func() {
+			for next.Add(1) <= int64(w.size.conns) {
+				c, err := w.net.dial(ctx, d%sockets)
+				if err != nil {
+					errs <- fmt.Errorf("connecting: %w", err)
+					return
+				}
+				made <- &caller{conn: c, counts: &w.counts}
+			}
+			errs <- nil
+		}()
+	}
+	var err error
+	for running := dialers; running > 0; {
+		select {
+		case c := <-made:
+			w.callers = append(w.callers, c)
+		case e := <-errs:
+			err = errors.Join(err, e)
+			running--
+		}
+	}
+	return err
+}
+
+// startCalls gives each caller something to do, until ctx is done.
+func (w *world) startCalls(ctx context.Context) {
+	for i, c := range w.callers {
+		ctx, cancel := context.WithCancel(ctx)
+		c.stop = cancel
+		every := func(d time.Duration, do func()) {
+			c.running.Go(func() {
+				phase := time.Duration(i%97) * d / 97 // not all at once
+				for timer := time.NewTimer(phase); ; timer.Reset(d) {
+					select {
+					case <-timer.C:
+						do()
+					case <-ctx.Done():
+						return
+					case <-c.Context().Done():
+						return
+					}
+				}
+			})
+		}
+		switch k := i % 100; {
+		case k < 10:
+			every(time.Second, c.fallSilent)
+		case k < 11:
+			every(20*time.Millisecond, func() { c.echo(&c.elsewhere) })
+		case k < 14:
+			every(500*time.Millisecond, c.callBroken)
+			every(200*time.Millisecond, func() { c.echo(&c.beside) })
+		default:
+			every(2*time.Second, func() { c.echo(&c.elsewhere) })
+		}
+	}
+}
+
+// ask makes a call and returns the answer.
+func (c *caller) ask(patience time.Duration, method string, body []byte) (answer []byte, err error) {
+	c.calls.Add(1)
+	defer c.calls.Add(-1)
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	err = c.call(ctx, func(s stream) error {
+		if err := gob.NewEncoder(s).Encode(request{method, body}); err != nil {
+			return err
+		}
+		answer, err = io.ReadAll(s)
+		return err
+	})
+	return answer, err
+}
+
+var hello = bytes.Repeat([]byte("hello "), 100)
+
+func (c *caller) echo(took *latencies) {
+	start := time.Now()
+	answer, err := c.ask(patience, "Echo", hello)
+	if err != nil || !bytes.Equal(answer, hello) {
+		c.failed.Add(1)
+		return
+	}
+	took.add(time.Since(start))
+	c.echoed.Add(1)
+}
+
+// callBroken calls the methods that do not work. They should say so: with a
+// code of their own, or, those that say nothing, by the caller's patience.
+func (c *caller) callBroken() {
+	timedOut := func(err error) bool {
+		return errors.Is(err, context.DeadlineExceeded) || errors.Is(err, os.ErrDeadlineExceeded)
+	}
+	told := func(err error, code quic.StreamErrorCode) bool {
+		remote, ok := errors.AsType[*quic.StreamError](err)
+		return ok && remote.Remote && remote.ErrorCode == code
+	}
+	_, panicked := c.ask(patience, "Panic", hello)
+	_, failed := c.ask(patience, "Fail", hello)
+	_, hung := c.ask(hangTime, "Hang", hello)
+	for _, ok := range []bool{told(panicked, codePanic), told(failed, codeFailed), timedOut(hung)} {
+		c.broken.Add(1)
+		if ok {
+			c.told.Add(1)
+		}
+	}
+}
+
+// fallSilent sends one half of a request, and waits for an answer. It counts
+// those that are told that the server has given up on them.
+func (c *caller) fallSilent() {
+	var b bytes.Buffer
+	if err := gob.NewEncoder(&b).Encode(request{"Echo", make([]byte, silentSize)}); err != nil {
+		panic(err) // not with these types
+	}
+	if c.waiting.Add(1) > mostSilent {
+		c.waiting.Add(-1)
+		return
+	}
+	c.silent.Add(1)
+	c.calls.Add(1)
+	c.running.Go(func() {
+		defer c.waiting.Add(-1)
+		defer c.calls.Add(-1)
+		err := c.call(context.Background(), func(s stream) error {
+			if _, err := s.Write(b.Bytes()[:b.Len()/2]); err != nil {
+				return err
+			}
+			_, err := io.ReadAll(s)
+			return err
+		})
+		if remote, ok := errors.AsType[*quic.StreamError](err); ok && remote.Remote && remote.ErrorCode == codeIdle {
+			c.idled.Add(1)
+		}
+	})
+}
+
+// end has the caller leave once its calls have come back.
+func (c *caller) end() error {
+	c.stop()
+	c.running.Wait()
+	return c.leave()
+}
+
+// lost is how many connections have ended by themselves.
+func (w *world) lost() (lost int) {
+	for _, c := range w.callers {
+		if c.Context().Err() != nil {
+			lost++
+		}
+	}
+	return lost
+}
+
+// latencies are the last ones of a kind of call.
+type latencies struct {
+	mu   sync.Mutex // guards the fields below
+	n    int
+	last [4096]time.Duration
+}
+
+func (l *latencies) add(d time.Duration) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.last[l.n%len(l.last)] = d
+	l.n++
+}
+
+func (l *latencies) quantile(q float64) time.Duration {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	all := slices.Sorted(slices.Values(l.last[:min(l.n, len(l.last))]))
+	if len(all) == 0 {
+		return 0
+	}
+	return all[int(q*float64(len(all)-1))]
+}
+
+func (l *latencies) median() time.Duration { return l.quantile(0.5) }
+
+func (l *latencies) String() string {
+	const unit = 10 * time.Microsecond
+	return fmt.Sprintf("median %v, 99%% within %v", l.median().Round(unit), l.quantile(0.99).Round(unit))
+}

@@ -1,0 +1,172 @@
+// Rpc runs an RPC server with more callers than it has room for, in one
+// process, over loopback.
+//
+//	go run ./examples/rpc          # on quiclife: refuses, frees, stays healthy
+//	go run ./examples/rpc -plain   # on quic-go: takes all, and grows
+//
+// The case comes from the field: a node pays up to a megabyte for each
+// connection, has no limit, and dies. Its server gives each call a reading and a
+// writing buffer of 64 KiB, which is no harm as long as calls end. But some
+// callers go silent in the middle of a request, some give up on a method that
+// hangs, and neither end tells the other; and whoever connects is let in.
+//
+// Here 1,000 connections (-conns) come from 8 UDP sockets. One in ten goes
+// silent again and again, some call a service that panics, hangs and fails, the
+// rest have their bytes echoed. Then more connections are tried than there is
+// room for: above MaxConns, and above MaxHeap, which a cache is made to reach.
+//
+// The service (service.go), the callers (callers.go), the tries (limits.go) and
+// the verdict are the same for both. What differs is in plain.go and guarded.go:
+// the limits of a Guard, Conn.Serve for the server, and Do for the callers.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"runtime"
+	"time"
+
+	"github.com/quiclife/quiclife/examples/internal/lab"
+	"github.com/quiclife/quiclife/internal/rig"
+)
+
+// A size is how large the system is, and how long it waits.
+type size struct {
+	conns       int           // the server's MaxConns
+	idleTimeout time.Duration // of its streams
+	rest        time.Duration // for the system to come to rest after the load
+}
+
+// maxHeap is the server's: far above what the connections need, and a quarter
+// of a megabyte for each.
+func (sz size) maxHeap() int64 { return 32<<20 + int64(sz.conns)*256<<10 }
+
+func main() {
+	sz := size{idleTimeout: 2 * time.Second, rest: 4 * time.Second}
+	flag.IntVar(&sz.conns, "conns", 1000, "how many connections the server has room for")
+	system(&sz).Main()
+}
+
+func system(sz *size) lab.System {
+	return lab.System{
+		Name:  "rpc",
+		About: "Callers that go silent, methods that panic, hang and fail, and more connections than there is room for.",
+		For:   10 * time.Second,
+		Run:   func(ctx context.Context, r *lab.Run) error { return run(ctx, r, *sz) },
+	}
+}
+
+// A network is a server and the sockets of its callers, on one of the
+// libraries.
+type network interface {
+	dial(ctx context.Context, socket int) (conn, error)
+	// stop ends all connections and the server, and waits for what it started.
+	stop(context.Context) error
+	// leaks is how many streams were ended for being idle, and for other reasons.
+	leaks() (idle, other int64)
+}
+
+// A world is a run of the system.
+type world struct {
+	size
+	net     network
+	conns   lab.Conns // both ends
+	callers []*caller
+	counts  counts
+	tries   tries
+}
+
+func run(ctx context.Context, r *lab.Run, sz size) error {
+	if sz.conns < 100 {
+		return fmt.Errorf("100 connections are the fewest that have all kinds of callers, not %d", sz.conns)
+	}
+	w := &world{size: sz}
+	r.Watch(func() lab.Sample { return w.look(r.Plain) })
+	goroutines, heap := runtime.NumGoroutine(), rig.Heap()
+	start := startGuarded
+	if r.Plain {
+		start = startPlain
+	}
+	var err error
+	if w.net, err = start(sz, &w.conns); err != nil {
+		return err
+	}
+	perConn := func() int64 { return (int64(rig.Heap()) - int64(heap)) / int64(sz.conns) }
+
+	begin := time.Now()
+	if err := w.connect(); err != nil {
+		return errors.Join(err, w.stop())
+	}
+	r.Printf("%d connections in %.1f s", sz.conns, time.Since(begin).Seconds())
+	v := verdict{world: w, fresh: perConn()}
+
+	load, stopLoad := context.WithCancel(context.Background())
+	defer stopLoad()
+	w.startCalls(load)
+	w.tryLimits(time.Now().Add(time.Until(r.Start.Add(r.For)) / 2))
+	<-ctx.Done()
+	v.live = int64(lab.LiveHeap())
+	stopLoad()
+
+	w.awaitRest()
+	v.waiting, v.held, v.open, v.used = w.counts.calls.Load(), w.conns.Held(), w.conns.Open(), perConn()
+	v.lost = w.lost()
+	v.stopErr = w.stop()
+	v.goroutines = w.awaitGoroutines(goroutines)
+	v.print(r)
+	return v.err()
+}
+
+func (w *world) look(plain bool) lab.Sample {
+	s := lab.Sample{
+		Requests: w.counts.echoed.Load() + w.counts.failed.Load(),
+		Failed:   w.counts.failed.Load(),
+		Open:     -1,
+		Held:     w.conns.Held(),
+		More: []lab.Value{
+			{Name: "conn ends", Value: fmt.Sprint(w.conns.Len())},
+			{Name: "refused", Value: fmt.Sprint(w.counts.refused.Load())},
+			{Name: "silent", Value: fmt.Sprint(w.counts.silent.Load())},
+			{Name: "freed", Value: fmt.Sprint(w.counts.idled.Load())},
+		},
+	}
+	if !plain {
+		s.Open = w.conns.Open()
+	}
+	return s
+}
+
+// stop ends the system, within a time. Callers end with their connections.
+func (w *world) stop() error {
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	err := w.net.stop(ctx)
+	for _, c := range w.callers {
+		c.running.Wait()
+	}
+	return err
+}
+
+// awaitRest waits until all calls have come back and quic-go holds no stream.
+func (w *world) awaitRest() {
+	poll(w.rest, func() bool { return w.counts.calls.Load() == 0 && w.conns.Held()+w.conns.Open() == 0 })
+}
+
+// awaitGoroutines waits until there are no more than before, and returns how
+// many more there are.
+func (w *world) awaitGoroutines(before int) int {
+	poll(w.rest, func() bool { return runtime.NumGoroutine() <= before })
+	return runtime.NumGoroutine() - before
+}
+
+// poll asks until the answer is yes, but no longer than so long.
+func poll(most time.Duration, yes func() bool) bool {
+	for start := time.Now(); !yes(); time.Sleep(20 * time.Millisecond) {
+		if time.Since(start) > most {
+			return false
+		}
+	}
+	return true
+}

@@ -19,9 +19,9 @@ import (
 const (
 	sockets    = 8                      // of the callers
 	dialers    = 2 * sockets            // at a time; quic-go queues 32 connections for Accept
-	patience   = 3 * time.Second        // with a call
+	patience   = 5 * time.Second        // with a call
 	hangTime   = 200 * time.Millisecond // patience with Hang
-	silentSize = 128 << 10              // of a request of which one half is sent
+	silentSize = 128 << 10              // of a request of which only the beginning is sent
 	mostSilent = 10                     // such requests at a time on one connection, so that memory has a bound
 )
 
@@ -116,13 +116,13 @@ func (w *world) startCalls(ctx context.Context) {
 		switch k := i % 100; {
 		case k < 10:
 			every(time.Second, c.fallSilent)
-		case k < 11:
-			every(20*time.Millisecond, func() { c.echo(&c.elsewhere) })
-		case k < 14:
-			every(500*time.Millisecond, c.callBroken)
-			every(200*time.Millisecond, func() { c.echo(&c.beside) })
+		case k < 13:
+			every(time.Second, c.callBroken)
+			every(time.Second/2, func() { c.echo(&c.beside) })
+		case i%200 == 13: // a busy one
+			every(40*time.Millisecond, func() { c.echo(&c.elsewhere) })
 		default:
-			every(2*time.Second, func() { c.echo(&c.elsewhere) })
+			every(4*time.Second, func() { c.echo(&c.elsewhere) })
 		}
 	}
 }
@@ -177,8 +177,8 @@ func (c *caller) callBroken() {
 	}
 }
 
-// fallSilent sends one half of a request, and waits for an answer. It counts
-// those that are told that the server has given up on them.
+// fallSilent sends the first kilobyte of a request, and waits for an answer. It
+// counts those that are told that the server has given up on them.
 func (c *caller) fallSilent() {
 	var b bytes.Buffer
 	if err := gob.NewEncoder(&b).Encode(request{"Echo", make([]byte, silentSize)}); err != nil {
@@ -188,13 +188,14 @@ func (c *caller) fallSilent() {
 		c.waiting.Add(-1)
 		return
 	}
+	beginning := bytes.Clone(b.Bytes()[:1<<10])
 	c.silent.Add(1)
 	c.calls.Add(1)
 	c.running.Go(func() {
 		defer c.waiting.Add(-1)
 		defer c.calls.Add(-1)
 		err := c.call(context.Background(), func(s stream) error {
-			if _, err := s.Write(b.Bytes()[:b.Len()/2]); err != nil {
+			if _, err := s.Write(beginning); err != nil {
 				return err
 			}
 			_, err := io.ReadAll(s)

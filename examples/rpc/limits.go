@@ -30,6 +30,13 @@ type try struct {
 	took         latencies // until refused
 }
 
+func (t *try) String() string {
+	if t.refused == 0 {
+		return fmt.Sprintf("0 refused, %d let in", t.let)
+	}
+	return fmt.Sprintf("%d refused (%v), %d let in", t.refused, &t.took, t.let)
+}
+
 // dial tries to connect. A refusal is CONNECTION_REFUSED.
 func (w *world) dial(t *try) (conn, bool) {
 	ctx, cancel := context.WithTimeout(context.Background(), tryPatience)

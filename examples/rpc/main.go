@@ -10,9 +10,9 @@
 // callers go silent in the middle of a request, some give up on a method that
 // hangs, and neither end tells the other; and whoever connects is let in.
 //
-// Here 1,000 connections (-conns) come from 8 UDP sockets. One in ten goes
-// silent again and again, some call a service that panics, hangs and fails, the
-// rest have their bytes echoed. Then more connections are tried than there is
+// Here a thousand connections (-conns), fewer on a slow machine, come from 8 UDP
+// sockets. One in ten goes silent again and again, some call a service that
+// panics, hangs and fails, the rest have their bytes echoed. Then more connections are tried than there is
 // room for: above MaxConns, and above MaxHeap, which a cache is made to reach.
 //
 // The service (service.go), the callers (callers.go), the tries (limits.go) and
@@ -43,9 +43,14 @@ type size struct {
 // of a megabyte for each.
 func (sz size) maxHeap() int64 { return 32<<20 + int64(sz.conns)*256<<10 }
 
+const (
+	fewestConns = 100
+	mostConns   = 1000 // unless -conns says otherwise
+)
+
 func main() {
-	sz := size{idleTimeout: 2 * time.Second, rest: 4 * time.Second}
-	flag.IntVar(&sz.conns, "conns", 1000, "how many connections the server has room for")
+	sz := size{idleTimeout: 3 * time.Second, rest: 5 * time.Second}
+	flag.IntVar(&sz.conns, "conns", 0, "how many connections the server has room for (default what the machine makes in 2 s, 1000 at most)")
 	system(&sz).Main()
 }
 
@@ -53,8 +58,20 @@ func system(sz *size) lab.System {
 	return lab.System{
 		Name:  "rpc",
 		About: "Callers that go silent, methods that panic, hang and fail, and more connections than there is room for.",
-		For:   10 * time.Second,
-		Run:   func(ctx context.Context, r *lab.Run) error { return run(ctx, r, *sz) },
+		For:   12 * time.Second,
+		Run: func(ctx context.Context, r *lab.Run) error {
+			start := startGuarded
+			if r.Plain {
+				start = startPlain
+			}
+			if sz.conns == 0 { // the next run is to have as many
+				var err error
+				if sz.conns, err = affordable(start); err != nil {
+					return err
+				}
+			}
+			return run(ctx, r, *sz, start)
+		},
 	}
 }
 
@@ -68,6 +85,9 @@ type network interface {
 	leaks() (idle, other int64)
 }
 
+// A starter starts a network, which adds its connections, both ends, to conns.
+type starter func(sz size, conns *lab.Conns) (network, error)
+
 // A world is a run of the system.
 type world struct {
 	size
@@ -78,17 +98,13 @@ type world struct {
 	tries   tries
 }
 
-func run(ctx context.Context, r *lab.Run, sz size) error {
-	if sz.conns < 100 {
-		return fmt.Errorf("100 connections are the fewest that have all kinds of callers, not %d", sz.conns)
+func run(ctx context.Context, r *lab.Run, sz size, start starter) error {
+	if sz.conns < fewestConns {
+		return fmt.Errorf("%d connections are the fewest that have all kinds of callers, not %d", fewestConns, sz.conns)
 	}
 	w := &world{size: sz}
 	r.Watch(func() lab.Sample { return w.look(r.Plain) })
 	goroutines, heap := runtime.NumGoroutine(), rig.Heap()
-	start := startGuarded
-	if r.Plain {
-		start = startPlain
-	}
 	var err error
 	if w.net, err = start(sz, &w.conns); err != nil {
 		return err
@@ -117,6 +133,20 @@ func run(ctx context.Context, r *lab.Run, sz size) error {
 	v.goroutines = w.awaitGoroutines(goroutines)
 	v.print(r)
 	return v.err()
+}
+
+// affordable makes a few connections, to see how many this machine is for now.
+func affordable(start starter) (int, error) {
+	const few = 4 * dialers
+	w := &world{size: size{conns: few}}
+	var err error
+	if w.net, err = start(w.size, &w.conns); err != nil {
+		return 0, err
+	}
+	begin := time.Now()
+	err = w.connect()
+	speed := few / time.Since(begin).Seconds()
+	return max(fewestConns, min(int(2*speed), mostConns)), errors.Join(err, w.stop())
 }
 
 func (w *world) look(plain bool) lab.Sample {

@@ -31,12 +31,10 @@ const (
 
 func (v *verdict) print(r *lab.Run) {
 	idle, other := v.net.leaks()
-	r.Printf("heap of a connection, both ends: %s fresh, %s after the calls; at the end of the load the whole heap was %s of %s allowed",
+	r.Printf("heap of a connection, both ends: %s fresh, %s after the calls; the whole heap at the end of the load: %s, limit %s",
 		kib(v.fresh), kib(v.used), mib(v.live), mib(v.maxHeap()))
-	r.Printf("above MaxConns: %d refused (%v), %d let in; one left: let in after %v",
-		v.tries.full.refused, &v.tries.full.took, v.tries.full.let, v.tries.afterLeave.Round(time.Millisecond))
-	r.Printf("above MaxHeap: %d refused (%v), %d let in; cache dropped: let in after %v",
-		v.tries.heap.refused, &v.tries.heap.took, v.tries.heap.let, v.tries.afterDrop.Round(time.Millisecond))
+	r.Printf("above MaxConns: %v; once three have left, one is let in after %v", &v.tries.full, v.tries.afterLeave.Round(time.Millisecond))
+	r.Printf("above MaxHeap: %v; once the cache is dropped, one is let in after %v", &v.tries.heap, v.tries.afterDrop.Round(time.Millisecond))
 	r.Printf("silent calls: %d, ended by IdleTimeout %d (%d reported as leaks, %d others)", v.counts.silent.Load(), v.counts.idled.Load(), idle, other)
 	r.Printf("Panic, Fail, Hang: %d called, %d told what happened", v.counts.broken.Load(), v.counts.told.Load())
 	r.Printf("Echo: %d answered, %d failed; beside those: %v; elsewhere: %v", v.counts.echoed.Load(), v.counts.failed.Load(), &v.counts.beside, &v.counts.elsewhere)
@@ -61,7 +59,7 @@ func (v *verdict) err() error {
 	check(t.afterLeave >= 0, "no connection was let in after others had left")
 	check(t.afterDrop >= 0, "no connection was let in after the cache was dropped")
 	check(t.err == nil, "%w", t.err)
-	check(v.live <= v.maxHeap(), "the heap was %s, of %s allowed", mib(v.live), mib(v.maxHeap()))
+	check(v.live <= v.maxHeap(), "the heap at the end of the load was %s, above the limit of %s", mib(v.live), mib(v.maxHeap()))
 	check(v.used <= v.fresh+growth, "the heap of a connection, both ends, grew from %s to %s", kib(v.fresh), kib(v.used))
 
 	idle, other := v.net.leaks()

@@ -25,6 +25,10 @@ const (
 	mostSilent = 10                     // such requests at a time on one connection, so that memory has a bound
 )
 
+// quicConfig is that of both ends. It is quic-go's own, but for its patience with
+// a handshake, which on a busy machine takes long.
+var quicConfig = &quic.Config{HandshakeIdleTimeout: 20 * time.Second}
+
 // The stream error codes of the protocol.
 const (
 	codeIdle quic.StreamErrorCode = iota + 1

@@ -52,7 +52,7 @@ func startGuarded(sz size, conns *lab.Conns) (network, error) {
 		guard = g.callers
 	}
 	var err error
-	if g.ln, err = g.transports[0].Listen(serverTLS, nil); err != nil {
+	if g.ln, err = g.transports[0].Listen(serverTLS, quicConfig); err != nil {
 		return nil, errors.Join(err, g.stop(context.Background()))
 	}
 	g.running.Go(g.serve)
@@ -82,7 +82,7 @@ func (g *guardedNet) serve() {
 
 func (g *guardedNet) dial(ctx context.Context, socket int) (conn, error) {
 	_, clientTLS := rig.TLS()
-	c, err := g.transports[1+socket].Dial(ctx, g.ln.Addr(), clientTLS, nil)
+	c, err := g.transports[1+socket].Dial(ctx, g.ln.Addr(), clientTLS, quicConfig)
 	if err != nil {
 		return nil, err
 	}
@@ -93,7 +93,7 @@ func (g *guardedNet) dial(ctx context.Context, socket int) (conn, error) {
 func (g *guardedNet) leaks() (idle, other int64) { return g.idle.Load(), g.other.Load() }
 
 func (g *guardedNet) stop(ctx context.Context) error {
-	errs := []error{g.callers.Shutdown(ctx), g.server.Shutdown(ctx)}
+	errs := []error{g.server.Shutdown(ctx)}
 	for _, t := range g.transports {
 		errs = append(errs, t.Close(), t.Conn.Close())
 	}

@@ -168,15 +168,17 @@ func (w *world) look(plain bool) lab.Sample {
 	return s
 }
 
-// stop ends the system, within a time. Callers end with their connections.
+// stop ends the system, within a time. The callers leave at once: what they
+// have called for has come, or never will.
 func (w *world) stop() error {
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
-	err := w.net.stop(ctx)
+	var errs []error
 	for _, c := range w.callers {
+		errs = append(errs, c.leave())
 		c.running.Wait()
 	}
-	return err
+	return errors.Join(append(errs, w.net.stop(ctx))...)
 }
 
 // awaitRest waits until all calls have come back and quic-go holds no stream.

@@ -13,7 +13,7 @@ import (
 
 func TestGuarded(t *testing.T) {
 	var out bytes.Buffer
-	sz := size{conns: 100, idleTimeout: 1500 * time.Millisecond, rest: 5 * time.Second}
+	sz := size{conns: 100, idleTimeout: 3 * time.Second, rest: 10 * time.Second}
 	err := system(&sz).Do(&out, lab.Options{For: 2 * time.Second})
 	t.Log("\n" + out.String())
 	require.NoError(t, err)

@@ -34,7 +34,7 @@ func startPlain(sz size, conns *lab.Conns) (network, error) {
 		p.transports = append(p.transports, &quic.Transport{Conn: udp})
 	}
 	var err error
-	if p.ln, err = p.transports[0].Listen(serverTLS, nil); err != nil {
+	if p.ln, err = p.transports[0].Listen(serverTLS, quicConfig); err != nil {
 		return nil, errors.Join(err, p.stop(context.Background()))
 	}
 	p.running.Go(p.serve)
@@ -70,7 +70,7 @@ func (p *plainNet) serveConn(c *quic.Conn) {
 
 func (p *plainNet) dial(ctx context.Context, socket int) (conn, error) {
 	_, clientTLS := rig.TLS()
-	c, err := p.transports[1+socket].Dial(ctx, p.ln.Addr(), clientTLS, nil)
+	c, err := p.transports[1+socket].Dial(ctx, p.ln.Addr(), clientTLS, quicConfig)
 	if err != nil {
 		return nil, err
 	}

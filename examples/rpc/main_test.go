@@ -30,8 +30,9 @@ func TestPlain(t *testing.T) {
 	sz := size{conns: 100, rest: time.Second}
 	err := system(&sz).Do(&out, lab.Options{For: time.Second, Plain: true})
 	t.Log("\n" + out.String())
-	require.ErrorContains(t, err, "above MaxConns 20 connections were let in, 0 refused")
-	require.ErrorContains(t, err, "above MaxHeap 20 connections were let in, 0 refused")
+	require.Error(t, err)
+	require.Regexp(t, `above MaxConns [1-9]\d* connections were let in, 0 refused`, err.Error())
+	require.Regexp(t, `above MaxHeap [1-9]\d* connections were let in, 0 refused`, err.Error())
 	require.ErrorContains(t, err, "silent calls the server ended 0\n")
 	require.ErrorContains(t, err, "came back with the wrong error or none")
 	require.ErrorContains(t, err, "streams are held by quic-go")

@@ -13,7 +13,8 @@
 // Here a thousand connections (-conns), fewer on a slow machine, come from 8 UDP
 // sockets. One in ten goes silent again and again, some call a service that
 // panics, hangs and fails, the rest have their bytes echoed. Then more connections are tried than there is
-// room for: above MaxConns, and above MaxHeap, which a cache is made to reach.
+// room for: above MaxConns, and above MaxHeap, which a cache is made to reach
+// and then to drop (in a picture, a peak of the heap in the middle).
 //
 // The service (service.go), the callers (callers.go), the tries (limits.go) and
 // the verdict are the same for both. What differs is in plain.go and guarded.go:
@@ -103,8 +104,9 @@ func run(ctx context.Context, r *lab.Run, sz size, start starter) error {
 		return fmt.Errorf("%d connections are the fewest that have all kinds of callers, not %d", fewestConns, sz.conns)
 	}
 	w := &world{size: sz}
+	heap := rig.Heap() // also lets go of what the run before has left, for the picture
 	r.Watch(func() lab.Sample { return w.look(r.Plain) })
-	goroutines, heap := runtime.NumGoroutine(), rig.Heap()
+	goroutines := runtime.NumGoroutine()
 	var err error
 	if w.net, err = start(sz, &w.conns); err != nil {
 		return err

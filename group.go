@@ -4,6 +4,7 @@ import (
 	"context"
 	"iter"
 	"net"
+	"runtime"
 	"runtime/metrics"
 	"sync"
 	"time"
@@ -160,10 +161,16 @@ func (g *Guard) heapAbove() int64 {
 	if g.MaxHeap <= 0 {
 		return 0
 	}
-	if live := heap.live(); live > g.MaxHeap {
-		return live
+	live := heap.live()
+	if live <= g.MaxHeap {
+		return 0
 	}
-	return 0
+	// It may be garbage by now, which a program that is refusing its work may
+	// not find out by itself for minutes.
+	if collector.take() {
+		go runtime.GC()
+	}
+	return live
 }
 
 // heap is read for the whole process.

@@ -42,14 +42,16 @@ type Guard struct {
 	// connections are refused during the handshake (the peer sees
 	// CONNECTION_REFUSED), Dial and new outgoing streams fail with a
 	// [*LimitError], and what is running goes on, with the streams that its
-	// peers open. 0 means no limit.
+	// peers open. What is refused above MaxHeap asks for a collection, at most
+	// one a second, and fewer if they do not help. 0 means no limit.
 	MaxStreams int64
 	MaxConns   int64
 	MaxHeap    int64
 
 	// IdleTimeout is how long a stream may go without a byte read or written
 	// before it is reset with Codes.Idle. It is cancelled between one and one
-	// and a quarter of this time after the last byte. 0 means never.
+	// and a quarter of this time after the last byte. It has to be longer than
+	// the slowest handler works without reading or writing. 0 means never.
 	IdleTimeout time.Duration
 
 	// HalfCloseTimeout is how long a bidirectional stream may stay with its

@@ -89,6 +89,5 @@ func (sv *service) load() {
 func (sv *service) drop() {
 	sv.mu.Lock()
 	defer sv.mu.Unlock()
-	sv.cache = nil
-	runtime.GC() // see load
+	sv.cache = nil // found by the collection that the Guard asks for
 }

@@ -4,18 +4,7 @@ import (
 	"math"
 	"regexp"
 	"runtime"
-
-	"github.com/quiclife/quiclife/examples/internal/lab"
 )
-
-// liveHeap returns the bytes of live heap after a garbage collection, the second
-// of which frees what pools let go after the first. What other goroutines have
-// allocated since does not count, as they go on meanwhile.
-func liveHeap() uint64 {
-	runtime.GC()
-	runtime.GC()
-	return lab.LiveHeap()
-}
 
 // opensStream are the functions, of both libraries, that a stream is made in.
 var opensStream = regexp.MustCompile(`^github\.com/(quic-go/quic-go|quiclife/quiclife)\.` +

@@ -31,6 +31,7 @@ import (
 	"time"
 
 	"github.com/quiclife/quiclife/examples/internal/lab"
+	"github.com/quiclife/quiclife/internal/rig"
 )
 
 const (
@@ -75,10 +76,10 @@ func run[L listener[C], C conn](ctx context.Context, r *lab.Run, lib library[L, 
 	r.Watch(func() lab.Sample { return p.look(l) })
 	goroutines++ // Watch's
 
-	heap, share := liveHeap(), newStreamShare()
+	heap, share := rig.Heap(), newStreamShare()
 	l.run(ctx)
 	p.rest()
-	heapAfter, shareAfter := liveHeap(), newStreamShare()
+	heapAfter, shareAfter := rig.Heap(), newStreamShare()
 	held, open, alive, leaks := p.conns.Held(), p.conns.Open(), p.conns.Len(), p.leaks()
 	spare := p.end(l)
 	closed := p.close()

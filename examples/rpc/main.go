@@ -125,7 +125,7 @@ func run(ctx context.Context, r *lab.Run, sz size, start starter) error {
 	w.startCalls(load)
 	w.tryLimits(time.Now().Add(time.Until(r.Start.Add(r.For)) / 2))
 	<-ctx.Done()
-	v.live = int64(lab.LiveHeap())
+	v.live = int64(rig.LiveHeap())
 	stopLoad()
 
 	w.awaitRest()

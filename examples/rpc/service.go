@@ -10,7 +10,7 @@ import (
 	"runtime"
 	"sync"
 
-	"github.com/quiclife/quiclife/examples/internal/lab"
+	"github.com/quiclife/quiclife/internal/rig"
 )
 
 // bufferSize is of each of the two buffers that each call gets.
@@ -80,7 +80,7 @@ func (sv *service) load() {
 	sv.mu.Lock()
 	defer sv.mu.Unlock()
 	const chunk = 1 << 20
-	for missing := sv.maxHeap*5/4 - int64(lab.LiveHeap()); missing > 0; missing -= chunk {
+	for missing := sv.maxHeap*5/4 - int64(rig.LiveHeap()); missing > 0; missing -= chunk {
 		sv.cache = append(sv.cache, make([]byte, chunk))
 	}
 	runtime.GC() // the limit goes by what the last collection found

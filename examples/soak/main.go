@@ -100,7 +100,7 @@ func (k *soak) look() lab.Sample {
 	open, held := k.left()
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	k.most, k.mostHeld = max(k.most, lab.LiveHeap()), max(k.mostHeld, held)
+	k.most, k.mostHeld = max(k.most, rig.LiveHeap()), max(k.mostHeld, held)
 	return lab.Sample{
 		Requests: k.calls.Load(), Failed: int64(len(k.failures)), Open: open, Limit: clients * 2 * 4 * maxStreams, Held: held, // both ends, four kinds
 		More: []lab.Value{

@@ -12,6 +12,7 @@ import (
 	"net"
 	"reflect"
 	"runtime"
+	"runtime/metrics"
 	"sync"
 	"time"
 	"unsafe"
@@ -72,12 +73,18 @@ func lock(mutex reflect.Value) sync.Locker {
 	return mu
 }
 
-// Heap returns the bytes of live heap after a garbage collection, the
-// second of which frees what cleanups and pools let go after the first.
+// Heap returns the bytes of live heap after a garbage collection, the second
+// of which frees what cleanups and pools let go after the first.
 func Heap() uint64 {
 	runtime.GC()
 	runtime.GC()
-	var m runtime.MemStats
-	runtime.ReadMemStats(&m)
-	return m.HeapAlloc
+	return LiveHeap()
+}
+
+// LiveHeap returns the bytes of heap that were live at the last garbage
+// collection.
+func LiveHeap() uint64 {
+	live := []metrics.Sample{{Name: "/gc/heap/live:bytes"}}
+	metrics.Read(live)
+	return live[0].Value.Uint64()
 }

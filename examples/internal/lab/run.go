@@ -3,10 +3,11 @@ package lab
 import (
 	"fmt"
 	"runtime"
-	"runtime/metrics"
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/quiclife/quiclife/internal/rig"
 )
 
 // A Run is one run of a system.
@@ -91,7 +92,7 @@ func (r *Run) stopWatching() {
 
 func (r *Run) sample(look func() Sample) Sample {
 	s := look()
-	s.At, s.Heap, s.Goroutines = time.Since(r.Start), LiveHeap(), runtime.NumGoroutine()
+	s.At, s.Heap, s.Goroutines = time.Since(r.Start), rig.LiveHeap(), runtime.NumGoroutine()
 	if r.keep {
 		r.samples = append(r.samples, s)
 	}
@@ -124,12 +125,4 @@ func count(n int64) string {
 		return "?"
 	}
 	return fmt.Sprint(n)
-}
-
-// LiveHeap returns the bytes of heap that were live at the last garbage
-// collection.
-func LiveHeap() uint64 {
-	live := []metrics.Sample{{Name: "/gc/heap/live:bytes"}}
-	metrics.Read(live)
-	return live[0].Value.Uint64()
 }

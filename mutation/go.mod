@@ -1,0 +1,3 @@
+module github.com/quiclife/quiclife/mutation
+
+go 1.26.0

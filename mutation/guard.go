@@ -1,0 +1,19 @@
+package main
+
+// guard breaks guard.go.
+var guard = []mutation{
+	{
+		name: "abandonGrace: 0 is 1 ms",
+		old: `		return time.Second
+`,
+		new: `		return time.Millisecond
+`,
+	},
+	{
+		name: "drainTimeout: 0 is never",
+		old: `		return 30 * time.Second
+`,
+		new: `		return -1
+`,
+	},
+}

@@ -1,0 +1,35 @@
+package main
+
+import (
+	"os"
+	"path/filepath"
+	"testing"
+)
+
+// TestMutationsApply: none is stale, and each has a name of its own.
+func TestMutationsApply(t *testing.T) {
+	seen := make(map[string]bool)
+	files := make(map[string]bool)
+	for _, m := range all() {
+		source, err := os.ReadFile(filepath.Join("..", m.file))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := m.apply(string(source)); err != nil {
+			t.Error(err)
+		}
+		if m.name == "" || seen[m.String()] {
+			t.Errorf("%v: a name that is not its own", m)
+		}
+		seen[m.String()], files[m.file] = true, true
+	}
+	if len(seen) < 100 {
+		t.Errorf("%d mutations", len(seen))
+	}
+	for _, name := range []string{"closer.go", "write.go", "limits.go", "reclaim.go", "stream.go", "unistream.go", "open.go", "conn.go",
+		"transport.go", "dial.go", "group.go", "serve.go", "shutdown.go", "netconn.go", "stats.go"} {
+		if !files[name] {
+			t.Errorf("no mutation of %s", name)
+		}
+	}
+}

@@ -1,0 +1,64 @@
+package main
+
+import (
+	"fmt"
+	"strings"
+)
+
+// A mutation breaks the library in one place. Its lists are one to each file
+// of the library, in a file of the same name.
+type mutation struct {
+	file string // of the library, filled in by all
+	name string // what is broken
+
+	old, new string // old occurs just once in file
+
+	killer     string // a test that fails, tried first
+	equivalent string // why no test can fail
+}
+
+// all returns the mutations of all files.
+func all() []mutation {
+	var ms []mutation
+	for _, f := range []struct {
+		name string
+		list []mutation
+	}{
+		{"closer.go", closer},
+		{"write.go", write},
+		{"limits.go", limits},
+		{"open.go", open},
+		{"reclaim.go", reclaim},
+		{"stream.go", stream},
+		{"unistream.go", unistream},
+		{"conn.go", conn},
+		{"transport.go", transport},
+		{"dial.go", dial},
+		{"group.go", group},
+		{"guard.go", guard},
+		{"serve.go", serve},
+		{"shutdown.go", shutdown},
+		{"netconn.go", netconn},
+		{"stats.go", stats},
+	} {
+		for _, m := range f.list {
+			m.file = f.name
+			ms = append(ms, m)
+		}
+	}
+	return ms
+}
+
+func (m mutation) String() string { return m.file + ": " + m.name }
+
+// apply returns the file with the mutation.
+func (m mutation) apply(source string) (string, error) {
+	if n := strings.Count(source, m.old); n != 1 {
+		return "", fmt.Errorf("%v: the old text occurs %d times", m, n)
+	}
+	mutated := strings.Replace(source, m.old, m.new, 1)
+	if mutated == source {
+		return "", fmt.Errorf("%v: nothing changes", m)
+	}
+	return mutated, nil
+}

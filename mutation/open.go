@@ -1,0 +1,119 @@
+package main
+
+// open breaks open.go.
+var open = []mutation{
+	{
+		name: "reserve: barging",
+		old:  "(r.reserved >= r.stats.Limit || len(r.waiting) > 0)",
+		new:  "r.reserved >= r.stats.Limit",
+	},
+	{
+		name: "reserve: limit off by one",
+		old:  "(r.reserved >= r.stats.Limit ||",
+		new:  "(r.reserved > r.stats.Limit ||",
+	},
+	{
+		name: "unreserve: last come first served",
+		old: `	close(r.waiting[0])
+	r.waiting = slices.Delete(r.waiting, 0, 1)`,
+		new: `	close(r.waiting[len(r.waiting)-1])
+	r.waiting = slices.Delete(r.waiting, len(r.waiting)-1, len(r.waiting))`,
+	},
+	{
+		name: "awaitReservation: a slot freed since not seen",
+		old: `	if r.reserved < r.stats.Limit && len(r.waiting) == 0 { // freed since
+`,
+		new: `	if false {
+`,
+	},
+	{
+		name: "awaitReservation: slot lost when ctx ends as granted",
+		old: `	} else { // given to us just now: pass it on
+		c.unreserveLocked(r)
+`,
+		new: `	} else {
+`,
+	},
+	{
+		name: "awaitReservation: ctx error not wrapped",
+		old:  "err = c.limitError(k, OutgoingLimit, ctx.Err())",
+		new:  "err = ctx.Err()",
+	},
+	{
+		name: "awaitPeer: asks for no collection",
+		old: `	c.block(k, 1)
+	defer c.block(k, -1)
+	until`,
+		new: `	until`,
+	},
+	{
+		name: "awaitPeer: wrapped though the connection ended",
+		old: `	if err != nil && c.raw.Context().Err() == nil {
+		switch`,
+		new: `	if err != nil {
+		switch`,
+	},
+	{
+		name: "awaitPeer: Shutdown does not end the wait",
+		old: `	defer context.AfterFunc(c.draining, cancel)()
+`,
+		new: "",
+	},
+	{
+		name: "awaitPeer: Shutdown looks like a cancelled context",
+		old: `		case c.draining.Err() != nil:
+			err = ErrShutdown
+`,
+		new: "",
+	},
+	{
+		name: "openSync: waits whatever try returned",
+		old: `	if isPeerLimit(err) {
+		raw, err = await`,
+		new: `	if err != nil {
+		raw, err = await`,
+	},
+	{
+		name: "open: group count not given back at our limit",
+		old: `		c.guard.streams.Add(-1)
+		return none, c.limit`,
+		new: `		return none, c.limit`,
+	},
+	{
+		name: "admit: opens during Shutdown",
+		old: `	if c.draining.Err() != nil && c.raw.Context().Err() == nil {
+		return ErrShutdown
+	}
+	return c.guard.admitStream`,
+		new: `	return c.guard.admitStream`,
+	},
+	{
+		name: "awaitReservation: Shutdown does not end the wait",
+		old: `	case <-c.draining.Done():
+		err = ErrShutdown
+`,
+		new: "",
+	},
+	{
+		name: "openSync: a done context not looked at",
+		old: `	if ctx.Err() != nil {
+		return wait(ctx) // opens nothing, and fails as quic-go does
+	}
+`,
+		new: "",
+	},
+	{
+		name: "awaitPeer: ctx ignored",
+		old: `	until, cancel := context.WithCancel(ctx)
+`,
+		new: `	until, cancel := context.WithCancel(context.WithoutCancel(ctx))
+`,
+	},
+	{
+		name: "awaitReservation: ctx ignored",
+		old: `	case <-ctx.Done():
+		err = c.limitError(k, OutgoingLimit, ctx.Err())
+`,
+		new: "",
+	},
+}

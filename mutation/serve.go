@@ -1,0 +1,223 @@
+package main
+
+// serve breaks serve.go.
+var serve = []mutation{
+	{
+		name: "Serve: runs twice at once",
+		old: `	if serving {
+		return errors.New("quiclife: Serve is running on this connection already")
+	}
+`,
+		new: `	_ = serving
+`,
+	},
+	{
+		name: "Serve: handlers see Serve's context end",
+		old:  "handlers := handlerContext{c.Context(), ctx}",
+		new:  "handlers := ctx",
+	},
+	{
+		name: "Serve: Shutdown does not end it",
+		old: `	defer cancel()
+	defer context.AfterFunc(c.draining, cancel)()
+	var both`,
+		new: `	defer cancel()
+	var both`,
+	},
+	{
+		name: "Serve: streams of a kind without a func are not refused",
+		old: `			refuseAll(until, math.MaxInt64, c.raw.AcceptStream, c.guard.Codes.Refused)
+			return
+`,
+		new: `			return
+`,
+	},
+	{
+		name: "handlerContext: values of Serve's context first",
+		old: `	if v := h.Context.Value(key); v != nil {
+		return v
+	}
+	return h.serve.Value(key)`,
+		new: `	if v := h.serve.Value(key); v != nil {
+		return v
+	}
+	return h.Context.Value(key)`,
+	},
+	{
+		name: "serveAll: does not wait for the handlers",
+		old: `	defer handlers.Wait()
+`,
+		new: "",
+	},
+	{
+		name: "serveAll: slot after Accept",
+		old: `		select {
+		case slots <- struct{}{}:
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-c.Context().Done():
+			return context.Cause(c.Context())
+		}
+		s, err := accept(ctx)
+		if err != nil {
+			return err
+		}
+`,
+		new: `		s, err := accept(ctx)
+		if err != nil {
+			return err
+		}
+		select {
+		case slots <- struct{}{}:
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-c.Context().Done():
+			return context.Cause(c.Context())
+		}
+`,
+	},
+	{
+		name: "serveAll: ctx ignored while it waits for a slot",
+		old: `		case <-ctx.Done():
+			return ctx.Err()
+		case <-c.Context`,
+		new: `		case <-c.Context`,
+	},
+	{
+		name: "serveAll: the end ignored while it waits for a slot",
+		old: `		case <-c.Context().Done():
+			return context.Cause(c.Context())
+`,
+		new: "",
+	},
+	{
+		name: "serveAll: handlers without a limit",
+		old: `	slots := make(chan struct{}, limit)
+`,
+		new: `	slots := make(chan struct{}, 100_000+0*limit)
+`,
+	},
+	{
+		name: "refuseAll: without end",
+		old: `	for range most {
+`,
+		new: `	for _ = most; ; {
+`,
+	},
+	{
+		name: "runHandler: a panic goes on",
+		old: `		if v := recover(); v != nil {
+`,
+		new: `		if v := any(nil); v != nil {
+`,
+	},
+	{
+		name: "runHandler: after an error the stream is finished",
+		old: `	err := f(ctx, s)
+	if err == nil {
+`,
+		new: `	err := f(ctx, s)
+	if err == nil || true {
+`,
+	},
+	{
+		name: "runHandler: released before finish",
+		old: `			finish()
+			s.Release()
+		} else`,
+		new: `			s.Release()
+			finish()
+		} else`,
+	},
+	{
+		name: "runHandler: after an error nothing is reset",
+		old: `			s.Reset(abort)
+		}
+	}()
+	err := f(ctx, s)`,
+		new: `			_ = abort
+		}
+	}()
+	err := f(ctx, s)`,
+	},
+	{
+		name: "do: ctx does not reset the stream",
+		old: `	stop := context.AfterFunc(ctx, func() { s.Reset(c.guard.Codes.HandlerError) })
+`,
+		new: `	stop := context.AfterFunc(ctx, func() {})
+`,
+	},
+	{
+		name: "do: the error of f without that of ctx",
+		old: `		return fmt.Errorf("%w: %w", ctx.Err(), err)
+`,
+		new: `		return err
+`,
+	},
+	{
+		name: "do: ctx done after f looks like success",
+		old: `	case !stop(): // the stream is being reset: what f wrote may not arrive
+		return ctx.Err()
+`,
+		new: "",
+	},
+	{
+		name: "do: released before finish",
+		old: `	err = finish(s)
+	s.Release()
+`,
+		new: `	s.Release()
+	err = finish(s)
+`,
+	},
+	{
+		name: "finish: a peer that stops after its answer is an error",
+		old: `	if err != ErrWriteCut && s.Info().Receive == HalfFinished {
+		return nil
+	}
+`,
+		new: "",
+	},
+	{
+		name: "Listener.Serve: the listener stays open",
+		old: `	cancel()
+	l.Close()
+	for { // those`,
+		new: `	cancel()
+	for { // those`,
+	},
+	{
+		name: "Listener.Serve: does not wait for the connections",
+		old: `	conns.Wait()
+	return err`,
+		new: `	return err`,
+	},
+	{
+		name: "Listener.Serve: connections are not shut down",
+		old: `			c.drainFor(c.guard.drainTimeout())
+`,
+		new: `			_ = c
+`,
+	},
+	{
+		name: "Listener.Serve: ctx ends handlers",
+		old:  "c.Serve(context.WithoutCancel(ctx), h)",
+		new:  "c.Serve(ctx, h)",
+	},
+	{
+		name: "Listener.Serve: those that nobody accepted are left",
+		old: `		conns.Go(func() { serve(c) })
+	}
+	conns.Wait()`,
+		new: `		_ = c
+	}
+	conns.Wait()`,
+	},
+	{
+		name: "drainFor: timeout ignored",
+		old: `		ctx, cancel = context.WithTimeout(ctx, timeout)
+`,
+		new: `		ctx, cancel = context.WithCancel(ctx)
+`,
+	},
+}

@@ -1,0 +1,169 @@
+package main
+
+// shutdown breaks shutdown.go.
+var shutdown = []mutation{
+	{
+		name: "Shutdown: opens go on",
+		old: `	c.drain()
+	cut, err`,
+		new: `	cut, err`,
+	},
+	{
+		name: "Shutdown: the streams cut are not named",
+		old:  "&ShutdownError{Streams: cut, Err: err}",
+		new:  "&ShutdownError{Streams: cut[:0], Err: err}",
+	},
+	{
+		name: "Shutdown: does not wait for streams",
+		old:  `		if err := c.awaitStreams(ctx); err != nil {`,
+		new:  `		if err := ctx.Err(); err != nil {`,
+	},
+	{
+		name: "Shutdown: does not wait until quiet",
+		old: `		if err := c.awaitQuiet(ctx); err != nil {
+			return c.streamsCut(), err
+		}
+`,
+		new: "",
+	},
+	{
+		name: "awaitEnd: an open under way is forgotten",
+		old:  `		if open == 0 { // else`,
+		new:  `		if true || open == 0 { // else`,
+	},
+	{
+		name: "awaitStreams: no collection is asked for",
+		old:  `	c.collectAtLimit() // dropped`,
+		new:  `	// dropped`,
+	},
+	{
+		name: "awaitStreams: incoming streams are not refused",
+		old: `	defer c.refuseWhile(ctx, math.MaxInt64, math.MaxInt64)()
+`,
+		new: `	_ = math.MaxInt64
+`,
+	},
+	{
+		name: "awaitStreams: a cut by the end is taken for an end",
+		old:  `		if len(c.streamsCut()) > 0 { // ended`,
+		new:  `		if false { // ended`,
+	},
+	{
+		name: "awaitStreams: each call waits for its own",
+		old: `	if c.drained == nil {
+		c.drained`,
+		new: `	if true {
+		c.drained`,
+	},
+	{
+		name: "cutStreams: streams are named again and again",
+		old:  `		if !st.cutNoted {`,
+		new:  `		if true {`,
+	},
+	{
+		name: "awaitQuiet: the handshake is not awaited",
+		old: `	select { // before that, the limit on what a server sends to an address that is not validated looks quiet
+	case <-c.raw.HandshakeComplete():
+	case <-c.raw.Context().Done():
+		return c.peerClosed()
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+`,
+		new: "",
+	},
+	{
+		name: "awaitQuiet: rejected 0-RTT is fine",
+		old: `	if c.rejected0RTT() {
+		return Err0RTTRejected
+	}
+`,
+		new: "",
+	},
+	{
+		name: "awaitQuiet: incoming streams are not refused",
+		old: `	defer c.refuseWhile(ctx, c.kinds[incoming].stats.Limit, c.kinds[incomingUni].stats.Limit)()
+`,
+		new: "",
+	},
+	{
+		name: "awaitQuiet: refuses without end",
+		old:  "c.refuseWhile(ctx, c.kinds[incoming].stats.Limit, c.kinds[incomingUni].stats.Limit)()",
+		new:  "c.refuseWhile(ctx, math.MaxInt64, math.MaxInt64)()",
+	},
+	{
+		name: "awaitQuiet: half a PTO is quiet",
+		old: `		quiet := 2 * pto
+`,
+		new: `		quiet := pto / 2
+`,
+	},
+	{
+		name: "awaitQuiet: losses ignored",
+		old: `			quiet = 8 * pto
+`,
+		new: `			_ = quiet
+`,
+	},
+	{
+		name: "awaitQuiet: as long without anything received",
+		old: `			quiet = 3 * pto
+`,
+		new: `			_ = quiet
+`,
+	},
+	{
+		name: "awaitQuiet: gap ignored",
+		old:  " && time.Since(lastProbe) >= 3*gap {",
+		new:  " && (gap >= 0 || lastProbe.IsZero()) {",
+	},
+	{
+		name: "awaitQuiet: probes not seen",
+		old:  `			if now.Sub(lastReceived) > maxAckDelay+poll {`,
+		new:  `			if false {`,
+	},
+	{
+		name: "awaitQuiet: the end ignored",
+		old: `		case <-c.raw.Context().Done():
+			timer.Stop()
+			return c.peerClosed()
+`,
+		new: "",
+	},
+	{
+		name: "pto: deviation ignored",
+		old:  "max(4*stats.MeanDeviation, granularity)",
+		new:  "granularity",
+	},
+	{
+		name: "peerClosed: the peer's close is an error",
+		old:  "ok && len(c.streamsCut()) == 0 {",
+		new:  "ok && false {",
+	},
+	{
+		name: "peerClosed: a cut by the peer's close is none",
+		old:  "ok && len(c.streamsCut()) == 0 {",
+		new:  "ok {",
+	},
+	{
+		name: "Guard.Shutdown: listeners stay open",
+		old: `		l.close()
+		for {`,
+		new: `		for {`,
+	},
+	{
+		name: "Guard.Shutdown: one after the other",
+		old: `			wg.Go(func() {
+				err := c.Shut`,
+		new: `			wg.Wait()
+			wg.Go(func() {
+				err := c.Shut`,
+	},
+	{
+		name: "Guard.Shutdown: does not wait for the sockets",
+		old: `			case <-l.owned.gone:
+`,
+		new: `			default:
+`,
+	},
+}

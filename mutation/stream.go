@@ -1,0 +1,120 @@
+package main
+
+// stream breaks stream.go.
+var stream = []mutation{
+	{
+		name: "didRead: consumeEOF dropped",
+		old: `err == nil {
+		st.consumeEOF()
+	}`,
+		new: `err == nil {
+		_ = st
+	}`,
+	},
+	{
+		name: "didRead: readFailed dropped",
+		old: `	st.readFailed(n, err)
+}`,
+		new: "}",
+	},
+	{
+		name: "didRead: consumeEOF also with an error",
+		old:  " == st.finalSize.Load() && err == nil {",
+		new:  " == st.finalSize.Load() {",
+	},
+	{
+		name: "didPeek: error not read",
+		old: `		st.readFailed(st.receive.Read(noBytes[:]))
+`,
+		new: `		_ = st
+`,
+	},
+	{
+		name: "Peek: didPeek dropped",
+		old: `	s.st.didPeek(n, len(b), err)
+`,
+		new: `	s.st.readers.Add(-1)
+`,
+	},
+	{
+		name: "Stream.Read: KeepAlive dropped",
+		old: `	s.st.didRead(n, err)
+	runtime.KeepAlive(s)
+`,
+		new: `	s.st.didRead(n, err)
+`,
+	},
+	{
+		name: "Stream.Peek: KeepAlive dropped",
+		old: `	s.st.didPeek(n, len(b), err)
+	runtime.KeepAlive(s)
+`,
+		new: `	s.st.didPeek(n, len(b), err)
+`,
+	},
+	{
+		name: "Stream.Write: KeepAlive dropped",
+		old: `	n, err := s.st.write(p)
+	runtime.KeepAlive(s)
+`,
+		new: `	n, err := s.st.write(p)
+`,
+	},
+	{
+		name: "Stream.Close: KeepAlive dropped",
+		old: `	err := s.st.close()
+	runtime.KeepAlive(s)
+`,
+		new: `	err := s.st.close()
+`,
+	},
+	{
+		name: "Stream.Release: KeepAlive dropped",
+		old: `	s.st.release(s.st.conn.guard.Codes.Release)
+	runtime.KeepAlive(s)
+`,
+		new: `	s.st.release(s.st.conn.guard.Codes.Release)
+`,
+	},
+	{
+		name: "Stream.SetReceiveFinalSizeCallback: KeepAlive dropped",
+		old: `	s.st.setFinalSizeCallback(callback)
+	runtime.KeepAlive(s)
+`,
+		new: `	s.st.setFinalSizeCallback(callback)
+`,
+	},
+	{
+		name: "start: the state holds the handle strongly",
+		old: `	h.st = st
+`,
+		new: `	h.st = st
+	st.userFinalSize = func(int64) { h.st = st }
+`,
+	},
+	{
+		name: "start: phase not noted",
+		old:  "phase: c.phase.Load(), ",
+		new:  "",
+	},
+	{
+		name: "willRead: readers not counted up",
+		old: `	st.readers.Add(1)
+	st.reads`,
+		new: `	st.reads`,
+	},
+	{
+		name: "Write: the plain Write",
+		old: `	n, err := s.st.write(p)
+`,
+		new: `	n, err := s.raw.Write(p)
+`,
+	},
+	{
+		name: "Close: past the accounting",
+		old: `	err := s.st.close()
+`,
+		new: `	err := s.raw.Close()
+`,
+	},
+}

@@ -1,0 +1,145 @@
+package main
+
+// write breaks write.go.
+var write = []mutation{
+	{
+		name: "beginWrite: no waiting for the turn",
+		old: `	for st.writing {
+`,
+		new: `	for st.writing && false {
+`,
+	},
+	{
+		name: "endWrite: writeTurn not cleared",
+		old: `	st.writeTurn = nil
+`,
+		new: "",
+	},
+	{
+		name: "takeTurn: not after Detach",
+		old:  "ok := st.sendHalf == HalfOpen || st.sendHalf == halfDetached",
+		new:  "ok := st.sendHalf == HalfOpen",
+	},
+	{
+		name: "endWrite: cut not set",
+		old: `		st.cut = true
+`,
+		new: `		_ = st
+`,
+	},
+	{
+		name: "endWrite: cut not cleared",
+		old: `		st.cut = false
+`,
+		new: `		_ = st
+`,
+	},
+	{
+		name: "endWrite: sendFailed dropped",
+		old: `		st.sendFailed(err)
+`,
+		new: `		_ = err
+`,
+	},
+	{
+		name: "endsSendHalf: a deadline ends it",
+		old:  "return !isDeadline(err) && err",
+		new:  "return err",
+	},
+	{
+		name: "endsSendHalf: ErrWriteLimitReached ends it",
+		old:  " && err != quic.ErrWouldBlock && err != quic.ErrWriteLimitReached",
+		new:  " && err != quic.ErrWouldBlock",
+	},
+	{
+		name: "writeAfterEnd: always ErrStreamClosed",
+		old: `err != nil && endsSendHalf(err) {
+		return err`,
+		new: `err != nil && endsSendHalf(err) {
+		return quic.ErrStreamClosed`,
+	},
+	{
+		name: "write: nothing is queued",
+		old:  `	if len(p) > 0 && st.queued`,
+		new:  `	if false && st.queued`,
+	},
+	{
+		name: "write: queue not bounded",
+		old:  "st.queued+len(p) <= maxQueued",
+		new:  "len(p) <= maxQueued",
+	},
+	{
+		name: "write: deadline not honoured before queueing",
+		old:  "&& !st.writeDeadlinePassed() {",
+		new:  "{",
+	},
+	{
+		name: "write: ErrWouldBlock returned",
+		old: `		if err != quic.ErrWouldBlock {
+			return 0, err`,
+		new: `		if err != nil {
+			return 0, err`,
+	},
+	{
+		name: "tryWriteAll: a write under way ignored",
+		old: `	if st.writing {
+		st.mu.Unlock()
+		return quic.ErrWouldBlock
+	}
+`,
+		new: "",
+	},
+	{
+		name: "tryWriteAll: waits for its turn",
+		old: `	st.mu.Lock()
+	if st.writing {
+		st.mu.Unlock()
+		return quic.ErrWouldBlock
+	}
+	if !st.takeTurnLocked() {`,
+		new: `	if !st.beginWrite() {`,
+	},
+	{
+		name: "writeWithLimit(nil): plain Write",
+		old: `	if limiter == nil {
+		return st.write(p)
+	}
+`,
+		new: "",
+	},
+	{
+		name: "setWriteDeadline: max(..., 1) dropped",
+		old:  "max(t.Sub(st.conn.start), 1)",
+		new:  "t.Sub(st.conn.start)",
+	},
+	{
+		name: "writeDeadlinePassed: > for >=",
+		old:  "st.conn.now() >= deadline",
+		new:  "st.conn.now() > deadline",
+	},
+	{
+		name: "write: queued not reset at a barrier",
+		old: `		if m > 0 && err == nil {
+			st.queued = 0
+		}
+		more`,
+		new: `		more`,
+	},
+	{
+		name: "write: no pieces with IdleTimeout",
+		old:  "if st.conn.guard.IdleTimeout > 0 { // which",
+		new:  "if false { // which",
+	},
+	{
+		name: "write: the plain Write",
+		old: `		m, err = st.send.WriteWithLimit(piece, pass)
+`,
+		new: `		m, err = st.send.(interface{ Write([]byte) (int, error) }).Write(piece)
+`,
+	},
+	{
+		name: "write: a limiter that passes one packet",
+		old:  "func pass(maxBytes int) int { return maxBytes }",
+		new:  "func pass(maxBytes int) int { return min(maxBytes, 1200) }",
+	},
+}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -735,4 +736,44 @@ func TestHalfStateString(t *testing.T) {
 	}
 	require.Equal(t, "absent open finished aborted", strings.Join(names, " "))
 	require.False(t, errors.Is(quiclife.ErrWriteCut, quiclife.ErrStreamClosed))
+}
+
+// TestReceiveHalfEndsOnce: of a Read that returns the io.EOF and a CancelRead
+// at the same time, one ends the half, and is the one that is counted.
+func TestReceiveHalfEndsOnce(t *testing.T) {
+	e := setup{}.onLoopback(t)
+	message, buf := make([]byte, 100_000), make([]byte, 200_000) // a Read takes its time
+	for i := range 300 {
+		s, err := e.client.OpenUniStreamSync(t.Context())
+		require.NoError(t, err)
+		go func() { s.Write(message); s.Close() }()
+		r, err := e.server.AcceptUniStream(t.Context())
+		require.NoError(t, err)
+		arrived := make(chan struct{})
+		r.SetReceiveFinalSizeCallback(func(int64) { close(arrived) })
+		<-arrived
+		before := e.server.Stats().IncomingUni
+		var wg sync.WaitGroup
+		start := make(chan struct{})
+		wg.Go(func() { <-start; r.Read(buf) })
+		wg.Go(func() {
+			<-start
+			for range i % 30 {
+				runtime.Gosched()
+			}
+			r.CancelRead(1)
+		})
+		close(start)
+		wg.Wait()
+		after := e.server.Stats().IncomingUni
+		switch r.Info().Receive {
+		case quiclife.HalfFinished:
+			require.Equal(t, before.Finished+1, after.Finished)
+		case quiclife.HalfAborted:
+			require.Equal(t, before.Reset+1, after.Reset)
+		default:
+			require.Fail(t, "not ended")
+		}
+	}
+	e.client.CloseWithError(0, "")
 }

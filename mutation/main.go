@@ -25,6 +25,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 )
 
@@ -33,6 +34,7 @@ var (
 	list     = flag.Bool("list", false, "print the mutations and do nothing")
 	root     = flag.String("root", "..", "the `directory` of the library")
 	parallel = flag.Int("parallel", 2, "how many mutations to try at once")
+	trust    = flag.Bool("trust", false, "do not run the tests without a mutation first")
 	timeout  = flag.Duration("timeout", 2*time.Minute, "after this time a test that still runs has failed")
 )
 
@@ -56,7 +58,7 @@ func run() error {
 		}
 		return nil
 	}
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	dir, err := os.MkdirTemp("", "mutation")
 	if err != nil {
@@ -68,10 +70,12 @@ func run() error {
 		return err
 	}
 	start := time.Now()
-	if err := r.baseline(ctx); err != nil {
-		return err
+	if !*trust {
+		if err := r.baseline(ctx); err != nil {
+			return err
+		}
+		fmt.Printf("the library as it is: ok (%v)\n", time.Since(start).Round(time.Second))
 	}
-	fmt.Printf("the library as it is: ok (%v)\n", time.Since(start).Round(time.Second))
 
 	var mu sync.Mutex // guards what follows, and the output
 	var count [numVerdicts]int
@@ -160,7 +164,7 @@ func (r *runner) baseline(ctx context.Context) error {
 }
 
 // try applies m and runs tests until one fails: first the one that is known to
-// fail, then the fast ones, then the slow ones.
+// fail, or else those of the file, then the fast ones, then the slow ones.
 func (r *runner) try(ctx context.Context, m mutation, worker string) (verdict, string) {
 	source, err := os.ReadFile(filepath.Join(r.lib, m.file))
 	if err != nil {
@@ -191,53 +195,64 @@ func (r *runner) try(ctx context.Context, m mutation, worker string) (verdict, s
 }
 
 // kill returns the test that fails, or "". A test that is not known to fail
-// for m has to fail twice, as it may be slow that fails, not the library;
-// flaky are those that did not.
+// for m has to fail twice, as the machine may be busy; flaky are those that
+// did not.
 func (r *runner) kill(ctx context.Context, test string, m mutation) (by string, flaky []string) {
 	if m.killer != "" {
-		if res := r.tests(ctx, test, "-test.run", only(m.killer), "-test.timeout", min(*timeout, time.Minute).String()); res.failure != "" {
+		if res := r.tests(ctx, test, "-test.run", only(m.killer)); res.failure != "" {
 			return res.failure, nil
 		}
 	}
-	for _, fast := range []bool{true, false} {
-		var skip []string
-		for {
-			var args []string
-			switch {
-			case !fast && len(r.slow) == 0:
-				return "", flaky
-			case !fast:
-				args = []string{"-test.run", only(r.slow...)}
-			default:
-				skip = append(skip, r.slow...)
+	type pass struct{ run, skip []string }
+	passes := []pass{{skip: r.slow}}
+	if own := r.testsOf(m.file); m.killer == "" && len(own) > 0 {
+		passes = slices.Insert(passes, 0, pass{run: own, skip: r.slow})
+	}
+	if len(r.slow) > 0 {
+		passes = append(passes, pass{run: r.slow})
+	}
+	for _, p := range passes {
+		for ctx.Err() == nil {
+			args := []string{"-test.failfast"}
+			if len(p.run) > 0 {
+				args = append(args, "-test.run", only(p.run...))
 			}
-			if len(skip) > 0 {
+			if skip := slices.Concat(p.skip, flaky); len(skip) > 0 {
 				args = append(args, "-test.skip", only(skip...))
 			}
-			res := r.tests(ctx, test, append(args, "-test.failfast")...)
-			if res.failure == "" || ctx.Err() != nil {
+			res := r.tests(ctx, test, args...)
+			if res.failure == "" {
 				break
 			}
 			if res.hangs {
 				return res.failure, flaky
 			}
-			again := args
 			if len(res.failed) > 0 {
-				again = []string{"-test.run", only(res.failed...)}
+				args = []string{"-test.run", only(res.failed...)}
 			}
 			for range 3 {
-				if r.tests(ctx, test, again...).failure != "" {
+				if r.tests(ctx, test, args...).failure != "" {
 					return res.failure, flaky
 				}
 			}
-			flaky = append(flaky, res.failure)
 			if len(res.failed) == 0 { // the check for leaks after all tests
 				break
 			}
-			skip = append(skip, res.failed...)
+			flaky = append(flaky, res.failed...)
 		}
 	}
 	return "", flaky
+}
+
+var testFunc = regexp.MustCompile(`(?m)^func (Test\w+)\(`)
+
+// testsOf returns the tests that are in the test file of a file.
+func (r *runner) testsOf(file string) (names []string) {
+	source, _ := os.ReadFile(filepath.Join(r.lib, strings.TrimSuffix(file, ".go")+"_test.go"))
+	for _, m := range testFunc.FindAllStringSubmatch(string(source), -1) {
+		names = append(names, m[1])
+	}
+	return names
 }
 
 // only is a pattern that matches the tests of these names.
@@ -245,7 +260,7 @@ func only(names ...string) string { return "^(" + strings.Join(names, "|") + ")$
 
 // build compiles the tests of the library, with one file replaced.
 func (r *runner) build(ctx context.Context, to, file, with string) (string, error) {
-	args := []string{"test", "-c", "-o", to}
+	args := []string{"test", "-c", "-ldflags", "-s -w", "-o", to}
 	if file != "" {
 		replacement, overlay := to+".go", to+".json"
 		data, err := json.Marshal(map[string]any{"Replace": map[string]string{filepath.Join(r.lib, file): replacement}})

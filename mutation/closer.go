@@ -76,11 +76,6 @@ var closer = []mutation{
 		new:  "got && st.cut",
 	},
 	{
-		name: "close: cut taken though half not claimed",
-		old:  "cut := got && (st.cut || st.writing)",
-		new:  "cut := st.cut || st.writing",
-	},
-	{
 		name: "close: closeErr of a cut not kept",
 		old: `		st.closeErr = ErrWriteCut
 `,
@@ -92,15 +87,6 @@ var closer = []mutation{
 		old: `			err = stop
 `,
 		new: `			_ = stop
-`,
-	},
-	{
-		name: "close: error settled without keeping closeErr",
-		old: `		st.sendEnded(HalfAborted, err)
-		return err
-`,
-		new: `		st.settle(HalfAborted, HalfAbsent)
-		return err
 `,
 	},
 	{
@@ -122,27 +108,6 @@ var closer = []mutation{
 		new:  "if err == nil {",
 	},
 	{
-		name: "readFailed: reset settled as finished",
-		old: `		if err == io.EOF {
-			as`,
-		new: `		if err != nil || err == io.EOF {
-			as`,
-	},
-	{
-		name: "detach: settles nothing",
-		old: `		st.settle(given(send), given(receive))
-`,
-		new: `		_ = given
-`,
-	},
-	{
-		name: "connectionEnded: does nothing",
-		old: `	if send, receive := st.claim(true, true); send || receive {
-		st.settle(`,
-		new: `	if send, receive := false, false; send || receive {
-		st.settle(`,
-	},
-	{
 		name: "watchFinalSize: sets the callback each time",
 		old:  `	if !watching {`,
 		new:  `	if _ = watching; true {`,
@@ -160,20 +125,6 @@ var closer = []mutation{
 	st.consumeEOF()`,
 		new: `		user(size)
 	}`,
-	},
-	{
-		name: "setFinalSizeCallback: nil does not remove",
-		old: `	if size == sizeUnknown {
-		st.userFinalSize`,
-		new: `	if size == sizeUnknown && callback != nil {
-		st.userFinalSize`,
-	},
-	{
-		name: "consumeEOF: half not checked to be open",
-		old: `	if open {
-`,
-		new: `	if _ = open; true {
-`,
 	},
 	{
 		name: "consumeEOF: SetReadDeadline dropped",
@@ -204,14 +155,6 @@ var closer = []mutation{
 		new: `	if got {
 		st.abortSend(code, got)
 		st.settle(`,
-	},
-	{
-		name: "release: CancelWrite skipped",
-		old: `	if send {
-		st.abortSend(code, true)
-	}
-`,
-		new: "",
 	},
 	{
 		name: "release: CancelRead skipped",
@@ -282,38 +225,6 @@ var closer = []mutation{
 `,
 	},
 	{
-		name: "release: aborts a finished send half too",
-		old: `	if send {
-		st.abortSend(code, true)`,
-		new: `	if st.send != nil {
-		st.abortSend(code, true)`,
-	},
-	{
-		name: "release: settled before quic-go is told",
-		old: `	if send {
-		st.abortSend(code, true)
-	}
-	if receive {
-		st.receive.CancelRead(code)
-	}
-	if send || receive {
-		st.settle(aborted(send), aborted(receive))
-	}
-	st.returnCredit()
-`,
-		new: `	if send || receive {
-		st.settle(aborted(send), aborted(receive))
-	}
-	if send {
-		st.abortSend(code, true)
-	}
-	if receive {
-		st.receive.CancelRead(code)
-	}
-	st.returnCredit()
-`,
-	},
-	{
 		name: "reset: a finished send half is not aborted",
 		old: `	if st.send != nil {
 		st.abortSend`,
@@ -321,21 +232,9 @@ var closer = []mutation{
 		st.abortSend`,
 	},
 	{
-		name: "detached: seen on the send half only",
-		old: `	return st.sendHalf == halfDetached || st.receiveHalf == halfDetached
-`,
-		new: `	return st.sendHalf == halfDetached
-`,
-	},
-	{
 		name: "abortSend: boundary ignored",
 		old:  "deliver := st.boundary && !claimed",
 		new:  "deliver := false && !claimed",
-	},
-	{
-		name: "abortSend: boundary delivers open halves too",
-		old:  "deliver := st.boundary && !claimed && (st.sendHalf == HalfFinished || st.sendHalf == halfEnding)",
-		new:  "deliver := st.boundary",
 	},
 	{
 		name: "abortSend: a half that is being closed is reset",
@@ -346,11 +245,6 @@ var closer = []mutation{
 		name: "abortSend: the IDs of a rejected phase reach new streams",
 		old:  "!deliver && !stale {",
 		new:  "!deliver && (!stale || true) {",
-	},
-	{
-		name: "noticed: a reset counts as cut",
-		old:  " && !reset {",
-		new:  " && (!reset || true) {",
 	},
 	{
 		name: "noticed: forgotten by sendFailed",

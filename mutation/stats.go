@@ -28,11 +28,4 @@ var stats = []mutation{
 	}`,
 		new: "",
 	},
-	{
-		name: "Streams: break ignored",
-		old: `			if !yield(st.info()) {
-				return
-			}`,
-		new: `			yield(st.info())`,
-	},
 }

@@ -16,18 +16,6 @@ var write = []mutation{
 		new: "",
 	},
 	{
-		name: "takeTurn: not after Detach",
-		old:  "ok := st.sendHalf == HalfOpen || st.sendHalf == halfDetached",
-		new:  "ok := st.sendHalf == HalfOpen",
-	},
-	{
-		name: "endWrite: cut not set",
-		old: `		st.cut = true
-`,
-		new: `		_ = st
-`,
-	},
-	{
 		name: "endWrite: cut not cleared",
 		old: `		st.cut = false
 `,
@@ -47,21 +35,11 @@ var write = []mutation{
 		new:  "return err",
 	},
 	{
-		name: "endsSendHalf: ErrWriteLimitReached ends it",
-		old:  " && err != quic.ErrWouldBlock && err != quic.ErrWriteLimitReached",
-		new:  " && err != quic.ErrWouldBlock",
-	},
-	{
 		name: "writeAfterEnd: always ErrStreamClosed",
 		old: `err != nil && endsSendHalf(err) {
 		return err`,
 		new: `err != nil && endsSendHalf(err) {
 		return quic.ErrStreamClosed`,
-	},
-	{
-		name: "write: nothing is queued",
-		old:  `	if len(p) > 0 && st.queued`,
-		new:  `	if false && st.queued`,
 	},
 	{
 		name: "write: queue not bounded",
@@ -74,13 +52,6 @@ var write = []mutation{
 		new:  "{",
 	},
 	{
-		name: "write: ErrWouldBlock returned",
-		old: `		if err != quic.ErrWouldBlock {
-			return 0, err`,
-		new: `		if err != nil {
-			return 0, err`,
-	},
-	{
 		name: "tryWriteAll: a write under way ignored",
 		old: `	if st.writing {
 		st.mu.Unlock()
@@ -88,16 +59,6 @@ var write = []mutation{
 	}
 `,
 		new: "",
-	},
-	{
-		name: "tryWriteAll: waits for its turn",
-		old: `	st.mu.Lock()
-	if st.writing {
-		st.mu.Unlock()
-		return quic.ErrWouldBlock
-	}
-	if !st.takeTurnLocked() {`,
-		new: `	if !st.beginWrite() {`,
 	},
 	{
 		name: "writeWithLimit(nil): plain Write",

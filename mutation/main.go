@@ -16,6 +16,7 @@ import (
 	"flag"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"os/exec"
 	"os/signal"
@@ -76,6 +77,9 @@ func run() error {
 		}
 		fmt.Printf("the library as it is: ok (%v)\n", time.Since(start).Round(time.Second))
 	}
+	if err := r.buildCombined(ctx, chosen); err != nil {
+		return err
+	}
 
 	var mu sync.Mutex // guards what follows, and the output
 	var count [numVerdicts]int
@@ -130,11 +134,14 @@ func (v verdict) String() string {
 }
 
 // A runner tries mutations on its copy of the library, which it never writes
-// to: the mutated file is an overlay of the build.
+// to: mutated files are an overlay of the build.
 type runner struct {
-	lib, work string
-	slow      []string // tests that take more than slowTest
+	lib, work  string
+	slow       []string        // tests that take more than slowTest
+	inCombined map[string]bool // mutations that the combined library has
 }
+
+func (r *runner) combined() string { return filepath.Join(r.work, "combined.test") }
 
 const slowTest = 2 * time.Second
 
@@ -142,12 +149,12 @@ const slowTest = 2 * time.Second
 // are slow. One that fails gets a second chance: the machine may be busy.
 func (r *runner) baseline(ctx context.Context) error {
 	test := filepath.Join(r.work, "unmodified.test")
-	if out, err := r.build(ctx, test, "", ""); err != nil {
+	if out, err := r.build(ctx, test, nil); err != nil {
 		return fmt.Errorf("the library does not compile: %w\n%s", err, out)
 	}
-	res := r.tests(ctx, test, "-test.timeout", (10 * *timeout).String())
+	res := r.tests(ctx, test, mutation{}, "-test.timeout", (10 * *timeout).String())
 	for _, name := range res.failed {
-		if again := r.tests(ctx, test, "-test.run", only(name)); again.failure != "" {
+		if again := r.tests(ctx, test, mutation{}, "-test.run", only(name)); again.failure != "" {
 			return fmt.Errorf("the library as it is fails:\n%s", again.out)
 		}
 		fmt.Println("failed once without a mutation:", name)
@@ -174,9 +181,12 @@ func (r *runner) try(ctx context.Context, m mutation, worker string) (verdict, s
 	if err != nil {
 		return stale, ": " + err.Error()
 	}
-	test := filepath.Join(r.work, worker+".test")
-	if out, err := r.build(ctx, test, m.file, mutated); err != nil {
-		return broken, "\n" + out
+	test := r.combined()
+	if !r.inCombined[m.String()] {
+		test = filepath.Join(r.work, worker+".test")
+		if out, err := r.build(ctx, test, map[string]string{m.file: mutated}); err != nil {
+			return broken, "\n" + out
+		}
 	}
 	by, flaky := r.kill(ctx, test, m)
 	how := ""
@@ -199,7 +209,7 @@ func (r *runner) try(ctx context.Context, m mutation, worker string) (verdict, s
 // did not.
 func (r *runner) kill(ctx context.Context, test string, m mutation) (by string, flaky []string) {
 	if m.killer != "" {
-		if res := r.tests(ctx, test, "-test.run", only(m.killer)); res.failure != "" {
+		if res := r.tests(ctx, test, m, "-test.run", only(m.killer)); res.failure != "" {
 			return res.failure, nil
 		}
 	}
@@ -220,7 +230,7 @@ func (r *runner) kill(ctx context.Context, test string, m mutation) (by string, 
 			if skip := slices.Concat(p.skip, flaky); len(skip) > 0 {
 				args = append(args, "-test.skip", only(skip...))
 			}
-			res := r.tests(ctx, test, args...)
+			res := r.tests(ctx, test, m, args...)
 			if res.failure == "" {
 				break
 			}
@@ -231,7 +241,7 @@ func (r *runner) kill(ctx context.Context, test string, m mutation) (by string, 
 				args = []string{"-test.run", only(res.failed...)}
 			}
 			for range 3 {
-				if r.tests(ctx, test, args...).failure != "" {
+				if r.tests(ctx, test, m, args...).failure != "" {
 					return res.failure, flaky
 				}
 			}
@@ -258,24 +268,57 @@ func (r *runner) testsOf(file string) (names []string) {
 // only is a pattern that matches the tests of these names.
 func only(names ...string) string { return "^(" + strings.Join(names, "|") + ")$" }
 
-// build compiles the tests of the library, with one file replaced.
-func (r *runner) build(ctx context.Context, to, file, with string) (string, error) {
-	args := []string{"test", "-c", "-ldflags", "-s -w", "-o", to}
-	if file != "" {
-		replacement, overlay := to+".go", to+".json"
-		data, err := json.Marshal(map[string]any{"Replace": map[string]string{filepath.Join(r.lib, file): replacement}})
-		if err == nil {
-			err = errors.Join(os.WriteFile(replacement, []byte(with), 0o600), os.WriteFile(overlay, data, 0o600))
-		}
-		if err != nil {
+// build compiles the tests of the library, with some files replaced or added.
+func (r *runner) build(ctx context.Context, to string, files map[string]string) (string, error) {
+	replace := make(map[string]string)
+	for file, source := range files {
+		replacement := to + "." + file
+		if err := os.WriteFile(replacement, []byte(source), 0o600); err != nil {
 			return "", err
 		}
-		args = append(args, "-overlay", overlay)
+		replace[filepath.Join(r.lib, file)] = replacement
 	}
-	cmd := exec.CommandContext(ctx, "go", append(args, ".")...)
+	data, err := json.Marshal(map[string]any{"Replace": replace})
+	if err == nil {
+		err = os.WriteFile(to+".json", data, 0o600)
+	}
+	if err != nil {
+		return "", err
+	}
+	cmd := exec.CommandContext(ctx, "go", "test", "-c", "-ldflags", "-s -w", "-o", to, "-overlay", to+".json", ".")
 	cmd.Dir = r.lib
 	out, err := cmd.CombinedOutput()
 	return string(out), err
+}
+
+// buildCombined builds the library that has most of the mutations. If it does
+// not compile, each is built by itself, which tells whose fault it is.
+func (r *runner) buildCombined(ctx context.Context, ms []mutation) error {
+	byFile := make(map[string][]mutation)
+	for _, m := range ms {
+		byFile[m.file] = append(byFile[m.file], m)
+	}
+	files := map[string]string{"mutation_selector.go": selector}
+	in := make(map[string]bool)
+	for file, ms := range byFile {
+		source, err := os.ReadFile(filepath.Join(r.lib, file))
+		if err != nil {
+			return err
+		}
+		combined, done, err := combine(file, string(source), ms)
+		if err != nil {
+			return err
+		}
+		files[file] = combined
+		maps.Copy(in, done)
+	}
+	if out, err := r.build(ctx, r.combined(), files); err != nil {
+		fmt.Printf("the mutations do not compile together:\n%s", out)
+		return ctx.Err()
+	}
+	r.inCombined = in
+	fmt.Printf("%d of %d mutations are built together\n", len(in), len(ms))
+	return nil
 }
 
 // result is what came of a run of tests. failure is "" if they passed, else it
@@ -293,9 +336,10 @@ var (
 )
 
 // tests runs a binary made by build.
-func (r *runner) tests(ctx context.Context, test string, args ...string) (res result) {
+func (r *runner) tests(ctx context.Context, test string, m mutation, args ...string) (res result) {
 	cmd := exec.CommandContext(ctx, test, append([]string{"-test.short", "-test.v", "-test.timeout", timeout.String()}, args...)...)
 	cmd.Dir = r.lib
+	cmd.Env = append(os.Environ(), variable+"="+m.String())
 	var out bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &out
 	cmd.WaitDelay = time.Second

@@ -13,6 +13,7 @@ type mutation struct {
 
 	old, new string // old occurs just once in file
 
+	alone      bool   // is built by itself: the depth of the stack matters
 	killer     string // a test that fails, tried first
 	equivalent string // why no test can fail
 }

@@ -70,11 +70,13 @@ var stream = []mutation{
 		new: `	h.st = st
 	st.userFinalSize = func(int64) { h.st = st }
 `,
+		alone: true,
 	},
 	{
-		name: "start: phase not noted",
-		old:  "phase: c.phase.Load(), ",
-		new:  "",
+		name:  "start: phase not noted",
+		old:   "phase: c.phase.Load(), ",
+		new:   "",
+		alone: true,
 	},
 	{
 		name: "Write: the plain Write",

@@ -52,7 +52,8 @@ var unistream = []mutation{
 		name: "ReceiveStream: watchFinalSize dropped",
 		old: `	s.st.watchFinalSize()
 `,
-		new: "",
+		new:   "",
+		alone: true,
 	},
 	{
 		name: "ReceiveStream.ReleaseStreamCredit: nothing",

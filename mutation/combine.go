@@ -1,0 +1,99 @@
+package main
+
+import (
+	"bytes"
+	"fmt"
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"strings"
+)
+
+// Most of the time would go into building a library for each mutation. So all
+// that change the body of one function are built into one library: the function
+// starts with a look at an environment variable, and if it names the mutation,
+// runs a mutated copy of itself instead.
+
+const variable = "QUICLIFE_MUTATION"
+
+// selector is a file that the combined library has in addition.
+const selector = `package quiclife
+
+import "os"
+
+var mutationRun = os.Getenv("` + variable + `")
+`
+
+// combine returns source with those of the mutations that lie within the body
+// of a function, and says which do.
+func combine(file, source string, ms []mutation) (string, map[string]bool, error) {
+	done := make(map[string]bool)
+	set := token.NewFileSet()
+	parsed, err := parser.ParseFile(set, file, source, parser.SkipObjectResolution)
+	if err != nil {
+		return "", nil, err
+	}
+	offset := func(p token.Pos) int { return set.Position(p).Offset }
+	var out, copies bytes.Buffer
+	at := 0
+	for _, d := range parsed.Decls {
+		f, ok := d.(*ast.FuncDecl)
+		if !ok || f.Body == nil {
+			continue
+		}
+		start, end := offset(f.Body.Lbrace)+1, offset(f.Body.Rbrace)
+		out.WriteString(source[at:start])
+		at = start
+		for i, m := range ms {
+			mutated, err := m.apply(source)
+			if err != nil || m.alone {
+				continue
+			}
+			where := strings.Index(source, m.old)
+			name := fmt.Sprintf("mutated%d_%s", i, f.Name.Name)
+			call, ok := callOf(f, name)
+			if !ok || where < start || where+len(m.old) > end {
+				continue
+			}
+			if f.Type.Results == nil {
+				call += "\n\t\treturn"
+			} else {
+				call = "return " + call
+			}
+			fmt.Fprintf(&out, "\n\tif mutationRun == %q {\n\t\t%s\n\t}", m.String(), call)
+			fmt.Fprintf(&copies, "\n%s%s%s}\n", source[offset(f.Pos()):offset(f.Name.Pos())], name,
+				mutated[offset(f.Name.End()):end+len(m.new)-len(m.old)])
+			done[m.String()] = true
+		}
+	}
+	out.WriteString(source[at:])
+	return out.String() + copies.String(), done, nil
+}
+
+// callOf is a call of a function like f with f's own arguments, if they all
+// have names.
+func callOf(f *ast.FuncDecl, name string) (string, bool) {
+	var args []string
+	for _, p := range f.Type.Params.List {
+		if len(p.Names) == 0 {
+			return "", false
+		}
+		for _, n := range p.Names {
+			if n.Name == "_" {
+				return "", false
+			}
+			arg := n.Name
+			if _, ok := p.Type.(*ast.Ellipsis); ok {
+				arg += "..."
+			}
+			args = append(args, arg)
+		}
+	}
+	if f.Recv != nil {
+		if len(f.Recv.List[0].Names) == 0 {
+			return "", false
+		}
+		name = f.Recv.List[0].Names[0].Name + "." + name
+	}
+	return name + "(" + strings.Join(args, ", ") + ")", true
+}

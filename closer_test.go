@@ -735,6 +735,7 @@ func TestHalfStateString(t *testing.T) {
 		names = append(names, fmt.Sprint(quiclife.HalfState(h)))
 	}
 	require.Equal(t, "absent open finished aborted", strings.Join(names, " "))
+	require.Equal(t, "invalid", quiclife.HalfState(99).String())
 	require.False(t, errors.Is(quiclife.ErrWriteCut, quiclife.ErrStreamClosed))
 }
 

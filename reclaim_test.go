@@ -202,6 +202,27 @@ func TestDroppedWithoutCredit(t *testing.T) {
 	}
 }
 
+// TestUncreditedAtEnd: once the connection has ended, a stream whose credit
+// was not returned is no leak.
+func TestUncreditedAtEnd(t *testing.T) {
+	var found leaks
+	conf := &quic.Config{RequireStreamCreditRelease: true}
+	setup{serverConf: conf, guard: &quiclife.Guard{OnLeak: found.add}}.in(t, func(t *testing.T, e ends) {
+		func() {
+			client, server := e.stream(t)
+			server.Close()
+			client.Close()
+			io.ReadAll(client)
+			io.ReadAll(server)
+		}()
+		require.Zero(t, e.server.Stats().Open())
+		e.server.CloseWithError(0, "")
+		runtime.GC()
+		e.server.Stats()
+		require.Empty(t, found.list())
+	})
+}
+
 // TestNeverReclaim: a negative AbandonGrace reports but does not touch.
 func TestNeverReclaim(t *testing.T) {
 	var found leaks

@@ -131,6 +131,84 @@ func TestHandlersOfBothKinds(t *testing.T) {
 	})
 }
 
+// TestHandlerContext: a handler's context has the values of the connection's
+// and of Serve's, the former first.
+func TestHandlerContext(t *testing.T) {
+	type both struct{}
+	type serves struct{}
+	serverTLS, clientTLS := quictest.TLS()
+	bubble(t, func(t *testing.T) {
+		pc, ps, addr := quictest.Net{}.Endpoints(t)
+		guard := &quiclife.Guard{}
+		tr := &quiclife.Transport{Conn: ps, Guard: guard, ConnContext: func(ctx context.Context, _ *quiclife.ClientInfo) (context.Context, error) {
+			return context.WithValue(ctx, both{}, "connection"), nil
+		}}
+		defer tr.Close()
+		ln, err := tr.Listen(serverTLS, nil)
+		require.NoError(t, err)
+		ctx, cancel := context.WithCancel(context.WithValue(context.WithValue(t.Context(), both{}, "Serve"), serves{}, "Serve"))
+		served, got := make(chan error), make(chan [2]any, 1)
+		go func() {
+			served <- ln.Serve(ctx, quiclife.Handler{Stream: func(ctx context.Context, s *quiclife.Stream) error {
+				got <- [2]any{ctx.Value(both{}), ctx.Value(serves{})}
+				return nil
+			}})
+		}()
+		c, err := guard.Dial(t.Context(), pc, addr, clientTLS, nil)
+		require.NoError(t, err)
+		require.NoError(t, c.Do(t.Context(), func(s *quiclife.Stream) error { _, err := s.Write([]byte("x")); return err }))
+		require.Equal(t, [2]any{"connection", "Serve"}, <-got)
+		cancel()
+		require.Equal(t, context.Canceled, <-served)
+		settled()
+	})
+}
+
+// TestServeWithoutKnownLimit: where the peer was allowed more streams than the
+// configuration said, they are handled all the same.
+func TestServeWithoutKnownLimit(t *testing.T) {
+	setup{guard: &quiclife.Guard{MaxIncomingStreams: -1}}.in(t, func(t *testing.T, e ends) {
+		done := e.serve(t.Context(), quiclife.Handler{Stream: func(ctx context.Context, s *quiclife.Stream) error {
+			_, err := io.Copy(s, s)
+			return err
+		}})
+		require.NoError(t, e.client.Do(t.Context(), func(s *quiclife.Stream) error {
+			write(t, s, "x")
+			expect(t, s, "x")
+			return nil
+		}))
+		e.client.CloseWithError(0, "")
+		require.Error(t, <-done)
+	})
+}
+
+// TestServeEndsAtLimit: when its context is done while all slots are taken,
+// Serve accepts nothing more.
+func TestServeEndsAtLimit(t *testing.T) {
+	setup{guard: &quiclife.Guard{MaxIncomingStreams: 1}}.in(t, func(t *testing.T, e ends) {
+		finish := make(chan struct{})
+		var handled atomic.Int64
+		ctx, cancel := context.WithCancel(t.Context())
+		done := e.serve(ctx, quiclife.Handler{Stream: func(context.Context, *quiclife.Stream) error {
+			handled.Add(1)
+			<-finish
+			return nil
+		}})
+		for range 2 {
+			s, err := e.client.OpenStream()
+			require.NoError(t, err)
+			write(t, s, "x")
+			defer s.Release()
+		}
+		settled()
+		cancel()
+		settled()
+		close(finish)
+		require.Equal(t, context.Canceled, <-done)
+		require.EqualValues(t, 1, handled.Load())
+	})
+}
+
 // TestHandlerConcurrency: handlers run at most MaxIncomingStreams at a time,
 // also if the peer opens and resets in a loop.
 func TestHandlerConcurrency(t *testing.T) {
@@ -235,6 +313,26 @@ func TestBadHandlers(t *testing.T) {
 			})
 		})
 	}
+}
+
+// TestDoCancelled: a func that returns nil once its context is done has not
+// succeeded.
+func TestDoCancelled(t *testing.T) {
+	setup{guard: &quiclife.Guard{Codes: serveCodes}}.in(t, func(t *testing.T, e ends) {
+		ctx, cancel := context.WithCancel(t.Context())
+		require.Equal(t, context.Canceled, e.client.Do(ctx, func(s *quiclife.Stream) error {
+			write(t, s, "x")
+			settled()
+			cancel()
+			settled()
+			return nil
+		}))
+		s, err := e.server.AcceptStream(t.Context())
+		require.NoError(t, err)
+		_, err = io.ReadAll(s)
+		require.ErrorIs(t, err, &quiclife.StreamError{StreamID: s.StreamID(), ErrorCode: 3, Remote: true})
+		s.Release()
+	})
 }
 
 // TestDo: open, run, end.

@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -339,6 +340,77 @@ func TestDuringShutdown(t *testing.T) {
 		require.Equal(t, quiclife.ErrShutdown, <-served)
 		require.ErrorContains(t, e.client.Shutdown(nil, 0, ""), "nil context") //nolint:staticcheck // on purpose
 	})
+}
+
+// TestAcceptDuringShutdown: an Accept that was blocked when Shutdown began
+// returns with the next stream, which is refused.
+func TestAcceptDuringShutdown(t *testing.T) {
+	setup{guard: &quiclife.Guard{Codes: serveCodes}}.in(t, func(t *testing.T, e ends) {
+		s, peer := e.stream(t)
+		accepted := make(chan error, 1)
+		go func() { _, err := e.server.AcceptStream(context.Background()); accepted <- err }()
+		settled()
+		down := make(chan error)
+		go func() { down <- shutdown(e.server, time.Minute) }()
+		settled()
+		for range 10 { // Shutdown accepts too, to refuse
+			late, err := e.client.OpenStream()
+			require.NoError(t, err)
+			write(t, late, "x")
+			_, err = late.Read(make([]byte, 1))
+			require.ErrorIs(t, err, &quiclife.StreamError{StreamID: late.StreamID(), ErrorCode: 5, Remote: true})
+			late.Release()
+		}
+		require.Equal(t, quiclife.ErrShutdown, <-accepted)
+		s.Release()
+		peer.Release()
+		require.NoError(t, <-down)
+	})
+}
+
+// TestShutdownOfStuckHandshake: a handshake that does not complete is not
+// waited for beyond the context.
+func TestShutdownOfStuckHandshake(t *testing.T) {
+	serverTLS, clientTLS := quictest.TLS()
+	bubble(t, func(t *testing.T) {
+		var dead atomic.Bool
+		drop := func(simnet.Packet) bool { return dead.Load() }
+		pc, ps, addr := quictest.Net{Latency: 100 * time.Millisecond, Drop: drop}.Endpoints(t)
+		server, client := &quiclife.Transport{Conn: ps}, &quiclife.Transport{Conn: pc}
+		defer server.Close()
+		defer client.Close()
+		ln, err := server.ListenEarly(serverTLS, nil)
+		require.NoError(t, err)
+		dialed := make(chan error, 1)
+		go func() { _, err := client.Dial(context.Background(), addr, clientTLS, nil); dialed <- err }()
+		c, err := ln.Accept(t.Context())
+		require.NoError(t, err)
+		dead.Store(true)
+		start := time.Now()
+		require.ErrorIs(t, shutdown(c, time.Second), context.DeadlineExceeded)
+		require.Equal(t, time.Second, time.Since(start))
+		require.Error(t, <-dialed)
+	})
+}
+
+// TestGuardShutdownOfUnwrapped: a socket that connections of quic-go's own
+// still use is not waited for beyond the context.
+func TestGuardShutdownOfUnwrapped(t *testing.T) {
+	serverTLS, clientTLS := quictest.TLS()
+	guard := &quiclife.Guard{}
+	ln, err := guard.ListenAddr("127.0.0.1:0", serverTLS, nil)
+	require.NoError(t, err)
+	c, err := quiclife.DialAddr(t.Context(), ln.Addr().String(), clientTLS, nil)
+	require.NoError(t, err)
+	raw, err := ln.Unwrap().Accept(t.Context())
+	require.NoError(t, err)
+	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	require.ErrorIs(t, guard.Shutdown(ctx), context.DeadlineExceeded)
+	require.NoError(t, raw.Context().Err())
+	raw.CloseWithError(0, "")
+	c.CloseWithError(0, "")
+	require.NoError(t, guard.Shutdown(t.Context()))
 }
 
 // TestGuardShutdown shuts down all that a group has, and leaves nothing.

@@ -8,6 +8,7 @@ var closer = []mutation{
 `,
 		new: `		_ = st
 `,
+		killer: "TestEdgeRaces",
 	},
 	{
 		name: "claim: receive half not claimed",
@@ -15,21 +16,25 @@ var closer = []mutation{
 `,
 		new: `		_ = st
 `,
+		killer: "TestReceiveHalfEndsOnce",
 	},
 	{
-		name: "claim: takes ended send half too",
-		old:  "gotSend = send && st.sendHalf == HalfOpen;",
-		new:  "gotSend = send && st.send != nil;",
+		name:   "claim: takes ended send half too",
+		old:    "gotSend = send && st.sendHalf == HalfOpen;",
+		new:    "gotSend = send && st.send != nil;",
+		killer: "TestMatrix",
 	},
 	{
-		name: "claim: takes ended receive half too",
-		old:  "gotReceive = receive && st.receiveHalf == HalfOpen;",
-		new:  "gotReceive = receive && st.receive != nil;",
+		name:   "claim: takes ended receive half too",
+		old:    "gotReceive = receive && st.receiveHalf == HalfOpen;",
+		new:    "gotReceive = receive && st.receive != nil;",
+		killer: "TestMatrix",
 	},
 	{
-		name: "settle: unregister repeatedly (!gone dropped)",
-		old:  "receiveEnded && !st.gone",
-		new:  "receiveEnded",
+		name:       "settle: unregister repeatedly (!gone dropped)",
+		old:        "receiveEnded && !st.gone",
+		new:        "receiveEnded",
+		equivalent: "each half is claimed once, so only one settle finds both ended",
 	},
 	{
 		name: "settle: only aborted send counts as reset",
@@ -37,6 +42,7 @@ var closer = []mutation{
 `,
 		new: `	case st.sendHalf == HalfAborted:
 `,
+		killer: "TestHalves",
 	},
 	{
 		name: "settle: watchFinalSize dropped",
@@ -45,6 +51,7 @@ var closer = []mutation{
 		st.awaitReader()`,
 		new: `		st.consumeEOF()
 		st.awaitReader()`,
+		killer: "TestHalves",
 	},
 	{
 		name: "settle: consumeEOF dropped",
@@ -53,27 +60,37 @@ var closer = []mutation{
 		st.awaitReader()`,
 		new: `		st.watchFinalSize()
 		st.awaitReader()`,
+		equivalent: "who learns the final size, or reads the last byte, has consumed the EOF already",
 	},
 	{
 		name: "settle: awaitReader dropped",
 		old: `		st.consumeEOF()
 		st.awaitReader()`,
-		new: `		st.consumeEOF()`,
+		new:    `		st.consumeEOF()`,
+		killer: "TestEdgeSweep",
 	},
 	{
-		name: "settle: send != HalfAbsent dropped",
-		old:  "case send != HalfAbsent && !receiveEnded",
-		new:  "case !receiveEnded",
+		name:       "settle: send != HalfAbsent dropped",
+		old:        "case send != HalfAbsent && !receiveEnded",
+		new:        "case !receiveEnded",
+		equivalent: "a settle of the receive half alone ends it",
 	},
 	{
-		name: "close: st.cut ignored",
-		old:  "got && (st.cut || st.writing)",
-		new:  "got && st.writing",
+		name:   "close: st.cut ignored",
+		old:    "got && (st.cut || st.writing)",
+		new:    "got && st.writing",
+		killer: "TestCloseAgain",
 	},
 	{
-		name: "close: st.writing ignored",
-		old:  "got && (st.cut || st.writing)",
-		new:  "got && st.cut",
+		name:   "close: st.writing ignored",
+		old:    "got && (st.cut || st.writing)",
+		new:    "got && st.cut",
+		killer: "TestCloseUnblocksWrite",
+	},
+	{
+		name: "close: cut taken though half not claimed",
+		old:  "cut := got && (st.cut || st.writing)",
+		new:  "cut := st.cut || st.writing",
 	},
 	{
 		name: "close: closeErr of a cut not kept",
@@ -81,12 +98,23 @@ var closer = []mutation{
 `,
 		new: `		_ = st
 `,
+		killer: "TestCloseAgain",
 	},
 	{
 		name: "close: peerStopped ignored",
 		old: `			err = stop
 `,
 		new: `			_ = stop
+`,
+		killer: "TestHalves",
+	},
+	{
+		name: "close: error settled without keeping closeErr",
+		old: `		st.sendEnded(HalfAborted, err)
+		return err
+`,
+		new: `		st.settle(HalfAborted, HalfAbsent)
+		return err
 `,
 	},
 	{
@@ -95,17 +123,41 @@ var closer = []mutation{
 		stop,`,
 		new: `	if got := false; got {
 		stop,`,
+		killer: "TestHalves",
 	},
 	{
 		name: "sendFailed: local StreamError kept as Close error",
 		old:  "if !ok || !stop.Remote {",
 		new: `_ = stop
 		if !ok {`,
+		equivalent: "who cancels the write has claimed the half before a Write fails",
 	},
 	{
-		name: "readFailed: a deadline ends the half",
-		old:  "if err == nil || isDeadline(err) {",
-		new:  "if err == nil {",
+		name:   "readFailed: a deadline ends the half",
+		old:    "if err == nil || isDeadline(err) {",
+		new:    "if err == nil {",
+		killer: "TestMatrix",
+	},
+	{
+		name: "readFailed: reset settled as finished",
+		old: `		if err == io.EOF {
+			as`,
+		new: `		if err != nil || err == io.EOF {
+			as`,
+	},
+	{
+		name: "detach: settles nothing",
+		old: `		st.settle(given(send), given(receive))
+`,
+		new: `		_ = given
+`,
+	},
+	{
+		name: "connectionEnded: does nothing",
+		old: `	if send, receive := st.claim(true, true); send || receive {
+		st.settle(`,
+		new: `	if send, receive := false, false; send || receive {
+		st.settle(`,
 	},
 	{
 		name: "watchFinalSize: sets the callback each time",
@@ -116,7 +168,8 @@ var closer = []mutation{
 		name: "finalSizeKnown: user callback not forgotten",
 		old: `	st.userFinalSize = nil
 `,
-		new: "",
+		new:    "",
+		killer: "TestEdgeCallbackForgotten",
 	},
 	{
 		name: "finalSizeKnown: consumeEOF dropped",
@@ -125,6 +178,21 @@ var closer = []mutation{
 	st.consumeEOF()`,
 		new: `		user(size)
 	}`,
+		killer: "TestHalves",
+	},
+	{
+		name: "setFinalSizeCallback: nil does not remove",
+		old: `	if size == sizeUnknown {
+		st.userFinalSize`,
+		new: `	if size == sizeUnknown && callback != nil {
+		st.userFinalSize`,
+	},
+	{
+		name: "consumeEOF: half not checked to be open",
+		old: `	if open {
+`,
+		new: `	if _ = open; true {
+`,
 	},
 	{
 		name: "consumeEOF: SetReadDeadline dropped",
@@ -132,11 +200,13 @@ var closer = []mutation{
 `,
 		new: `		_ = time.Time{}
 `,
+		killer: "TestHalves",
 	},
 	{
-		name: "consumeEOF: CancelRead in place of Read",
-		old:  `		st.readFailed(st.receive.Read(noBytes[:]))`,
-		new:  `		st.cancelRead(0)`,
+		name:   "consumeEOF: CancelRead in place of Read",
+		old:    `		st.readFailed(st.receive.Read(noBytes[:]))`,
+		new:    `		st.cancelRead(0)`,
+		killer: "TestHalves",
 	},
 	{
 		name: "cancelWrite: settles a half that had ended",
@@ -146,6 +216,7 @@ var closer = []mutation{
 	}`,
 		new: `	st.abortSend(code, got)
 	st.settle(HalfAborted, HalfAbsent)`,
+		killer: "TestHalves",
 	},
 	{
 		name: "cancelWrite: does not abort delivery after Close",
@@ -155,6 +226,15 @@ var closer = []mutation{
 		new: `	if got {
 		st.abortSend(code, got)
 		st.settle(`,
+		killer: "TestEdgeFrames",
+	},
+	{
+		name: "release: CancelWrite skipped",
+		old: `	if send {
+		st.abortSend(code, true)
+	}
+`,
+		new: "",
 	},
 	{
 		name: "release: CancelRead skipped",
@@ -162,7 +242,8 @@ var closer = []mutation{
 		st.receive.CancelRead(code)
 	}
 `,
-		new: "",
+		new:    "",
+		killer: "TestMatrix",
 	},
 	{
 		name: "release: CancelRead before CancelWrite",
@@ -188,6 +269,7 @@ var closer = []mutation{
 	}
 	st.returnCredit()
 `,
+		equivalent: "the two frames leave in one packet, and end halves that do not depend on each other",
 	},
 	{
 		name: "release: credit not returned",
@@ -212,6 +294,7 @@ var closer = []mutation{
 		st.settle(aborted(send), aborted(receive))
 	}
 `,
+		killer: "TestCredit",
 	},
 	{
 		name: "release: a FIN in place of a reset",
@@ -223,6 +306,14 @@ var closer = []mutation{
 		st.send.Close()
 	}
 `,
+		killer: "TestFrames",
+	},
+	{
+		name: "release: aborts a finished send half too",
+		old: `	if send {
+		st.abortSend(code, true)`,
+		new: `	if st.send != nil {
+		st.abortSend(code, true)`,
 	},
 	{
 		name: "reset: a finished send half is not aborted",
@@ -230,11 +321,24 @@ var closer = []mutation{
 		st.abortSend`,
 		new: `	if send {
 		st.abortSend`,
+		killer: "TestFrames",
+	},
+	{
+		name: "detached: seen on the send half only",
+		old: `	return st.sendHalf == halfDetached || st.receiveHalf == halfDetached
+`,
+		new: `	return st.sendHalf == halfDetached
+`,
 	},
 	{
 		name: "abortSend: boundary ignored",
 		old:  "deliver := st.boundary && !claimed",
 		new:  "deliver := false && !claimed",
+	},
+	{
+		name: "abortSend: boundary delivers open halves too",
+		old:  "deliver := st.boundary && !claimed && (st.sendHalf == HalfFinished || st.sendHalf == halfEnding)",
+		new:  "deliver := st.boundary",
 	},
 	{
 		name: "abortSend: a half that is being closed is reset",
@@ -245,6 +349,11 @@ var closer = []mutation{
 		name: "abortSend: the IDs of a rejected phase reach new streams",
 		old:  "!deliver && !stale {",
 		new:  "!deliver && (!stale || true) {",
+	},
+	{
+		name: "noticed: a reset counts as cut",
+		old:  " && !reset {",
+		new:  " && (!reset || true) {",
 	},
 	{
 		name: "noticed: forgotten by sendFailed",

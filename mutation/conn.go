@@ -3,10 +3,22 @@ package main
 // conn breaks conn.go.
 var conn = []mutation{
 	{
+		name: "wrap: end not called at the end of the connection",
+		old: `	context.AfterFunc(raw.Context(), c.end)
+`,
+		new: `	_ = context.AfterFunc
+`,
+	},
+	{
 		name: "wrap: inBubble never",
 		old: `	c.inBubble = c.start == c.start.Round(0)
 `,
 		new: "",
+	},
+	{
+		name: "wrap: negative outgoing limit kept",
+		old:  "stats.Limit = max(g.MaxOutgoingStreams, 0)",
+		new:  "stats.Limit = g.MaxOutgoingStreams",
 	},
 	{
 		name: "end: ended not set",
@@ -45,13 +57,29 @@ var conn = []mutation{
 `,
 	},
 	{
+		name: "refuse: CancelWrite skipped",
+		old: `		s.CancelWrite(code)
+`,
+		new: `		_ = s
+`,
+	},
+	{
+		name: "end: streams not ended",
+		old: `	for _, st := range open {
+		st.connectionEnded()
+	}
+`,
+		new: "",
+	},
+	{
 		name: "end: streams that are owed credit stay listed",
-		old: `		st.owing = false
+		old: `	for st := c.owing.first; st != nil; st = c.owing.first {
+		st.owing = false
 		c.owing.remove(st)
+	}
 `,
-		new: `		st.owing = false
-		c.owing.first = nil
-`,
+		new:        "",
+		equivalent: "droppedOwing looks at no list of an ended connection",
 	},
 	{
 		name: "end: what is cut by it during Shutdown is not noted",
@@ -66,6 +94,13 @@ var conn = []mutation{
 		old: `		c.owned.linger(3 * c.pto())
 `,
 		new: "",
+	},
+	{
+		name: "closedLocally: the peer's close too",
+		old: `		return !e.Remote
+`,
+		new: `		return e != nil
+`,
 	},
 	{
 		name: "end: a second call does not wait for the first",
@@ -88,6 +123,13 @@ var conn = []mutation{
 		new: "",
 	},
 	{
+		name: "NextConnection: live streams ended without a rejection",
+		old: `	if c.rejected0RTT() {
+`,
+		new: `	if c.rejected0RTT() || true {
+`,
+	},
+	{
 		name: "NextConnection: phase not counted",
 		old: `		c.phase.Add(1)
 `,
@@ -104,6 +146,14 @@ var conn = []mutation{
 		name: "NextConnection: two at once",
 		old: `	c.next.Lock()
 	defer c.next.Unlock()
+`,
+		new: "",
+	},
+	{
+		name: "accept: accepts during Shutdown",
+		old: `	if c.draining.Err() != nil && c.raw.Context().Err() == nil {
+		return none, ErrShutdown
+	}
 `,
 		new: "",
 	},

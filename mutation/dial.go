@@ -3,6 +3,12 @@ package main
 // dial breaks dial.go.
 var dial = []mutation{
 	{
+		name: "resolve: ServerName not inferred",
+		old: `		tlsConf.ServerName, _, _ = net.SplitHostPort(addr)
+`,
+		new: "",
+	},
+	{
 		name: "resolve: user tls.Config written to",
 		old: `		tlsConf = tlsConf.Clone()
 `,
@@ -32,6 +38,11 @@ var dial = []mutation{
 	}
 	return g.dial(conf, func() (*quic.Conn, error) { return quic.DialAddr(`,
 		new: `	return g.dial(conf, func() (*quic.Conn, error) { return quic.DialAddr(`,
+	},
+	{
+		name: "dial: limits of Config not passed",
+		old:  "return g.wrap(raw, limitsOf(conf), nil), nil",
+		new:  "return g.wrap(raw, incomingLimits{}, nil), nil",
 	},
 	{
 		name: "dial: limits of the group ignored",

@@ -13,10 +13,26 @@ var group = []mutation{
 		new:  "since < period",
 	},
 	{
+		name: "Guard.remove: does nothing",
+		old: `	delete(g.conns, c)
+`,
+		new: "",
+	},
+	{
 		name: "listener.leave: stays a member",
 		old: `	delete(l.guard.listeners, l)
 `,
 		new: "",
+	},
+	{
+		name: "connContext: connection never uncounted",
+		old:  `		context.AfterFunc(ctx, g.connGone) // done`,
+		new:  `		_ = context.AfterFunc // done`,
+	},
+	{
+		name: "accept: counted twice at the end",
+		old:  "return l.guard.wrap(raw, l.limits, l), nil",
+		new:  "return l.guard.wrap(raw, l.limits, nil), nil",
 	},
 	{
 		name: "admitConn: MaxConns off by one",
@@ -31,6 +47,16 @@ var group = []mutation{
 `,
 	},
 	{
+		name: "countConn: not counted",
+		old: `func (g *Guard) countConn() {
+	g.mu.Lock()
+	g.counted++
+`,
+		new: `func (g *Guard) countConn() {
+	g.mu.Lock()
+`,
+	},
+	{
 		name: "connContext: admits all",
 		old: `		if err := g.admitConn(); err != nil {
 			return nil, err
@@ -38,6 +64,11 @@ var group = []mutation{
 `,
 		new: `		g.countConn()
 `,
+	},
+	{
+		name: "admitStream: MaxHeap ignored",
+		old:  `	} else if heap := g.heapAbove(); heap > 0 {`,
+		new:  `	} else if heap := g.heapAbove(); heap > 0 && false {`,
 	},
 	{
 		name: "admitStream: refused ones stay counted",
@@ -49,6 +80,13 @@ var group = []mutation{
 		name: "refuse: waits for the Logger",
 		old:  `		go g.logger().Warn("quiclife: limit`,
 		new:  `		g.logger().Warn("quiclife: limit`,
+	},
+	{
+		name: "elapsed: last not set",
+		old: `	*last = now
+`,
+		new: `	_ = now
+`,
 	},
 	{
 		name: "listening: leave not told",

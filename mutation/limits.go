@@ -3,6 +3,13 @@ package main
 // limits breaks limits.go.
 var limits = []mutation{
 	{
+		name: "effectiveLimit: 0 is none",
+		old: `		return 100
+`,
+		new: `		return 0
+`,
+	},
+	{
 		name: "register: connectionEnded dropped for a late stream",
 		old: `		st.connectionEnded()
 	} else if full`,
@@ -10,11 +17,33 @@ var limits = []mutation{
 	} else if full`,
 	},
 	{
+		name: "unregister: slot not given back",
+		old: `	if !st.kind.incoming() {
+		c.unreserveLocked(r)
+	}`,
+		new: "",
+	},
+	{
+		name: "register: incoming not counted in the group",
+		old: `		c.guard.streams.Add(1)
+`,
+		new: `		_ = c
+`,
+	},
+	{
 		name: "unregister: group not counted down",
 		old: `	c.mu.Unlock()
 	c.guard.streams.Add(-1)
 `,
 		new: `	c.mu.Unlock()
+`,
+	},
+	{
+		name: "unregister: Shutdown not told",
+		old: `		close(c.drained)
+		c.drained = nil
+`,
+		new: `		_ = c
 `,
 	},
 	{
@@ -40,6 +69,11 @@ var limits = []mutation{
 		name: "unregister: credit of a dropped one not returned",
 		old:  `	if owes && dropped && c.guard.abandonGrace() > 0 {`,
 		new:  `	if false {`,
+	},
+	{
+		name: "unregister: owes without RequireStreamCreditRelease",
+		old:  "c.creditRequired && st.kind.incoming()",
+		new:  "st.kind.incoming()",
 	},
 	{
 		name: "unregister: Shutdown told too early",

@@ -234,8 +234,12 @@ func (r *runner) kill(ctx context.Context, test string, m mutation) (by string, 
 			if res.failure == "" {
 				break
 			}
-			if res.hangs {
-				return res.failure, flaky
+			if res.hangs { // or there was no time for all
+				if r.tests(ctx, test, m, "-test.run", only(res.failed...)).failure != "" {
+					return res.failure, flaky
+				}
+				p.skip = slices.Concat(p.skip, res.passed, res.failed)
+				continue
 			}
 			if len(res.failed) > 0 {
 				args = []string{"-test.run", only(res.failed...)}
@@ -322,15 +326,18 @@ func (r *runner) buildCombined(ctx context.Context, ms []mutation) error {
 }
 
 // result is what came of a run of tests. failure is "" if they passed, else it
-// says what failed first; failed are the tests that did.
+// says what failed first; failed are the tests that did, passed those that did
+// not.
 type result struct {
 	failure string
 	failed  []string
+	passed  []string
 	hangs   bool
 	out     string
 }
 
 var (
+	passLine = regexp.MustCompile(`(?m)^--- PASS: (\w+)`)
 	failLine = regexp.MustCompile(`(?m)^--- FAIL: (\w+)`)
 	runLine  = regexp.MustCompile(`(?m)^=== RUN   (\w+)`)
 )
@@ -347,6 +354,9 @@ func (r *runner) tests(ctx context.Context, test string, m mutation, args ...str
 	res.out = out.String()
 	if err == nil {
 		return res
+	}
+	for _, m := range passLine.FindAllStringSubmatch(res.out, -1) {
+		res.passed = append(res.passed, m[1])
 	}
 	for _, m := range failLine.FindAllStringSubmatch(res.out, -1) {
 		res.failed = append(res.failed, m[1])

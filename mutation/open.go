@@ -8,6 +8,11 @@ var open = []mutation{
 		new:  "r.reserved >= r.stats.Limit",
 	},
 	{
+		name: "reserve: limit off by one",
+		old:  "(r.reserved >= r.stats.Limit ||",
+		new:  "(r.reserved > r.stats.Limit ||",
+	},
+	{
 		name: "unreserve: last come first served",
 		old: `	close(r.waiting[0])
 	r.waiting = slices.Delete(r.waiting, 0, 1)`,
@@ -30,6 +35,11 @@ var open = []mutation{
 `,
 	},
 	{
+		name: "awaitReservation: ctx error not wrapped",
+		old:  "err = c.limitError(k, OutgoingLimit, ctx.Err())",
+		new:  "err = ctx.Err()",
+	},
+	{
 		name: "awaitPeer: asks for no collection",
 		old: `	c.block(k, 1)
 	defer c.block(k, -1)
@@ -50,6 +60,13 @@ var open = []mutation{
 		new: "",
 	},
 	{
+		name: "awaitPeer: Shutdown looks like a cancelled context",
+		old: `		case c.draining.Err() != nil:
+			err = ErrShutdown
+`,
+		new: "",
+	},
+	{
 		name: "openSync: waits whatever try returned",
 		old: `	if isPeerLimit(err) {
 		raw, err = await`,
@@ -63,6 +80,14 @@ var open = []mutation{
 		new: `		return none, c.limit`,
 	},
 	{
+		name: "admit: opens during Shutdown",
+		old: `	if c.draining.Err() != nil && c.raw.Context().Err() == nil {
+		return ErrShutdown
+	}
+	return c.guard.admitStream`,
+		new: `	return c.guard.admitStream`,
+	},
+	{
 		name: "awaitReservation: Shutdown does not end the wait",
 		old: `	case <-c.draining.Done():
 		err = ErrShutdown
@@ -74,6 +99,20 @@ var open = []mutation{
 		old: `	if ctx.Err() != nil {
 		return wait(ctx) // opens nothing, and fails as quic-go does
 	}
+`,
+		new: "",
+	},
+	{
+		name: "awaitPeer: ctx ignored",
+		old: `	until, cancel := context.WithCancel(ctx)
+`,
+		new: `	until, cancel := context.WithCancel(context.WithoutCancel(ctx))
+`,
+	},
+	{
+		name: "awaitReservation: ctx ignored",
+		old: `	case <-ctx.Done():
+		err = c.limitError(k, OutgoingLimit, ctx.Err())
 `,
 		new: "",
 	},

@@ -12,6 +12,11 @@ var reclaim = []mutation{
 	g.mu.Unlock()`,
 	},
 	{
+		name: "sentinel: watching stays true without connections",
+		old:  `	if g.watching = len(g.conns) > 0; g.watching {`,
+		new:  `	if len(g.conns) > 0 {`,
+	},
+	{
 		name: "inBubble check dropped",
 		old:  `		if !c.inBubble { // those`,
 		new:  `		if true { // those`,
@@ -25,6 +30,11 @@ var reclaim = []mutation{
 		name: "unsent without anything written",
 		old:  "st.sendHalf == HalfOpen && st.written.Load() > 0",
 		new:  "st.sendHalf == HalfOpen",
+	},
+	{
+		name: "unsent: no grace for what was written",
+		old:  "unsent := st.sendHalf == HalfOpen && st.written.Load() > 0",
+		new:  "unsent := false",
 	},
 	{
 		name: "negative grace: reclaims",
@@ -49,11 +59,33 @@ var reclaim = []mutation{
 `,
 	},
 	{
+		name: "reclaim: not counted as reclaimed",
+		old: `	st.reclaimed = st.sendHalf == HalfOpen || st.receiveHalf == HalfOpen
+`,
+		new: "",
+	},
+	{
+		name: "Codes.Release for Codes.Abandoned",
+		old:  "guard.Codes.Abandoned",
+		new:  "guard.Codes.Release",
+	},
+	{
+		name: "collector.take: no back-off",
+		old: `	cs.interval = min(2*interval, maxCollectInterval)
+`,
+		new: "",
+	},
+	{
 		name: "collectAtLimit: no retry",
 		old: `		c.retry = time.AfterFunc(minCollectInterval, c.collectAgain)
 `,
 		new: `		_ = c
 `,
+	},
+	{
+		name: "collectAgain: blocked opens ignored",
+		old:  "short = short || r.blocked > 0 || kind(k)",
+		new:  "short = short || kind(k)",
 	},
 	{
 		name: "reclaimDropped: foundSome not called",
@@ -73,11 +105,21 @@ var reclaim = []mutation{
 		new:  `	if false {`,
 	},
 	{
+		name: "sweep: ended receive halves watched",
+		old:  "st.unread.due > 0 && st.receiveHalf == HalfOpen",
+		new:  "st.unread.due > 0",
+	},
+	{
 		name: "collectAgain: goes on for ever",
 		old: `	short = (short || c.drained != nil) && !c.ended
 `,
 		new: `	short = true
 `,
+	},
+	{
+		name: "requestCollection: without idle streams too",
+		old:  "if len(idle) > 0 && collector.take()",
+		new:  "if len(idle) >= 0 && collector.take()",
 	},
 	{
 		name: "reclaimDropped: uncredited not returned",
@@ -111,14 +153,41 @@ var reclaim = []mutation{
 		new:  `	ending := size == sizeUnknown `,
 	},
 	{
+		name: "leaked: again and again",
+		old: `	if reported {
+		return
+	}
+`,
+		new: `	_ = reported
+`,
+	},
+	{
 		name: "awaitReader: reads before Close prolong",
 		old:  "st.startWatch(&st.unread, timeout, st.reads.Load())",
 		new:  "st.startWatch(&st.unread, timeout, -1)",
 	},
 	{
+		name: "startWatch: timer not armed",
+		old: `		c.sweep = time.AfterFunc(timeout/4, c.sweepStreams)
+`,
+		new: "",
+	},
+	{
 		name: "sweep: a blocked Read is no reader",
 		old:  `			if st.readers.Load() > 0 { // as`,
 		new:  `			if false { // as`,
+	},
+	{
+		name: "passed: count not moved on",
+		old: `		w.start(now, timeout, count)
+`,
+		new: `		w.due = now + timeout
+`,
+	},
+	{
+		name: "sweep: only bytes read count",
+		old:  "moved, reads := st.read.Load()+st.written.Load(),",
+		new:  "moved, reads := st.read.Load(),",
 	},
 	{
 		name: "collector: always",
@@ -127,6 +196,13 @@ var reclaim = []mutation{
 	}
 `,
 		new: `	elapsed(&cs.last, interval)
+`,
+	},
+	{
+		name: "reclaim: aborts nothing",
+		old: `	st.release(code)
+`,
+		new: `	_ = code
 `,
 	},
 }

@@ -25,6 +25,25 @@ var serve = []mutation{
 	var both`,
 	},
 	{
+		name: "Serve: streams of a kind without a func are not refused",
+		old: `			refuseAll(until, math.MaxInt64, c.raw.AcceptStream, c.guard.Codes.Refused)
+			return
+`,
+		new: `			return
+`,
+	},
+	{
+		name: "handlerContext: values of Serve's context first",
+		old: `	if v := h.Context.Value(key); v != nil {
+		return v
+	}
+	return h.serve.Value(key)`,
+		new: `	if v := h.serve.Value(key); v != nil {
+		return v
+	}
+	return h.Context.Value(key)`,
+	},
+	{
 		name: "serveAll: does not wait for the handlers",
 		old: `	defer handlers.Wait()
 `,
@@ -65,6 +84,13 @@ var serve = []mutation{
 		new: `		case <-c.Context`,
 	},
 	{
+		name: "serveAll: the end ignored while it waits for a slot",
+		old: `		case <-c.Context().Done():
+			return context.Cause(c.Context())
+`,
+		new: "",
+	},
+	{
 		name: "serveAll: handlers without a limit",
 		old: `	slots := make(chan struct{}, limit)
 `,
@@ -95,10 +121,37 @@ var serve = []mutation{
 `,
 	},
 	{
+		name: "runHandler: released before finish",
+		old: `			finish()
+			s.Release()
+		} else`,
+		new: `			s.Release()
+			finish()
+		} else`,
+	},
+	{
+		name: "runHandler: after an error nothing is reset",
+		old: `			s.Reset(abort)
+		}
+	}()
+	err := f(ctx, s)`,
+		new: `			_ = abort
+		}
+	}()
+	err := f(ctx, s)`,
+	},
+	{
 		name: "do: ctx does not reset the stream",
 		old: `	stop := context.AfterFunc(ctx, func() { s.Reset(c.guard.Codes.HandlerError) })
 `,
 		new: `	stop := context.AfterFunc(ctx, func() {})
+`,
+	},
+	{
+		name: "do: the error of f without that of ctx",
+		old: `		return fmt.Errorf("%w: %w", ctx.Err(), err)
+`,
+		new: `		return err
 `,
 	},
 	{
@@ -145,6 +198,11 @@ var serve = []mutation{
 `,
 		new: `			_ = c
 `,
+	},
+	{
+		name: "Listener.Serve: ctx ends handlers",
+		old:  "c.Serve(context.WithoutCancel(ctx), h)",
+		new:  "c.Serve(ctx, h)",
 	},
 	{
 		name: "Listener.Serve: those that nobody accepted are left",

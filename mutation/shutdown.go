@@ -6,17 +6,20 @@ var shutdown = []mutation{
 		name: "Shutdown: opens go on",
 		old: `	c.drain()
 	cut, err`,
-		new: `	cut, err`,
+		new:    `	cut, err`,
+		killer: "TestShutdownAgainst",
 	},
 	{
-		name: "Shutdown: the streams cut are not named",
-		old:  "&ShutdownError{Streams: cut, Err: err}",
-		new:  "&ShutdownError{Streams: cut[:0], Err: err}",
+		name:   "Shutdown: the streams cut are not named",
+		old:    "&ShutdownError{Streams: cut, Err: err}",
+		new:    "&ShutdownError{Streams: cut[:0], Err: err}",
+		killer: "TestShutdownAgainst",
 	},
 	{
-		name: "Shutdown: does not wait for streams",
-		old:  `		if err := c.awaitStreams(ctx); err != nil {`,
-		new:  `		if err := ctx.Err(); err != nil {`,
+		name:   "Shutdown: does not wait for streams",
+		old:    `		if err := c.awaitStreams(ctx); err != nil {`,
+		new:    `		if err := ctx.Err(); err != nil {`,
+		killer: "TestShutdownAgainst",
 	},
 	{
 		name: "Shutdown: does not wait until quiet",
@@ -24,7 +27,8 @@ var shutdown = []mutation{
 			return c.streamsCut(), err
 		}
 `,
-		new: "",
+		new:    "",
+		killer: "TestShutdownLosesNothing",
 	},
 	{
 		name: "awaitEnd: an open under way is forgotten",
@@ -32,9 +36,10 @@ var shutdown = []mutation{
 		new:  `		if true || open == 0 { // else`,
 	},
 	{
-		name: "awaitStreams: no collection is asked for",
-		old:  `	c.collectAtLimit() // dropped`,
-		new:  `	// dropped`,
+		name:   "awaitStreams: no collection is asked for",
+		old:    `	c.collectAtLimit() // dropped`,
+		new:    `	// dropped`,
+		killer: "TestShutdownAgainst",
 	},
 	{
 		name: "awaitStreams: incoming streams are not refused",
@@ -42,6 +47,7 @@ var shutdown = []mutation{
 `,
 		new: `	_ = math.MaxInt64
 `,
+		killer: "TestDuringShutdown",
 	},
 	{
 		name: "awaitStreams: a cut by the end is taken for an end",
@@ -54,11 +60,13 @@ var shutdown = []mutation{
 		c.drained`,
 		new: `	if true {
 		c.drained`,
+		killer: "TestDuringShutdown",
 	},
 	{
-		name: "cutStreams: streams are named again and again",
-		old:  `		if !st.cutNoted {`,
-		new:  `		if true {`,
+		name:   "cutStreams: streams are named again and again",
+		old:    `		if !st.cutNoted {`,
+		new:    `		if true {`,
+		killer: "TestShutdownCutByPeer",
 	},
 	{
 		name: "awaitQuiet: the handshake is not awaited",
@@ -70,7 +78,8 @@ var shutdown = []mutation{
 		return ctx.Err()
 	}
 `,
-		new: "",
+		new:    "",
+		killer: "TestShutdownOfRejected0RTT",
 	},
 	{
 		name: "awaitQuiet: rejected 0-RTT is fine",
@@ -78,7 +87,8 @@ var shutdown = []mutation{
 		return Err0RTTRejected
 	}
 `,
-		new: "",
+		new:    "",
+		killer: "TestShutdownOfRejected0RTT",
 	},
 	{
 		name: "awaitQuiet: incoming streams are not refused",
@@ -87,9 +97,10 @@ var shutdown = []mutation{
 		new: "",
 	},
 	{
-		name: "awaitQuiet: refuses without end",
-		old:  "c.refuseWhile(ctx, c.kinds[incoming].stats.Limit, c.kinds[incomingUni].stats.Limit)()",
-		new:  "c.refuseWhile(ctx, math.MaxInt64, math.MaxInt64)()",
+		name:   "awaitQuiet: refuses without end",
+		old:    "c.refuseWhile(ctx, c.kinds[incoming].stats.Limit, c.kinds[incomingUni].stats.Limit)()",
+		new:    "c.refuseWhile(ctx, math.MaxInt64, math.MaxInt64)()",
+		killer: "TestShutdownAgainst",
 	},
 	{
 		name: "awaitQuiet: half a PTO is quiet",
@@ -97,6 +108,7 @@ var shutdown = []mutation{
 `,
 		new: `		quiet := pto / 2
 `,
+		killer: "TestShutdownLosesNothing",
 	},
 	{
 		name: "awaitQuiet: losses ignored",
@@ -111,16 +123,19 @@ var shutdown = []mutation{
 `,
 		new: `			_ = quiet
 `,
+		killer: "TestShutdownInHandshake",
 	},
 	{
-		name: "awaitQuiet: gap ignored",
-		old:  " && time.Since(lastProbe) >= 3*gap {",
-		new:  " && (gap >= 0 || lastProbe.IsZero()) {",
+		name:   "awaitQuiet: gap ignored",
+		old:    " && time.Since(lastProbe) >= 3*gap {",
+		new:    " && (gap >= 0 || lastProbe.IsZero()) {",
+		killer: "TestShutdownOfVanishedPeer",
 	},
 	{
-		name: "awaitQuiet: probes not seen",
-		old:  `			if now.Sub(lastReceived) > maxAckDelay+poll {`,
-		new:  `			if false {`,
+		name:   "awaitQuiet: probes not seen",
+		old:    `			if now.Sub(lastReceived) > maxAckDelay+poll {`,
+		new:    `			if false {`,
+		killer: "TestShutdownOfVanishedPeer",
 	},
 	{
 		name: "awaitQuiet: the end ignored",
@@ -128,12 +143,14 @@ var shutdown = []mutation{
 			timer.Stop()
 			return c.peerClosed()
 `,
-		new: "",
+		new:    "",
+		killer: "TestShutdownOfVanishedPeer",
 	},
 	{
-		name: "pto: deviation ignored",
-		old:  "max(4*stats.MeanDeviation, granularity)",
-		new:  "granularity",
+		name:   "pto: deviation ignored",
+		old:    "max(4*stats.MeanDeviation, granularity)",
+		new:    "granularity",
+		killer: "TestShutdownLosesNothing",
 	},
 	{
 		name: "peerClosed: the peer's close is an error",

@@ -28,4 +28,11 @@ var stats = []mutation{
 	}`,
 		new: "",
 	},
+	{
+		name: "Streams: break ignored",
+		old: `			if !yield(st.info()) {
+				return
+			}`,
+		new: `			yield(st.info())`,
+	},
 }

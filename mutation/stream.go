@@ -12,6 +12,12 @@ var stream = []mutation{
 	}`,
 	},
 	{
+		name: "didRead: readFailed dropped",
+		old: `	st.readFailed(n, err)
+}`,
+		new: "}",
+	},
+	{
 		name: "didRead: consumeEOF also with an error",
 		old:  " == st.finalSize.Load() && err == nil {",
 		new:  " == st.finalSize.Load() {",
@@ -24,11 +30,26 @@ var stream = []mutation{
 `,
 	},
 	{
+		name: "Peek: didPeek dropped",
+		old: `	s.st.didPeek(n, len(b), err)
+`,
+		new: `	s.st.readers.Add(-1)
+`,
+	},
+	{
 		name: "Stream.Read: KeepAlive dropped",
 		old: `	s.st.didRead(n, err)
 	runtime.KeepAlive(s)
 `,
 		new: `	s.st.didRead(n, err)
+`,
+	},
+	{
+		name: "Stream.Peek: KeepAlive dropped",
+		old: `	s.st.didPeek(n, len(b), err)
+	runtime.KeepAlive(s)
+`,
+		new: `	s.st.didPeek(n, len(b), err)
 `,
 	},
 	{
@@ -79,10 +100,23 @@ var stream = []mutation{
 		alone: true,
 	},
 	{
+		name: "willRead: readers not counted up",
+		old: `	st.readers.Add(1)
+	st.reads`,
+		new: `	st.reads`,
+	},
+	{
 		name: "Write: the plain Write",
 		old: `	n, err := s.st.write(p)
 `,
 		new: `	n, err := s.raw.Write(p)
+`,
+	},
+	{
+		name: "Close: past the accounting",
+		old: `	err := s.st.close()
+`,
+		new: `	err := s.raw.Close()
 `,
 	},
 }

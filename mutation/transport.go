@@ -3,6 +3,18 @@ package main
 // transport breaks transport.go.
 var transport = []mutation{
 	{
+		name: "ownedTransport: closed before connections end",
+		old:  "o.noMore && o.conns == 0 && !o.closed",
+		new:  "o.noMore && !o.closed",
+	},
+	{
+		name: "update: never closes",
+		old: `	case last:
+		o.close()
+`,
+		new: "",
+	},
+	{
 		name: "update: never lingers",
 		old: `	case last && recent:
 `,
@@ -12,6 +24,13 @@ var transport = []mutation{
 	{
 		name: "close: socket stays open",
 		old: `		o.socket.Close()
+`,
+		new: `		_ = o
+`,
+	},
+	{
+		name: "close: stays a member of the group",
+		old: `		o.leave()
 `,
 		new: `		_ = o
 `,
@@ -39,6 +58,11 @@ var transport = []mutation{
 `,
 		new: `	if false {
 `,
+	},
+	{
+		name: "own: no limits of the group",
+		old:  "ConnContext: g.connContext(o.connContext)}",
+		new:  "ConnContext: o.connContext}",
 	},
 	{
 		name: "listen: limits of Config not passed",

@@ -31,6 +31,18 @@ var unistream = []mutation{
 `,
 	},
 	{
+		name: "SendStream.Release: KeepAlive dropped",
+		old: `func (s *SendStream) Release() {
+	s.st.release(s.st.conn.guard.Codes.Release)
+	runtime.KeepAlive(s)
+}
+`,
+		new: `func (s *SendStream) Release() {
+	s.st.release(s.st.conn.guard.Codes.Release)
+}
+`,
+	},
+	{
 		name: "ReceiveStream.Read: KeepAlive dropped",
 		old: `func (s *ReceiveStream) Read(p []byte) (int, error) {
 	s.st.willRead()
@@ -54,6 +66,11 @@ var unistream = []mutation{
 `,
 		new:   "",
 		alone: true,
+	},
+	{
+		name: "SendStream.SetReliableBoundary: past the accounting",
+		old:  "{ s.st.setReliableBoundary() }",
+		new:  "{ s.raw.SetReliableBoundary() }",
 	},
 	{
 		name: "ReceiveStream.ReleaseStreamCredit: nothing",

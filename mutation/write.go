@@ -8,12 +8,26 @@ var write = []mutation{
 `,
 		new: `	for st.writing && false {
 `,
+		killer: "TestEdgeSecondWrite",
 	},
 	{
 		name: "endWrite: writeTurn not cleared",
 		old: `	st.writeTurn = nil
 `,
-		new: "",
+		new:    "",
+		killer: "TestConcurrentWrites",
+	},
+	{
+		name: "takeTurn: not after Detach",
+		old:  "ok := st.sendHalf == HalfOpen || st.sendHalf == halfDetached",
+		new:  "ok := st.sendHalf == HalfOpen",
+	},
+	{
+		name: "endWrite: cut not set",
+		old: `		st.cut = true
+`,
+		new: `		_ = st
+`,
 	},
 	{
 		name: "endWrite: cut not cleared",
@@ -21,6 +35,7 @@ var write = []mutation{
 `,
 		new: `		_ = st
 `,
+		killer: "TestNothingLost",
 	},
 	{
 		name: "endWrite: sendFailed dropped",
@@ -28,11 +43,18 @@ var write = []mutation{
 `,
 		new: `		_ = err
 `,
+		killer: "TestHalves",
 	},
 	{
-		name: "endsSendHalf: a deadline ends it",
-		old:  "return !isDeadline(err) && err",
-		new:  "return err",
+		name:   "endsSendHalf: a deadline ends it",
+		old:    "return !isDeadline(err) && err",
+		new:    "return err",
+		killer: "TestNothingCutLooksWhole",
+	},
+	{
+		name: "endsSendHalf: ErrWriteLimitReached ends it",
+		old:  " && err != quic.ErrWouldBlock && err != quic.ErrWriteLimitReached",
+		new:  " && err != quic.ErrWouldBlock",
 	},
 	{
 		name: "writeAfterEnd: always ErrStreamClosed",
@@ -40,16 +62,31 @@ var write = []mutation{
 		return err`,
 		new: `err != nil && endsSendHalf(err) {
 		return quic.ErrStreamClosed`,
+		killer: "TestWriteAfterEnd",
 	},
 	{
-		name: "write: queue not bounded",
-		old:  "st.queued+len(p) <= maxQueued",
-		new:  "len(p) <= maxQueued",
+		name: "write: nothing is queued",
+		old:  `	if len(p) > 0 && st.queued`,
+		new:  `	if false && st.queued`,
 	},
 	{
-		name: "write: deadline not honoured before queueing",
-		old:  "&& !st.writeDeadlinePassed() {",
-		new:  "{",
+		name:   "write: queue not bounded",
+		old:    "st.queued+len(p) <= maxQueued",
+		new:    "len(p) <= maxQueued",
+		killer: "TestSmallWritesAreBounded",
+	},
+	{
+		name:   "write: deadline not honoured before queueing",
+		old:    "&& !st.writeDeadlinePassed() {",
+		new:    "{",
+		killer: "TestNothingCutLooksWhole",
+	},
+	{
+		name: "write: ErrWouldBlock returned",
+		old: `		if err != quic.ErrWouldBlock {
+			return 0, err`,
+		new: `		if err != nil {
+			return 0, err`,
 	},
 	{
 		name: "tryWriteAll: a write under way ignored",
@@ -58,7 +95,18 @@ var write = []mutation{
 		return quic.ErrWouldBlock
 	}
 `,
-		new: "",
+		new:    "",
+		killer: "TestEdgeTryDuringWrite",
+	},
+	{
+		name: "tryWriteAll: waits for its turn",
+		old: `	st.mu.Lock()
+	if st.writing {
+		st.mu.Unlock()
+		return quic.ErrWouldBlock
+	}
+	if !st.takeTurnLocked() {`,
+		new: `	if !st.beginWrite() {`,
 	},
 	{
 		name: "writeWithLimit(nil): plain Write",
@@ -66,7 +114,8 @@ var write = []mutation{
 		return st.write(p)
 	}
 `,
-		new: "",
+		new:    "",
+		killer: "TestEdgeNilLimiter",
 	},
 	{
 		name: "setWriteDeadline: max(..., 1) dropped",

@@ -381,15 +381,15 @@ func TestShutdownOfStuckHandshake(t *testing.T) {
 		defer client.Close()
 		ln, err := server.ListenEarly(serverTLS, nil)
 		require.NoError(t, err)
-		dialed := make(chan error, 1)
-		go func() { _, err := client.Dial(context.Background(), addr, clientTLS, nil); dialed <- err }()
+		dialed := make(chan struct{})
+		go func() { client.Dial(context.Background(), addr, clientTLS, nil); close(dialed) }() // which may succeed, or not
 		c, err := ln.Accept(t.Context())
 		require.NoError(t, err)
 		dead.Store(true)
 		start := time.Now()
 		require.ErrorIs(t, shutdown(c, time.Second), context.DeadlineExceeded)
 		require.Equal(t, time.Second, time.Since(start))
-		require.Error(t, <-dialed)
+		<-dialed
 	})
 }
 

@@ -55,6 +55,7 @@ var conn = []mutation{
 `,
 		new: `		_ = c
 `,
+		killer: "TestAcceptDuringShutdown",
 	},
 	{
 		name: "refuse: CancelWrite skipped",

@@ -42,6 +42,7 @@ var serve = []mutation{
 		return v
 	}
 	return h.Context.Value(key)`,
+		killer: "TestHandlerContext",
 	},
 	{
 		name: "serveAll: does not wait for the handlers",
@@ -81,7 +82,8 @@ var serve = []mutation{
 		old: `		case <-ctx.Done():
 			return ctx.Err()
 		case <-c.Context`,
-		new: `		case <-c.Context`,
+		new:    `		case <-c.Context`,
+		killer: "TestServeEndsAtLimit",
 	},
 	{
 		name: "serveAll: the end ignored while it waits for a slot",
@@ -96,6 +98,14 @@ var serve = []mutation{
 `,
 		new: `	slots := make(chan struct{}, 100_000+0*limit)
 `,
+	},
+	{
+		name: "serveAll: a limit of none serves nothing",
+		old: `		limit = math.MaxInt32
+`,
+		new: `		_ = limit
+`,
+		killer: "TestServeWithoutKnownLimit",
 	},
 	{
 		name: "refuseAll: without end",
@@ -159,7 +169,8 @@ var serve = []mutation{
 		old: `	case !stop(): // the stream is being reset: what f wrote may not arrive
 		return ctx.Err()
 `,
-		new: "",
+		new:    "",
+		killer: "TestDoCancelled",
 	},
 	{
 		name: "do: released before finish",

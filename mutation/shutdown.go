@@ -82,6 +82,20 @@ var shutdown = []mutation{
 		killer: "TestShutdownOfRejected0RTT",
 	},
 	{
+		name: "awaitQuiet: ctx ignored in the handshake",
+		old: `	case <-c.raw.Context().Done():
+		return c.peerClosed()
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	if c.rejected`,
+		new: `	case <-c.raw.Context().Done():
+		return c.peerClosed()
+	}
+	if c.rejected`,
+		killer: "TestShutdownOfStuckHandshake",
+	},
+	{
 		name: "awaitQuiet: rejected 0-RTT is fine",
 		old: `	if c.rejected0RTT() {
 		return Err0RTTRejected
@@ -182,5 +196,13 @@ var shutdown = []mutation{
 `,
 		new: `			default:
 `,
+	},
+	{
+		name: "Guard.Shutdown: ctx ignored while it waits for the sockets",
+		old: `			case <-ctx.Done():
+				errs = append(errs, ctx.Err())
+`,
+		new:    "",
+		killer: "TestGuardShutdownOfUnwrapped",
 	},
 }

@@ -368,6 +368,35 @@ func TestAcceptDuringShutdown(t *testing.T) {
 	})
 }
 
+// TestOpenRacesWithShutdown: a stream that was just being opened when Shutdown
+// began is waited for.
+func TestOpenRacesWithShutdown(t *testing.T) {
+	for range 300 {
+		setup{}.in(t, func(t *testing.T, e ends) {
+			start, opened, down := make(chan struct{}), make(chan *quiclife.Stream, 1), make(chan error, 1)
+			go func() {
+				<-start
+				s, _ := e.client.OpenStream()
+				opened <- s
+			}()
+			go func() {
+				<-start
+				down <- shutdown(e.client, time.Second)
+			}()
+			close(start)
+			s, err := <-opened, <-down
+			if s == nil {
+				require.NoError(t, err)
+				return
+			}
+			cut, ok := errors.AsType[*quiclife.ShutdownError](err)
+			require.True(t, ok, "%v", err)
+			require.Len(t, cut.Streams, 1)
+			s.Release()
+		})
+	}
+}
+
 // TestShutdownOfStuckHandshake: a handshake that does not complete is not
 // waited for beyond the context.
 func TestShutdownOfStuckHandshake(t *testing.T) {

@@ -8,7 +8,7 @@ var closer = []mutation{
 `,
 		new: `		_ = st
 `,
-		killer: "TestEdgeRaces",
+		killer: "TestSendHalfEndsOnce",
 	},
 	{
 		name: "claim: receive half not claimed",
@@ -88,9 +88,10 @@ var closer = []mutation{
 		killer: "TestCloseUnblocksWrite",
 	},
 	{
-		name: "close: cut taken though half not claimed",
-		old:  "cut := got && (st.cut || st.writing)",
-		new:  "cut := st.cut || st.writing",
+		name:   "close: cut taken though half not claimed",
+		old:    "cut := got && (st.cut || st.writing)",
+		new:    "cut := st.cut || st.writing",
+		killer: "TestEdgeCloseAfterCutAndCancel",
 	},
 	{
 		name: "close: closeErr of a cut not kept",
@@ -116,6 +117,7 @@ var closer = []mutation{
 		new: `		st.settle(HalfAborted, HalfAbsent)
 		return err
 `,
+		killer: "TestHalves",
 	},
 	{
 		name: "sendFailed: does nothing",
@@ -144,6 +146,7 @@ var closer = []mutation{
 			as`,
 		new: `		if err != nil || err == io.EOF {
 			as`,
+		killer: "TestHalves",
 	},
 	{
 		name: "detach: settles nothing",
@@ -151,6 +154,7 @@ var closer = []mutation{
 `,
 		new: `		_ = given
 `,
+		killer: "TestHalves",
 	},
 	{
 		name: "connectionEnded: does nothing",
@@ -158,11 +162,13 @@ var closer = []mutation{
 		st.settle(`,
 		new: `	if send, receive := false, false; send || receive {
 		st.settle(`,
+		killer: "TestAfterEnd",
 	},
 	{
-		name: "watchFinalSize: sets the callback each time",
-		old:  `	if !watching {`,
-		new:  `	if _ = watching; true {`,
+		name:       "watchFinalSize: sets the callback each time",
+		old:        `	if !watching {`,
+		new:        `	if _ = watching; true {`,
+		equivalent: "it is the same callback, and to be called twice does it no harm",
 	},
 	{
 		name: "finalSizeKnown: user callback not forgotten",
@@ -186,6 +192,7 @@ var closer = []mutation{
 		st.userFinalSize`,
 		new: `	if size == sizeUnknown && callback != nil {
 		st.userFinalSize`,
+		killer: "TestFinalSizeCallback",
 	},
 	{
 		name: "consumeEOF: half not checked to be open",
@@ -193,6 +200,7 @@ var closer = []mutation{
 `,
 		new: `	if _ = open; true {
 `,
+		killer: "TestEdgeDetachWatched",
 	},
 	{
 		name: "consumeEOF: SetReadDeadline dropped",
@@ -234,7 +242,8 @@ var closer = []mutation{
 		st.abortSend(code, true)
 	}
 `,
-		new: "",
+		new:    "",
+		killer: "TestMatrix",
 	},
 	{
 		name: "release: CancelRead skipped",
@@ -314,6 +323,7 @@ var closer = []mutation{
 		st.abortSend(code, true)`,
 		new: `	if st.send != nil {
 		st.abortSend(code, true)`,
+		killer: "TestFrames",
 	},
 	{
 		name: "reset: a finished send half is not aborted",
@@ -329,16 +339,19 @@ var closer = []mutation{
 `,
 		new: `	return st.sendHalf == halfDetached
 `,
+		killer: "TestEdgeFrames",
 	},
 	{
-		name: "abortSend: boundary ignored",
-		old:  "deliver := st.boundary && !claimed",
-		new:  "deliver := false && !claimed",
+		name:   "abortSend: boundary ignored",
+		old:    "deliver := st.boundary && !claimed",
+		new:    "deliver := false && !claimed",
+		killer: "TestEdgeUni",
 	},
 	{
-		name: "abortSend: boundary delivers open halves too",
-		old:  "deliver := st.boundary && !claimed && (st.sendHalf == HalfFinished || st.sendHalf == halfEnding)",
-		new:  "deliver := st.boundary",
+		name:   "abortSend: boundary delivers open halves too",
+		old:    "deliver := st.boundary && !claimed && (st.sendHalf == HalfFinished || st.sendHalf == halfEnding)",
+		new:    "deliver := st.boundary",
+		killer: "TestBoundaryRace",
 	},
 	{
 		name: "abortSend: a half that is being closed is reset",
@@ -346,9 +359,10 @@ var closer = []mutation{
 		new:  "(st.sendHalf == HalfFinished)",
 	},
 	{
-		name: "abortSend: the IDs of a rejected phase reach new streams",
-		old:  "!deliver && !stale {",
-		new:  "!deliver && (!stale || true) {",
+		name:   "abortSend: the IDs of a rejected phase reach new streams",
+		old:    "!deliver && !stale {",
+		new:    "!deliver && (!stale || true) {",
+		killer: "TestStaleResetAfterRejection",
 	},
 	{
 		name: "noticed: a reset counts as cut",

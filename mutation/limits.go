@@ -8,6 +8,7 @@ var limits = []mutation{
 `,
 		new: `		return 0
 `,
+		killer: "TestLimitsOfStats",
 	},
 	{
 		name: "register: connectionEnded dropped for a late stream",
@@ -15,13 +16,15 @@ var limits = []mutation{
 	} else if full`,
 		new: `		_ = st
 	} else if full`,
+		killer: "TestStreamsRaceWithEnd",
 	},
 	{
 		name: "unregister: slot not given back",
 		old: `	if !st.kind.incoming() {
 		c.unreserveLocked(r)
 	}`,
-		new: "",
+		new:    "",
+		killer: "TestOutgoingLimit",
 	},
 	{
 		name: "register: incoming not counted in the group",
@@ -29,6 +32,7 @@ var limits = []mutation{
 `,
 		new: `		_ = c
 `,
+		killer: "TestMaxStreams",
 	},
 	{
 		name: "unregister: group not counted down",
@@ -37,6 +41,7 @@ var limits = []mutation{
 `,
 		new: `	c.mu.Unlock()
 `,
+		killer: "TestMaxStreams",
 	},
 	{
 		name: "unregister: Shutdown not told",
@@ -52,6 +57,7 @@ var limits = []mutation{
 `,
 		new: `		_ = st
 `,
+		killer: "TestOutgoingLimit",
 	},
 	{
 		name: "limitError: newest for oldest",
@@ -59,21 +65,25 @@ var limits = []mutation{
 `,
 		new: `	oldest := r.streams.last
 `,
+		killer: "TestPeerLimit",
 	},
 	{
-		name: "unregister: owing not noted",
-		old:  `	if owes && !dropped {`,
-		new:  `	if false {`,
+		name:   "unregister: owing not noted",
+		old:    `	if owes && !dropped {`,
+		new:    `	if false {`,
+		killer: "TestDroppedWithoutCredit",
 	},
 	{
-		name: "unregister: credit of a dropped one not returned",
-		old:  `	if owes && dropped && c.guard.abandonGrace() > 0 {`,
-		new:  `	if false {`,
+		name:   "unregister: credit of a dropped one not returned",
+		old:    `	if owes && dropped && c.guard.abandonGrace() > 0 {`,
+		new:    `	if false {`,
+		killer: "TestMaxStreams",
 	},
 	{
-		name: "unregister: owes without RequireStreamCreditRelease",
-		old:  "c.creditRequired && st.kind.incoming()",
-		new:  "st.kind.incoming()",
+		name:   "unregister: owes without RequireStreamCreditRelease",
+		old:    "c.creditRequired && st.kind.incoming()",
+		new:    "st.kind.incoming()",
+		killer: "TestCycles",
 	},
 	{
 		name: "unregister: Shutdown told too early",
@@ -86,5 +96,6 @@ var limits = []mutation{
 `,
 		new: `		open += c.kinds[0].stats.Open * int64(1-min(k, 1))
 `,
+		killer: "TestDrainTimeout",
 	},
 }

@@ -8,9 +8,10 @@ var open = []mutation{
 		new:  "r.reserved >= r.stats.Limit",
 	},
 	{
-		name: "reserve: limit off by one",
-		old:  "(r.reserved >= r.stats.Limit ||",
-		new:  "(r.reserved > r.stats.Limit ||",
+		name:   "reserve: limit off by one",
+		old:    "(r.reserved >= r.stats.Limit ||",
+		new:    "(r.reserved > r.stats.Limit ||",
+		killer: "TestOutgoingLimit",
 	},
 	{
 		name: "unreserve: last come first served",
@@ -18,6 +19,7 @@ var open = []mutation{
 	r.waiting = slices.Delete(r.waiting, 0, 1)`,
 		new: `	close(r.waiting[len(r.waiting)-1])
 	r.waiting = slices.Delete(r.waiting, len(r.waiting)-1, len(r.waiting))`,
+		killer: "TestOutgoingLimit",
 	},
 	{
 		name: "awaitReservation: a slot freed since not seen",

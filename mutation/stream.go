@@ -10,12 +10,14 @@ var stream = []mutation{
 		new: `err == nil {
 		_ = st
 	}`,
+		killer: "TestEdgeHalves",
 	},
 	{
 		name: "didRead: readFailed dropped",
 		old: `	st.readFailed(n, err)
 }`,
-		new: "}",
+		new:    "}",
+		killer: "TestHalves",
 	},
 	{
 		name: "didRead: consumeEOF also with an error",
@@ -28,6 +30,7 @@ var stream = []mutation{
 `,
 		new: `		_ = st
 `,
+		killer: "TestHalves",
 	},
 	{
 		name: "Peek: didPeek dropped",
@@ -35,6 +38,7 @@ var stream = []mutation{
 `,
 		new: `	s.st.readers.Add(-1)
 `,
+		killer: "TestHalves",
 	},
 	{
 		name: "Stream.Read: KeepAlive dropped",
@@ -59,6 +63,7 @@ var stream = []mutation{
 `,
 		new: `	n, err := s.st.write(p)
 `,
+		killer: "TestKeepAlive",
 	},
 	{
 		name: "Stream.Close: KeepAlive dropped",
@@ -91,19 +96,22 @@ var stream = []mutation{
 		new: `	h.st = st
 	st.userFinalSize = func(int64) { h.st = st }
 `,
-		alone: true,
+		alone:  true,
+		killer: "TestEdgeDroppedAtOnce",
 	},
 	{
-		name:  "start: phase not noted",
-		old:   "phase: c.phase.Load(), ",
-		new:   "",
-		alone: true,
+		name:   "start: phase not noted",
+		old:    "phase: c.phase.Load(), ",
+		new:    "",
+		alone:  true,
+		killer: "Test0RTTRejected",
 	},
 	{
 		name: "willRead: readers not counted up",
 		old: `	st.readers.Add(1)
 	st.reads`,
-		new: `	st.reads`,
+		new:    `	st.reads`,
+		killer: "TestEdgeMarks",
 	},
 	{
 		name: "Write: the plain Write",
@@ -111,6 +119,7 @@ var stream = []mutation{
 `,
 		new: `	n, err := s.raw.Write(p)
 `,
+		killer: "TestHalves",
 	},
 	{
 		name: "Close: past the accounting",
@@ -118,5 +127,6 @@ var stream = []mutation{
 `,
 		new: `	err := s.raw.Close()
 `,
+		killer: "TestHalves",
 	},
 }

@@ -18,9 +18,10 @@ var write = []mutation{
 		killer: "TestConcurrentWrites",
 	},
 	{
-		name: "takeTurn: not after Detach",
-		old:  "ok := st.sendHalf == HalfOpen || st.sendHalf == halfDetached",
-		new:  "ok := st.sendHalf == HalfOpen",
+		name:   "takeTurn: not after Detach",
+		old:    "ok := st.sendHalf == HalfOpen || st.sendHalf == halfDetached",
+		new:    "ok := st.sendHalf == HalfOpen",
+		killer: "TestDetach",
 	},
 	{
 		name: "endWrite: cut not set",
@@ -28,6 +29,7 @@ var write = []mutation{
 `,
 		new: `		_ = st
 `,
+		killer: "TestNothingCutLooksWhole",
 	},
 	{
 		name: "endWrite: cut not cleared",
@@ -52,9 +54,10 @@ var write = []mutation{
 		killer: "TestNothingCutLooksWhole",
 	},
 	{
-		name: "endsSendHalf: ErrWriteLimitReached ends it",
-		old:  " && err != quic.ErrWouldBlock && err != quic.ErrWriteLimitReached",
-		new:  " && err != quic.ErrWouldBlock",
+		name:   "endsSendHalf: ErrWriteLimitReached ends it",
+		old:    " && err != quic.ErrWouldBlock && err != quic.ErrWriteLimitReached",
+		new:    " && err != quic.ErrWouldBlock",
+		killer: "TestNothingLost",
 	},
 	{
 		name: "writeAfterEnd: always ErrStreamClosed",
@@ -65,9 +68,10 @@ var write = []mutation{
 		killer: "TestWriteAfterEnd",
 	},
 	{
-		name: "write: nothing is queued",
-		old:  `	if len(p) > 0 && st.queued`,
-		new:  `	if false && st.queued`,
+		name:   "write: nothing is queued",
+		old:    `	if len(p) > 0 && st.queued`,
+		new:    `	if false && st.queued`,
+		killer: "TestEdgeQueueing",
 	},
 	{
 		name:   "write: queue not bounded",
@@ -87,6 +91,7 @@ var write = []mutation{
 			return 0, err`,
 		new: `		if err != nil {
 			return 0, err`,
+		killer: "TestNothingLost",
 	},
 	{
 		name: "tryWriteAll: a write under way ignored",
@@ -106,7 +111,8 @@ var write = []mutation{
 		return quic.ErrWouldBlock
 	}
 	if !st.takeTurnLocked() {`,
-		new: `	if !st.beginWrite() {`,
+		new:    `	if !st.beginWrite() {`,
+		killer: "TestConcurrentWrites",
 	},
 	{
 		name: "writeWithLimit(nil): plain Write",
@@ -118,14 +124,16 @@ var write = []mutation{
 		killer: "TestEdgeNilLimiter",
 	},
 	{
-		name: "setWriteDeadline: max(..., 1) dropped",
-		old:  "max(t.Sub(st.conn.start), 1)",
-		new:  "t.Sub(st.conn.start)",
+		name:   "setWriteDeadline: max(..., 1) dropped",
+		old:    "max(t.Sub(st.conn.start), 1)",
+		new:    "t.Sub(st.conn.start)",
+		killer: "TestEdgeDeadlineAtStart",
 	},
 	{
-		name: "writeDeadlinePassed: > for >=",
-		old:  "st.conn.now() >= deadline",
-		new:  "st.conn.now() > deadline",
+		name:   "writeDeadlinePassed: > for >=",
+		old:    "st.conn.now() >= deadline",
+		new:    "st.conn.now() > deadline",
+		killer: "TestNothingCutLooksWhole",
 	},
 	{
 		name: "write: queued not reset at a barrier",
@@ -133,12 +141,14 @@ var write = []mutation{
 			st.queued = 0
 		}
 		more`,
-		new: `		more`,
+		new:    `		more`,
+		killer: "TestEdgeQueueing",
 	},
 	{
-		name: "write: no pieces with IdleTimeout",
-		old:  "if st.conn.guard.IdleTimeout > 0 { // which",
-		new:  "if false { // which",
+		name:   "write: no pieces with IdleTimeout",
+		old:    "if st.conn.guard.IdleTimeout > 0 { // which",
+		new:    "if false { // which",
+		killer: "TestIdleTimeout",
 	},
 	{
 		name: "write: the plain Write",
@@ -146,10 +156,12 @@ var write = []mutation{
 `,
 		new: `		m, err = st.send.(interface{ Write([]byte) (int, error) }).Write(piece)
 `,
+		killer: "TestEdgeNilLimiter",
 	},
 	{
-		name: "write: a limiter that passes one packet",
-		old:  "func pass(maxBytes int) int { return maxBytes }",
-		new:  "func pass(maxBytes int) int { return min(maxBytes, 1200) }",
+		name:   "write: a limiter that passes one packet",
+		old:    "func pass(maxBytes int) int { return maxBytes }",
+		new:    "func pass(maxBytes int) int { return min(maxBytes, 1200) }",
+		killer: "TestNothingLost",
 	},
 }

@@ -16,6 +16,9 @@ import (
 	"time"
 
 	"github.com/quic-go/quic-go"
+	"github.com/quic-go/quic-go/qlog"
+	"github.com/quic-go/quic-go/qlogwriter"
+	"github.com/quic-go/quic-go/testutils/events"
 	"github.com/quic-go/quic-go/testutils/simnet"
 	"github.com/stretchr/testify/require"
 
@@ -395,6 +398,70 @@ func TestOpenRacesWithShutdown(t *testing.T) {
 			s.Release()
 		})
 	}
+}
+
+// slowClose is a qlog that holds the connection up in its close, after its
+// streams have ended.
+type slowClose struct{}
+
+func (slowClose) RecordEvent(e qlogwriter.Event) {
+	if _, ok := e.(qlog.ConnectionClosed); ok {
+		time.Sleep(time.Second)
+	}
+}
+
+func (slowClose) Close() error { return nil }
+
+// TestShutdownCutNoticedFirst: a stream that the connection's end cuts is named,
+// also if the program learns of the end, and releases the stream, before we do.
+func TestShutdownCutNoticedFirst(t *testing.T) {
+	for name, call := range map[string]func(*quiclife.Stream) error{
+		"Read":  func(s *quiclife.Stream) error { _, err := s.Read(make([]byte, 1)); return err },
+		"Write": func(s *quiclife.Stream) error { _, err := s.Write(large); return err },
+	} {
+		t.Run(name, func(t *testing.T) {
+			conf := matrixConf.Clone()
+			conf.Tracer = func(context.Context, bool, quic.ConnectionID) qlogwriter.Trace {
+				return &events.Trace{Recorder: slowClose{}}
+			}
+			setup{clientConf: conf, serverConf: matrixConf}.in(t, func(t *testing.T, e ends) {
+				s, _ := e.stream(t)
+				released, down := make(chan error), make(chan error, 1)
+				go func() {
+					err := call(s)
+					s.Release()
+					released <- err
+				}()
+				settled()
+				go func() { down <- shutdown(e.client, time.Minute) }()
+				settled()
+				e.server.CloseWithError(7, "")
+				require.ErrorIs(t, <-released, &quiclife.ApplicationError{ErrorCode: 7, Remote: true})
+				require.NoError(t, e.client.Context().Err())
+				cut, ok := errors.AsType[*quiclife.ShutdownError](<-down)
+				require.True(t, ok)
+				require.Len(t, cut.Streams, 1)
+			})
+		})
+	}
+}
+
+// TestResetDuringShutdown: a stream that the peer resets, or stops reading, has
+// ended, and is not cut.
+func TestResetDuringShutdown(t *testing.T) {
+	setup{}.in(t, func(t *testing.T, e ends) {
+		s, peer := e.stream(t)
+		down := make(chan error, 1)
+		go func() { down <- shutdown(e.client, time.Minute) }()
+		settled()
+		peer.Reset(1)
+		settled()
+		_, err := s.Write([]byte("x"))
+		require.ErrorIs(t, err, &quiclife.StreamError{StreamID: s.StreamID(), ErrorCode: 1, Remote: true})
+		_, err = s.Read(make([]byte, 1))
+		require.ErrorIs(t, err, &quiclife.StreamError{StreamID: s.StreamID(), ErrorCode: 1, Remote: true})
+		require.NoError(t, <-down)
+	})
 }
 
 // TestShutdownOfStuckHandshake: a handshake that does not complete is not

@@ -8,7 +8,7 @@ var closer = []mutation{
 `,
 		new: `		_ = st
 `,
-		killer: "TestSendHalfEndsOnce",
+		killer: "TestEdgeRaces",
 	},
 	{
 		name: "claim: receive half not claimed",
@@ -365,9 +365,10 @@ var closer = []mutation{
 		killer: "TestStaleResetAfterRejection",
 	},
 	{
-		name: "noticed: a reset counts as cut",
-		old:  " && !reset {",
-		new:  " && (!reset || true) {",
+		name:   "noticed: a reset counts as cut",
+		old:    " && !reset {",
+		new:    " && (!reset || true) {",
+		killer: "TestResetDuringShutdown",
 	},
 	{
 		name: "noticed: forgotten by sendFailed",
@@ -376,11 +377,13 @@ var closer = []mutation{
 `,
 		new: `func (st *streamState) sendFailed(err error) {
 `,
+		killer: "TestShutdownCutNoticedFirst",
 	},
 	{
 		name: "noticed: forgotten by readFailed",
 		old: `	st.noticed(err)
 	if _, got`,
-		new: `	if _, got`,
+		new:    `	if _, got`,
+		killer: "TestShutdownCutNoticedFirst",
 	},
 }

@@ -27,6 +27,7 @@ var open = []mutation{
 `,
 		new: `	if false {
 `,
+		killer: "TestEdgeNobodyWaitsForNothing",
 	},
 	{
 		name: "awaitReservation: slot lost when ctx ends as granted",
@@ -37,16 +38,18 @@ var open = []mutation{
 `,
 	},
 	{
-		name: "awaitReservation: ctx error not wrapped",
-		old:  "err = c.limitError(k, OutgoingLimit, ctx.Err())",
-		new:  "err = ctx.Err()",
+		name:   "awaitReservation: ctx error not wrapped",
+		old:    "err = c.limitError(k, OutgoingLimit, ctx.Err())",
+		new:    "err = ctx.Err()",
+		killer: "TestOutgoingLimit",
 	},
 	{
 		name: "awaitPeer: asks for no collection",
 		old: `	c.block(k, 1)
 	defer c.block(k, -1)
 	until`,
-		new: `	until`,
+		new:    `	until`,
+		killer: "TestEdgeHealsInBubble",
 	},
 	{
 		name: "awaitPeer: wrapped though the connection ended",
@@ -54,12 +57,14 @@ var open = []mutation{
 		switch`,
 		new: `	if err != nil {
 		switch`,
+		killer: "TestEdgeCtxOfConn",
 	},
 	{
 		name: "awaitPeer: Shutdown does not end the wait",
 		old: `	defer context.AfterFunc(c.draining, cancel)()
 `,
-		new: "",
+		new:    "",
+		killer: "TestDuringShutdown",
 	},
 	{
 		name: "awaitPeer: Shutdown looks like a cancelled context",
@@ -110,6 +115,7 @@ var open = []mutation{
 `,
 		new: `	until, cancel := context.WithCancel(context.WithoutCancel(ctx))
 `,
+		killer: "TestPeerLimit",
 	},
 	{
 		name: "awaitReservation: ctx ignored",

@@ -354,11 +354,6 @@ var closer = []mutation{
 		killer: "TestBoundaryRace",
 	},
 	{
-		name: "abortSend: a half that is being closed is reset",
-		old:  "(st.sendHalf == HalfFinished || st.sendHalf == halfEnding)",
-		new:  "(st.sendHalf == HalfFinished)",
-	},
-	{
 		name:   "abortSend: the IDs of a rejected phase reach new streams",
 		old:    "!deliver && !stale {",
 		new:    "!deliver && (!stale || true) {",

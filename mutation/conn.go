@@ -8,23 +8,21 @@ var conn = []mutation{
 `,
 		new: `	_ = context.AfterFunc
 `,
+		killer: "TestEndedConnIsForgotten",
 	},
 	{
 		name: "wrap: inBubble never",
 		old: `	c.inBubble = c.start == c.start.Round(0)
 `,
-		new: "",
-	},
-	{
-		name: "wrap: negative outgoing limit kept",
-		old:  "stats.Limit = max(g.MaxOutgoingStreams, 0)",
-		new:  "stats.Limit = g.MaxOutgoingStreams",
+		new:    "",
+		killer: "TestCloseWithError",
 	},
 	{
 		name: "end: ended not set",
 		old: `	c.ended = true
 `,
-		new: "",
+		new:    "",
+		killer: "TestStreamsRaceWithEnd",
 	},
 	{
 		name: "end: timers not stopped",
@@ -32,13 +30,7 @@ var conn = []mutation{
 `,
 		new: `			_ = timer
 `,
-	},
-	{
-		name: "endIfClosed: does nothing",
-		old: `	if c.raw.Context().Err() != nil {
-		c.end()
-	}`,
-		new: "",
+		killer: "TestEdgeConnGone",
 	},
 	{
 		name: "CloseWithError: end not called",
@@ -47,6 +39,7 @@ var conn = []mutation{
 `,
 		new: `	err := c.raw.CloseWithError(code, desc)
 `,
+		killer: "TestMaxConns",
 	},
 	{
 		name: "accept: streams not refused during Shutdown",
@@ -63,6 +56,7 @@ var conn = []mutation{
 `,
 		new: `		_ = s
 `,
+		killer: "TestHandlersOfBothKinds",
 	},
 	{
 		name: "end: streams not ended",
@@ -70,7 +64,8 @@ var conn = []mutation{
 		st.connectionEnded()
 	}
 `,
-		new: "",
+		new:    "",
+		killer: "TestCloseWithError",
 	},
 	{
 		name: "end: streams that are owed credit stay listed",
@@ -81,81 +76,5 @@ var conn = []mutation{
 `,
 		new:        "",
 		equivalent: "droppedOwing looks at no list of an ended connection",
-	},
-	{
-		name: "end: what is cut by it during Shutdown is not noted",
-		old: `	if c.draining.Err() != nil {
-		c.cutStreams(open)
-	}
-`,
-		new: "",
-	},
-	{
-		name: "end: the transport does not linger",
-		old: `		c.owned.linger(3 * c.pto())
-`,
-		new: "",
-	},
-	{
-		name: "closedLocally: the peer's close too",
-		old: `		return !e.Remote
-`,
-		new: `		return e != nil
-`,
-	},
-	{
-		name: "end: a second call does not wait for the first",
-		old:  "{ c.endOnce.Do(c.endAll) }",
-		new: `{
-	c.mu.Lock()
-	ended := c.ended
-	c.mu.Unlock()
-	if !ended {
-		c.endOnce.Do(c.endAll)
-	}
-}`,
-	},
-	{
-		name: "NextConnection: streams of the rejected phase live on",
-		old: `		for _, st := range c.all() {
-			st.connectionEnded()
-		}
-`,
-		new: "",
-	},
-	{
-		name: "NextConnection: live streams ended without a rejection",
-		old: `	if c.rejected0RTT() {
-`,
-		new: `	if c.rejected0RTT() || true {
-`,
-	},
-	{
-		name: "NextConnection: phase not counted",
-		old: `		c.phase.Add(1)
-`,
-		new: "",
-	},
-	{
-		name: "NextConnection: ctx ignored while it waits",
-		old: `	case <-ctx.Done():
-		return nil, context.Cause(ctx)
-`,
-		new: "",
-	},
-	{
-		name: "NextConnection: two at once",
-		old: `	c.next.Lock()
-	defer c.next.Unlock()
-`,
-		new: "",
-	},
-	{
-		name: "accept: accepts during Shutdown",
-		old: `	if c.draining.Err() != nil && c.raw.Context().Err() == nil {
-		return none, ErrShutdown
-	}
-`,
-		new: "",
 	},
 }

@@ -6,19 +6,22 @@ var dial = []mutation{
 		name: "resolve: ServerName not inferred",
 		old: `		tlsConf.ServerName, _, _ = net.SplitHostPort(addr)
 `,
-		new: "",
+		new:    "",
+		killer: "TestDialAddr",
 	},
 	{
 		name: "resolve: user tls.Config written to",
 		old: `		tlsConf = tlsConf.Clone()
 `,
-		new: "",
+		new:    "",
+		killer: "TestDialAddr",
 	},
 	{
 		name: "ownAddr: socket not owned",
 		old: `	o.socket = socket
 `,
-		new: "",
+		new:    "",
+		killer: "TestGuardShutdown",
 	},
 	{
 		name: "listen: nothing closed when Listen fails",
@@ -29,6 +32,7 @@ var dial = []mutation{
 		new: `	raw, err := o.tr.Listen(tlsConf, conf)
 	if err != nil {
 `,
+		killer: "TestListenFails",
 	},
 	{
 		name: "DialAddr: resolve dropped (socket leak on error)",
@@ -37,20 +41,13 @@ var dial = []mutation{
 		return nil, err
 	}
 	return g.dial(conf, func() (*quic.Conn, error) { return quic.DialAddr(`,
-		new: `	return g.dial(conf, func() (*quic.Conn, error) { return quic.DialAddr(`,
+		new:    `	return g.dial(conf, func() (*quic.Conn, error) { return quic.DialAddr(`,
+		killer: "TestDialFails",
 	},
 	{
-		name: "dial: limits of Config not passed",
-		old:  "return g.wrap(raw, limitsOf(conf), nil), nil",
-		new:  "return g.wrap(raw, incomingLimits{}, nil), nil",
-	},
-	{
-		name: "dial: limits of the group ignored",
-		old: `	if err := g.admitConn(); err != nil {
-		return nil, err
-	}
-`,
-		new: `	g.countConn()
-`,
+		name:   "dial: limits of Config not passed",
+		old:    "return g.wrap(raw, limitsOf(conf), nil), nil",
+		new:    "return g.wrap(raw, incomingLimits{}, nil), nil",
+		killer: "TestDialListen",
 	},
 }

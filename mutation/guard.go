@@ -8,12 +8,6 @@ var guard = []mutation{
 `,
 		new: `		return time.Millisecond
 `,
-	},
-	{
-		name: "drainTimeout: 0 is never",
-		old: `		return 30 * time.Second
-`,
-		new: `		return -1
-`,
+		killer: "TestDropped",
 	},
 }

@@ -44,14 +44,6 @@ var limits = []mutation{
 		killer: "TestMaxStreams",
 	},
 	{
-		name: "unregister: Shutdown not told",
-		old: `		close(c.drained)
-		c.drained = nil
-`,
-		new: `		_ = c
-`,
-	},
-	{
 		name: "list: last not moved",
 		old: `		l.last = st.prev
 `,
@@ -84,11 +76,6 @@ var limits = []mutation{
 		old:    "c.creditRequired && st.kind.incoming()",
 		new:    "st.kind.incoming()",
 		killer: "TestCycles",
-	},
-	{
-		name: "unregister: Shutdown told too early",
-		old:  "c.drained != nil && c.openLocked() == 0 {",
-		new:  "c.drained != nil {",
 	},
 	{
 		name: "openLocked: only the first kind",

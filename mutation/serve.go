@@ -10,19 +10,13 @@ var serve = []mutation{
 `,
 		new: `	_ = serving
 `,
+		killer: "TestHandlersOfBothKinds",
 	},
 	{
-		name: "Serve: handlers see Serve's context end",
-		old:  "handlers := handlerContext{c.Context(), ctx}",
-		new:  "handlers := ctx",
-	},
-	{
-		name: "Serve: Shutdown does not end it",
-		old: `	defer cancel()
-	defer context.AfterFunc(c.draining, cancel)()
-	var both`,
-		new: `	defer cancel()
-	var both`,
+		name:   "Serve: handlers see Serve's context end",
+		old:    "handlers := handlerContext{c.Context(), ctx}",
+		new:    "handlers := ctx",
+		killer: "TestHandlersOfBothKinds",
 	},
 	{
 		name: "Serve: streams of a kind without a func are not refused",
@@ -31,6 +25,7 @@ var serve = []mutation{
 `,
 		new: `			return
 `,
+		killer: "TestHandlersOfBothKinds",
 	},
 	{
 		name: "handlerContext: values of Serve's context first",
@@ -48,34 +43,8 @@ var serve = []mutation{
 		name: "serveAll: does not wait for the handlers",
 		old: `	defer handlers.Wait()
 `,
-		new: "",
-	},
-	{
-		name: "serveAll: slot after Accept",
-		old: `		select {
-		case slots <- struct{}{}:
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-c.Context().Done():
-			return context.Cause(c.Context())
-		}
-		s, err := accept(ctx)
-		if err != nil {
-			return err
-		}
-`,
-		new: `		s, err := accept(ctx)
-		if err != nil {
-			return err
-		}
-		select {
-		case slots <- struct{}{}:
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-c.Context().Done():
-			return context.Cause(c.Context())
-		}
-`,
+		new:    "",
+		killer: "TestHandlersOfBothKinds",
 	},
 	{
 		name: "serveAll: ctx ignored while it waits for a slot",
@@ -86,18 +55,12 @@ var serve = []mutation{
 		killer: "TestServeEndsAtLimit",
 	},
 	{
-		name: "serveAll: the end ignored while it waits for a slot",
-		old: `		case <-c.Context().Done():
-			return context.Cause(c.Context())
-`,
-		new: "",
-	},
-	{
 		name: "serveAll: handlers without a limit",
 		old: `	slots := make(chan struct{}, limit)
 `,
 		new: `	slots := make(chan struct{}, 100_000+0*limit)
 `,
+		killer: "TestServeEndsAtLimit",
 	},
 	{
 		name: "serveAll: a limit of none serves nothing",
@@ -108,18 +71,12 @@ var serve = []mutation{
 		killer: "TestServeWithoutKnownLimit",
 	},
 	{
-		name: "refuseAll: without end",
-		old: `	for range most {
-`,
-		new: `	for _ = most; ; {
-`,
-	},
-	{
 		name: "runHandler: a panic goes on",
 		old: `		if v := recover(); v != nil {
 `,
 		new: `		if v := any(nil); v != nil {
 `,
+		killer: "TestHandlerEnds",
 	},
 	{
 		name: "runHandler: after an error the stream is finished",
@@ -129,6 +86,7 @@ var serve = []mutation{
 		new: `	err := f(ctx, s)
 	if err == nil || true {
 `,
+		killer: "TestHandlerEnds",
 	},
 	{
 		name: "runHandler: released before finish",
@@ -138,6 +96,7 @@ var serve = []mutation{
 		new: `			s.Release()
 			finish()
 		} else`,
+		killer: "TestHandlerEnds",
 	},
 	{
 		name: "runHandler: after an error nothing is reset",
@@ -149,6 +108,7 @@ var serve = []mutation{
 		}
 	}()
 	err := f(ctx, s)`,
+		killer: "TestHandlerEnds",
 	},
 	{
 		name: "do: ctx does not reset the stream",
@@ -156,6 +116,7 @@ var serve = []mutation{
 `,
 		new: `	stop := context.AfterFunc(ctx, func() {})
 `,
+		killer: "TestDo",
 	},
 	{
 		name: "do: the error of f without that of ctx",
@@ -163,6 +124,7 @@ var serve = []mutation{
 `,
 		new: `		return err
 `,
+		killer: "TestDo",
 	},
 	{
 		name: "do: ctx done after f looks like success",
@@ -180,6 +142,7 @@ var serve = []mutation{
 		new: `	s.Release()
 	err = finish(s)
 `,
+		killer: "TestDo",
 	},
 	{
 		name: "finish: a peer that stops after its answer is an error",
@@ -187,7 +150,8 @@ var serve = []mutation{
 		return nil
 	}
 `,
-		new: "",
+		new:    "",
+		killer: "TestBadHandlers",
 	},
 	{
 		name: "Listener.Serve: the listener stays open",
@@ -196,12 +160,7 @@ var serve = []mutation{
 	for { // those`,
 		new: `	cancel()
 	for { // those`,
-	},
-	{
-		name: "Listener.Serve: does not wait for the connections",
-		old: `	conns.Wait()
-	return err`,
-		new: `	return err`,
+		killer: "TestHandlerContext",
 	},
 	{
 		name: "Listener.Serve: connections are not shut down",
@@ -209,26 +168,6 @@ var serve = []mutation{
 `,
 		new: `			_ = c
 `,
-	},
-	{
-		name: "Listener.Serve: ctx ends handlers",
-		old:  "c.Serve(context.WithoutCancel(ctx), h)",
-		new:  "c.Serve(ctx, h)",
-	},
-	{
-		name: "Listener.Serve: those that nobody accepted are left",
-		old: `		conns.Go(func() { serve(c) })
-	}
-	conns.Wait()`,
-		new: `		_ = c
-	}
-	conns.Wait()`,
-	},
-	{
-		name: "drainFor: timeout ignored",
-		old: `		ctx, cancel = context.WithTimeout(ctx, timeout)
-`,
-		new: `		ctx, cancel = context.WithCancel(ctx)
-`,
+		killer: "TestListenerServe",
 	},
 }

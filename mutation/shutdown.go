@@ -107,12 +107,6 @@ var shutdown = []mutation{
 		killer: "TestShutdownOfRejected0RTT",
 	},
 	{
-		name: "awaitQuiet: incoming streams are not refused",
-		old: `	defer c.refuseWhile(ctx, c.kinds[incoming].stats.Limit, c.kinds[incomingUni].stats.Limit)()
-`,
-		new: "",
-	},
-	{
 		name:   "awaitQuiet: refuses without end",
 		old:    "c.refuseWhile(ctx, c.kinds[incoming].stats.Limit, c.kinds[incomingUni].stats.Limit)()",
 		new:    "c.refuseWhile(ctx, math.MaxInt64, math.MaxInt64)()",
@@ -125,13 +119,6 @@ var shutdown = []mutation{
 		new: `		quiet := pto / 2
 `,
 		killer: "TestShutdownLosesNothing",
-	},
-	{
-		name: "awaitQuiet: losses ignored",
-		old: `			quiet = 8 * pto
-`,
-		new: `			_ = quiet
-`,
 	},
 	{
 		name: "awaitQuiet: as long without anything received",
@@ -167,37 +154,6 @@ var shutdown = []mutation{
 		old:    "max(4*stats.MeanDeviation, granularity)",
 		new:    "granularity",
 		killer: "TestShutdownLosesNothing",
-	},
-	{
-		name: "peerClosed: the peer's close is an error",
-		old:  "ok && len(c.streamsCut()) == 0 {",
-		new:  "ok && false {",
-	},
-	{
-		name: "peerClosed: a cut by the peer's close is none",
-		old:  "ok && len(c.streamsCut()) == 0 {",
-		new:  "ok {",
-	},
-	{
-		name: "Guard.Shutdown: listeners stay open",
-		old: `		l.close()
-		for {`,
-		new: `		for {`,
-	},
-	{
-		name: "Guard.Shutdown: one after the other",
-		old: `			wg.Go(func() {
-				err := c.Shut`,
-		new: `			wg.Wait()
-			wg.Go(func() {
-				err := c.Shut`,
-	},
-	{
-		name: "Guard.Shutdown: does not wait for the sockets",
-		old: `			case <-l.owned.gone:
-`,
-		new: `			default:
-`,
 	},
 	{
 		name: "Guard.Shutdown: ctx ignored while it waits for the sockets",

@@ -8,31 +8,29 @@ var stats = []mutation{
 		return HalfOpen`,
 		new: `	if h > halfDetached {
 		return HalfOpen`,
-	},
-	{
-		name: "Streams: not refreshed",
-		old: `		c.refresh()
-		for _, st`,
-		new: `		for _, st`,
+		killer: "TestHalves",
 	},
 	{
 		name: "refresh: end not looked at",
 		old: `	c.endIfClosed()
 `,
-		new: "",
+		new:    "",
+		killer: "TestEdgeEnds",
 	},
 	{
 		name: "refresh: bubbles not looked at",
 		old: `	if c.inBubble {
 		c.reclaimDropped()
 	}`,
-		new: "",
+		new:    "",
+		killer: "TestEdgeCallbackForgotten",
 	},
 	{
 		name: "Streams: break ignored",
 		old: `			if !yield(st.info()) {
 				return
 			}`,
-		new: `			yield(st.info())`,
+		new:    `			yield(st.info())`,
+		killer: "TestEdgeStreamsBreak",
 	},
 }

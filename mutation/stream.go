@@ -20,11 +20,6 @@ var stream = []mutation{
 		killer: "TestHalves",
 	},
 	{
-		name: "didRead: consumeEOF also with an error",
-		old:  " == st.finalSize.Load() && err == nil {",
-		new:  " == st.finalSize.Load() {",
-	},
-	{
 		name: "didPeek: error not read",
 		old: `		st.readFailed(st.receive.Read(noBytes[:]))
 `,
@@ -41,22 +36,6 @@ var stream = []mutation{
 		killer: "TestHalves",
 	},
 	{
-		name: "Stream.Read: KeepAlive dropped",
-		old: `	s.st.didRead(n, err)
-	runtime.KeepAlive(s)
-`,
-		new: `	s.st.didRead(n, err)
-`,
-	},
-	{
-		name: "Stream.Peek: KeepAlive dropped",
-		old: `	s.st.didPeek(n, len(b), err)
-	runtime.KeepAlive(s)
-`,
-		new: `	s.st.didPeek(n, len(b), err)
-`,
-	},
-	{
 		name: "Stream.Write: KeepAlive dropped",
 		old: `	n, err := s.st.write(p)
 	runtime.KeepAlive(s)
@@ -64,30 +43,6 @@ var stream = []mutation{
 		new: `	n, err := s.st.write(p)
 `,
 		killer: "TestKeepAlive",
-	},
-	{
-		name: "Stream.Close: KeepAlive dropped",
-		old: `	err := s.st.close()
-	runtime.KeepAlive(s)
-`,
-		new: `	err := s.st.close()
-`,
-	},
-	{
-		name: "Stream.Release: KeepAlive dropped",
-		old: `	s.st.release(s.st.conn.guard.Codes.Release)
-	runtime.KeepAlive(s)
-`,
-		new: `	s.st.release(s.st.conn.guard.Codes.Release)
-`,
-	},
-	{
-		name: "Stream.SetReceiveFinalSizeCallback: KeepAlive dropped",
-		old: `	s.st.setFinalSizeCallback(callback)
-	runtime.KeepAlive(s)
-`,
-		new: `	s.st.setFinalSizeCallback(callback)
-`,
 	},
 	{
 		name: "start: the state holds the handle strongly",

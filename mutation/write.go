@@ -136,15 +136,6 @@ var write = []mutation{
 		killer: "TestNothingCutLooksWhole",
 	},
 	{
-		name: "write: queued not reset at a barrier",
-		old: `		if m > 0 && err == nil {
-			st.queued = 0
-		}
-		more`,
-		new:    `		more`,
-		killer: "TestEdgeQueueing",
-	},
-	{
 		name:   "write: no pieces with IdleTimeout",
 		old:    "if st.conn.guard.IdleTimeout > 0 { // which",
 		new:    "if false { // which",
@@ -152,9 +143,10 @@ var write = []mutation{
 	},
 	{
 		name: "write: the plain Write",
-		old: `		m, err = st.send.WriteWithLimit(piece, pass)
+		old: `		m, err = st.pastBarrier(piece, pass)
 `,
 		new: `		m, err = st.send.(interface{ Write([]byte) (int, error) }).Write(piece)
+		st.written.Add(int64(m))
 `,
 		killer: "TestEdgeNilLimiter",
 	},
@@ -163,5 +155,21 @@ var write = []mutation{
 		old:    "func pass(maxBytes int) int { return maxBytes }",
 		new:    "func pass(maxBytes int) int { return min(maxBytes, 1200) }",
 		killer: "TestNothingLost",
+	},
+	{
+		name: "write: queued not reset at a barrier",
+		old: `	if n > 0 && err == nil {
+		st.queued = 0
+	}
+`,
+		new: "",
+	},
+	{
+		name: "pastBarrier: a deadline after the last byte is a failure",
+		old: `	if n > 0 && n == len(p) && isDeadline(err) {
+		err = nil
+	}
+`,
+		new: "",
 	},
 }

@@ -16,3 +16,18 @@ func ForgetCollections() {
 	defer collector.mu.Unlock()
 	collector.last, collector.interval = time.Time{}, 0
 }
+
+// AfterClose has f called when s has closed quic-go's stream, but has not
+// noted it yet.
+func AfterClose(s *SendStream, f func()) { s.st.send = afterClose{s.st.send, f} }
+
+type afterClose struct {
+	sender
+	f func()
+}
+
+func (s afterClose) Close() error {
+	err := s.sender.Close()
+	s.f()
+	return err
+}

@@ -51,10 +51,10 @@ var shutdown = []mutation{
 		killer: "TestDuringShutdown",
 	},
 	{
-		name:       "awaitStreams: a cut by the end is taken for an end",
-		old:        `		if len(c.streamsCut()) > 0 { // ended`,
-		new:        `		if false { // ended`,
-		equivalent: "awaitQuiet then finds the end of the connection, and what it cut",
+		name:   "awaitStreams: a cut by the end is taken for an end",
+		old:    `		if len(c.streamsCut()) > 0 { // ended`,
+		new:    `		if false { // ended`,
+		killer: "TestShutdownCutNoticedFirst",
 	},
 	{
 		name: "awaitStreams: each call waits for its own",

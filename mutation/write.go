@@ -162,7 +162,8 @@ var write = []mutation{
 		st.queued = 0
 	}
 `,
-		new: "",
+		new:    "",
+		killer: "TestEdgeQueueing",
 	},
 	{
 		name: "pastBarrier: a deadline after the last byte is a failure",
@@ -170,6 +171,7 @@ var write = []mutation{
 		err = nil
 	}
 `,
-		new: "",
+		new:    "",
+		killer: "TestWholeWriteAtItsDeadline",
 	},
 }

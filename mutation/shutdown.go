@@ -158,7 +158,7 @@ var shutdown = []mutation{
 	{
 		name: "Guard.Shutdown: ctx ignored while it waits for the sockets",
 		old: `			case <-ctx.Done():
-				errs = append(errs, ctx.Err())
+				errs = append(errs, fmt.Errorf("quiclife: shutdown: the socket of %v is still open: %w", l.raw.Addr(), ctx.Err()))
 `,
 		new:    "",
 		killer: "TestGuardShutdownOfUnwrapped",

@@ -6,9 +6,9 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
-	"go.uber.org/goleak"
 
 	"github.com/quiclife/quiclife/examples/internal/lab"
+	"github.com/quiclife/quiclife/internal/quictest"
 )
 
 func TestQuiclife(t *testing.T) {
@@ -23,7 +23,7 @@ func TestQuiclife(t *testing.T) {
 	require.Contains(t, out.String(), "ok (quiclife)\n")
 	require.Regexp(t, `restarts +[1-9]`, out.String())
 	require.Regexp(t, `leaks +[1-9]\d* found and ended`, out.String())
-	verifyNoGoroutines(t)
+	quictest.RequireNoGoroutines(t)
 }
 
 // The limit is low, so that it is reached in a short time.
@@ -35,17 +35,5 @@ func TestPlain(t *testing.T) {
 	require.Regexp(t, `servers to clients: \d+ opens failed, stuck on [1-9]`, err.Error())
 	require.NotRegexp(t, `clients to servers: \d+ opens failed, stuck on [1-9]`, err.Error())
 	require.Regexp(t, `at client \d with server \d it is \d, 2\d and 2\n`, err.Error())
-	verifyNoGoroutines(t)
-}
-
-// goleak waits 0.4 s; the transport of a quic-go listener stays for three probe
-// timeouts, which may be longer.
-func verifyNoGoroutines(t *testing.T) {
-	var err error
-	for range 10 {
-		if err = goleak.Find(); err == nil {
-			return
-		}
-	}
-	require.NoError(t, err)
+	quictest.RequireNoGoroutines(t)
 }

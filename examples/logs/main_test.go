@@ -7,9 +7,9 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
-	"go.uber.org/goleak"
 
 	"github.com/quiclife/quiclife/examples/internal/lab"
+	"github.com/quiclife/quiclife/internal/quictest"
 )
 
 // The producers that are processes of their own are this test binary.
@@ -30,7 +30,7 @@ func TestQuiclife(t *testing.T) {
 	require.Regexp(t, `at rest  0 streams held, .* [1-9]\d* batches refused, [1-9]\d* panics; leaks: the collector's 0,`, out.String())
 	require.Regexp(t, `file     [1-9]\d* lines; [1-9]\d* batches acknowledged, 0 of their lines missing; .*, 0 of others`, out.String())
 	require.Contains(t, out.String(), "ok (quiclife)\n")
-	requireNoGoroutines(t)
+	quictest.RequireNoGoroutines(t)
 }
 
 // With plain quic-go what went wrong is held, and handlers wait for ever.
@@ -41,17 +41,5 @@ func TestPlain(t *testing.T) {
 	require.ErrorContains(t, err, "there are handlers that do not end")
 	require.Regexp(t, `quic-go holds [1-9]\d* streams\n`, err.Error())
 	require.Contains(t, out.String(), "FAILED (quic-go)")
-	requireNoGoroutines(t)
-}
-
-// requireNoGoroutines gives the transports that linger the time to end: goleak
-// itself waits 0.4 s.
-func requireNoGoroutines(t *testing.T) {
-	var err error
-	for range 10 {
-		if err = goleak.Find(); err == nil {
-			return
-		}
-	}
-	require.NoError(t, err)
+	quictest.RequireNoGoroutines(t)
 }

@@ -6,9 +6,9 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
-	"go.uber.org/goleak"
 
 	"github.com/quiclife/quiclife/examples/internal/lab"
+	"github.com/quiclife/quiclife/internal/quictest"
 )
 
 func TestQuiclife(t *testing.T) {
@@ -19,7 +19,7 @@ func TestQuiclife(t *testing.T) {
 	require.Regexp(t, `(?m)^answered [1-9]\d* whole, [1-9]\d* left half-way by their clients, 0 failed$`, out.String())
 	require.Regexp(t, `(?m)^held .* in the end 0$`, out.String())
 	require.Contains(t, out.String(), "\nok (quiclife)\n")
-	requireNoGoroutines(t)
+	quictest.RequireNoGoroutines(t)
 }
 
 // On quic-go all is answered too, and the streams stay.
@@ -31,17 +31,5 @@ func TestPlain(t *testing.T) {
 	require.NotContains(t, err.Error(), "requests failed")
 	require.NotContains(t, err.Error(), "goroutines are left")
 	require.Contains(t, out.String(), "\nFAILED (quic-go): ")
-	requireNoGoroutines(t)
-}
-
-// goleak waits 0.4 s; the transport of a quic-go listener stays for three
-// probe timeouts, which may be longer.
-func requireNoGoroutines(t *testing.T) {
-	var err error
-	for range 10 {
-		if err = goleak.Find(); err == nil {
-			return
-		}
-	}
-	require.NoError(t, err)
+	quictest.RequireNoGoroutines(t)
 }

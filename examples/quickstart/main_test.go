@@ -6,7 +6,8 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
-	"go.uber.org/goleak"
+
+	"github.com/quiclife/quiclife/internal/quictest"
 )
 
 // The verdict is run's: nothing is left with quiclife. What quic-go does in
@@ -21,12 +22,5 @@ func TestRun(t *testing.T) {
 	require.Contains(t, string(ours), "requests    1200 of 1200:")
 	require.Contains(t, string(ours), "held        0 streams by the client, 0 by the server\n")
 	require.Contains(t, string(ours), "ok: nothing is left\n")
-	// goleak waits 0.4 s; the transport of a quic-go listener stays for three
-	// probe timeouts, which may be longer.
-	for range 10 {
-		if err = goleak.Find(); err == nil {
-			return
-		}
-	}
-	require.NoError(t, err)
+	quictest.RequireNoGoroutines(t)
 }

@@ -6,9 +6,9 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
-	"go.uber.org/goleak"
 
 	"github.com/quiclife/quiclife/examples/internal/lab"
+	"github.com/quiclife/quiclife/internal/quictest"
 )
 
 func TestRun(t *testing.T) {
@@ -20,7 +20,7 @@ func TestRun(t *testing.T) {
 	require.Regexp(t, `quiclife +quiclife Serve +\d+ of 100000 .* 0 +0 +0\n`, out.String())
 	require.Regexp(t, `opened by us \S+ ago at \S+\.request\[`, out.String())
 	require.Contains(t, out.String(), "ok (quiclife)\n")
-	nothingLeft(t)
+	quictest.RequireNoGoroutines(t)
 }
 
 func TestPlain(t *testing.T) {
@@ -31,17 +31,5 @@ func TestPlain(t *testing.T) {
 	require.ErrorContains(t, err, "too many open streams")
 	require.ErrorContains(t, err, "context deadline exceeded")
 	require.ErrorContains(t, err, "held: 100 streams by the client, 100 by the server")
-	nothingLeft(t)
-}
-
-// nothingLeft finds goroutines that are left. goleak waits 0.4 s; the transport
-// of a quic-go listener stays for three probe timeouts, which may be longer.
-func nothingLeft(t *testing.T) {
-	var err error
-	for range 10 {
-		if err = goleak.Find(); err == nil {
-			return
-		}
-	}
-	require.NoError(t, err)
+	quictest.RequireNoGoroutines(t)
 }

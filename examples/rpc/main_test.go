@@ -6,9 +6,9 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
-	"go.uber.org/goleak"
 
 	"github.com/quiclife/quiclife/examples/internal/lab"
+	"github.com/quiclife/quiclife/internal/quictest"
 )
 
 func TestGuarded(t *testing.T) {
@@ -22,7 +22,7 @@ func TestGuarded(t *testing.T) {
 	require.Regexp(t, `Echo: [1-9]\d* answered, 0 failed`, out.String())
 	require.Contains(t, out.String(), "at rest: 0 streams held by quic-go, 0 counted open\n")
 	require.Contains(t, out.String(), "ok (quiclife)\n")
-	nothingRuns(t)
+	quictest.RequireNoGoroutines(t)
 }
 
 func TestPlain(t *testing.T) {
@@ -36,17 +36,5 @@ func TestPlain(t *testing.T) {
 	require.ErrorContains(t, err, "silent calls the server ended 0\n")
 	require.ErrorContains(t, err, "came back with the wrong error or none")
 	require.ErrorContains(t, err, "streams are held by quic-go")
-	nothingRuns(t)
-}
-
-// nothingRuns fails if a goroutine is left. goleak waits 0.4 s; a transport may
-// take longer.
-func nothingRuns(t *testing.T) {
-	var err error
-	for range 10 {
-		if err = goleak.Find(); err == nil {
-			return
-		}
-	}
-	require.NoError(t, err)
+	quictest.RequireNoGoroutines(t)
 }

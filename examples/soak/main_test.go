@@ -6,9 +6,9 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
-	"go.uber.org/goleak"
 
 	"github.com/quiclife/quiclife/examples/internal/lab"
+	"github.com/quiclife/quiclife/internal/quictest"
 )
 
 func TestRun(t *testing.T) {
@@ -18,5 +18,5 @@ func TestRun(t *testing.T) {
 	require.NoError(t, err)
 	require.Contains(t, out.String(), "ok (quiclife)")
 	require.Contains(t, out.String(), "at rest 0\n")
-	goleak.VerifyNone(t)
+	quictest.RequireNoGoroutines(t)
 }

@@ -11,6 +11,7 @@ import (
 	"github.com/quic-go/quic-go"
 	"github.com/quic-go/quic-go/testutils/simnet"
 	"github.com/stretchr/testify/require"
+	"go.uber.org/goleak"
 
 	"github.com/quiclife/quiclife/internal/rig"
 )
@@ -118,4 +119,18 @@ func dial(t testing.TB, c, s net.PacketConn, addr net.Addr, clientConf, serverCo
 		clientTransport.Close()
 		serverTransport.Close()
 	}
+}
+
+// RequireNoGoroutines fails t if a goroutine is left. It waits longer than
+// goleak's own 0.4 s: the transport of a quic-go listener stays for three probe
+// timeouts, which may be more.
+func RequireNoGoroutines(t testing.TB) {
+	t.Helper()
+	var err error
+	for range 10 {
+		if err = goleak.Find(); err == nil {
+			return
+		}
+	}
+	require.NoError(t, err)
 }

@@ -30,31 +30,32 @@ func newScreen(w io.Writer) *screen {
 func (s *screen) printf(format string, args ...any) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.print(strings.TrimRight(fmt.Sprintf(format, args...), "\n"))
+	s.print(strings.TrimRight(fmt.Sprintf(format, args...), "\n"), s.bar)
 }
 
-// print prints text above the bar.
-func (s *screen) print(text string) {
+// print prints text, and a bar below it in place of the one there is.
+func (s *screen) print(text, bar string) {
 	s.wipe()
 	fmt.Fprintln(s.w, text)
-	fmt.Fprint(s.w, s.bar)
+	fmt.Fprint(s.w, bar)
+	s.bar = bar
 }
 
 // line prints a line of a table, under its head if that is new, and the bar.
 func (s *screen) line(head, line string, done float64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	bar := ""
 	if s.terminal {
 		const width = 40
 		n := min(int(done*width), width)
-		s.wipe()
-		s.bar = fmt.Sprintf("[%s%s] %3.0f%%", strings.Repeat("=", n), strings.Repeat(" ", width-n), min(100*done, 100))
+		bar = fmt.Sprintf("[%s%s] %3.0f%%", strings.Repeat("=", n), strings.Repeat(" ", width-n), min(100*done, 100))
 	}
 	if head != s.head {
 		s.head = head
 		line = head + "\n" + line
 	}
-	s.print(line)
+	s.print(line, bar)
 }
 
 func (s *screen) wipe() {

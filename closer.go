@@ -49,9 +49,8 @@ func (st *streamState) settle(send, receive HalfState) {
 	if receive != HalfAbsent {
 		st.receiveHalf = receive
 	}
-	sendEnded, receiveEnded := st.sendHalf.ended(), st.receiveHalf.ended()
-	last := sendEnded && receiveEnded && !st.gone
-	st.gone = st.gone || last
+	receiveEnded := st.receiveHalf.ended()
+	last := st.sendHalf.ended() && receiveEnded // each half is settled once, so this is seen once
 	count := countFinished
 	switch {
 	case st.sendHalf == halfDetached || st.receiveHalf == halfDetached:
@@ -66,9 +65,8 @@ func (st *streamState) settle(send, receive HalfState) {
 	switch {
 	case last:
 		st.conn.unregister(st, count)
-	case send != HalfAbsent && !receiveEnded:
+	case !receiveEnded: // the send half was settled
 		st.watchFinalSize()
-		st.consumeEOF()
 		st.awaitReader()
 	}
 }
@@ -123,8 +121,7 @@ func (st *streamState) sendEnded(as HalfState, err error) {
 func (st *streamState) sendFailed(err error) {
 	st.noticed(err)
 	if got, _ := st.claim(true, false); got {
-		stop, ok := errors.AsType[*quic.StreamError](err)
-		if !ok || !stop.Remote {
+		if _, stopped := errors.AsType[*quic.StreamError](err); !stopped {
 			err = nil
 		}
 		st.sendEnded(HalfAborted, err)
@@ -295,13 +292,7 @@ const sizeUnknown = math.MaxInt64 // of streamState.finalSize
 
 // watchFinalSize has finalSizeKnown called, at once if the size is known.
 func (st *streamState) watchFinalSize() {
-	st.mu.Lock()
-	watching := st.watchingSize
-	st.watchingSize = true
-	st.mu.Unlock()
-	if !watching {
-		st.receive.SetReceiveFinalSizeCallback(st.finalSizeKnown)
-	}
+	st.receive.SetReceiveFinalSizeCallback(st.finalSizeKnown)
 }
 
 // finalSizeKnown is quic-go's callback. It may be called on the connection's

@@ -61,13 +61,11 @@ type streamState struct {
 	mu            sync.Mutex // guards the fields below
 	sendHalf      HalfState
 	receiveHalf   HalfState
-	gone          bool // taken out of the registry
 	reported      bool // as a leak
 	reclaimed     bool // ended by us, not by the program
 	cut           bool // the last write took less than it was given
 	writing       bool
-	boundary      bool // SetReliableBoundary was called
-	watchingSize  bool
+	boundary      bool          // SetReliableBoundary was called
 	writeTurn     chan struct{} // closed when the write under way ends, if somebody waits
 	writeDeadline time.Duration // 0 is none
 	closeErr      error         // what Close returns, once the send half has ended

@@ -31,12 +31,6 @@ var closer = []mutation{
 		killer: "TestMatrix",
 	},
 	{
-		name:       "settle: unregister repeatedly (!gone dropped)",
-		old:        "receiveEnded && !st.gone",
-		new:        "receiveEnded",
-		equivalent: "each half is claimed once, so only one settle finds both ended",
-	},
-	{
 		name: "settle: only aborted send counts as reset",
 		old: `	case st.sendHalf == HalfAborted || st.receiveHalf == HalfAborted:
 `,
@@ -47,33 +41,16 @@ var closer = []mutation{
 	{
 		name: "settle: watchFinalSize dropped",
 		old: `		st.watchFinalSize()
-		st.consumeEOF()
 		st.awaitReader()`,
-		new: `		st.consumeEOF()
-		st.awaitReader()`,
+		new:    `		st.awaitReader()`,
 		killer: "TestHalves",
 	},
 	{
-		name: "settle: consumeEOF dropped",
-		old: `		st.watchFinalSize()
-		st.consumeEOF()
-		st.awaitReader()`,
-		new: `		st.watchFinalSize()
-		st.awaitReader()`,
-		equivalent: "who learns the final size, or reads the last byte, has consumed the EOF already",
-	},
-	{
 		name: "settle: awaitReader dropped",
-		old: `		st.consumeEOF()
+		old: `		st.watchFinalSize()
 		st.awaitReader()`,
-		new:    `		st.consumeEOF()`,
+		new:    `		st.watchFinalSize()`,
 		killer: "TestEdgeSweep",
-	},
-	{
-		name:       "settle: send != HalfAbsent dropped",
-		old:        "case send != HalfAbsent && !receiveEnded",
-		new:        "case !receiveEnded",
-		equivalent: "a settle of the receive half alone ends it",
 	},
 	{
 		name:   "close: st.cut ignored",
@@ -122,17 +99,10 @@ var closer = []mutation{
 	{
 		name: "sendFailed: does nothing",
 		old: `	if got, _ := st.claim(true, false); got {
-		stop,`,
+		if _, stopped`,
 		new: `	if got := false; got {
-		stop,`,
+		if _, stopped`,
 		killer: "TestHalves",
-	},
-	{
-		name: "sendFailed: local StreamError kept as Close error",
-		old:  "if !ok || !stop.Remote {",
-		new: `_ = stop
-		if !ok {`,
-		equivalent: "who cancels the write has claimed the half before a Write fails",
 	},
 	{
 		name:   "readFailed: a deadline ends the half",
@@ -163,12 +133,6 @@ var closer = []mutation{
 		new: `	if send, receive := false, false; send || receive {
 		st.settle(`,
 		killer: "TestAfterEnd",
-	},
-	{
-		name:       "watchFinalSize: sets the callback each time",
-		old:        `	if !watching {`,
-		new:        `	if _ = watching; true {`,
-		equivalent: "it is the same callback, and to be called twice does it no harm",
 	},
 	{
 		name: "finalSizeKnown: user callback not forgotten",

@@ -39,4 +39,11 @@ var group = []mutation{
 `,
 		killer: "TestMaxStreams",
 	},
+	{
+		name: "heapAbove: no collection asked for",
+		old: `		go runtime.GC()
+`,
+		new:    "",
+		killer: "TestMaxHeap",
+	},
 }

@@ -68,4 +68,10 @@ var reclaim = []mutation{
 		new:    "guard.Codes.Release",
 		killer: "TestDropped",
 	},
+	{
+		name:   "reclaimDropped: a stream whose end is being consumed is a leak",
+		old:    "ending := size == sizeUnknown || size == st.read.Load()",
+		new:    "ending := size == sizeUnknown",
+		killer: "TestDroppedWhileItEnds",
+	},
 }

@@ -33,4 +33,10 @@ var stats = []mutation{
 		new:    `			yield(st.info())`,
 		killer: "TestEdgeStreamsBreak",
 	},
+	{
+		name:   "StreamInfo.String: the age when it is printed",
+		old:    "i.Age.Round",
+		new:    "time.Since(i.Opened).Round",
+		killer: "TestStatsAndStreams",
+	},
 }

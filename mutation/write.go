@@ -174,4 +174,13 @@ var write = []mutation{
 		new:    "",
 		killer: "TestWholeWriteAtItsDeadline",
 	},
+	{
+		name: "pastBarrier: a deadline after the last byte is an error",
+		old: `		err = nil
+	}
+	if n > 0 && err == nil {`,
+		new: `	}
+	if n > 0 && err == nil {`,
+		killer: "TestWholeWriteAtItsDeadline",
+	},
 }

@@ -132,6 +132,7 @@ func panel(title, unit string, all []*series, of func(*series) plotter.XYs) (*pl
 	p.Y.Max = max(1.35*top, 1) // room for the legend
 	p.Legend.Top = true
 	p.Legend.Left = true
+	p.Legend.Padding = vg.Millimeter
 	return p, nil
 }
 

@@ -106,10 +106,6 @@ func (c *Conn) end() { c.endOnce.Do(c.endAll) }
 func (c *Conn) endAll() {
 	c.mu.Lock()
 	c.ended = true
-	for st := c.owing.first; st != nil; st = c.owing.first {
-		st.owing = false
-		c.owing.remove(st)
-	}
 	for _, timer := range []*time.Timer{c.sweep, c.retry} {
 		if timer != nil {
 			timer.Stop()

@@ -77,10 +77,11 @@ type Guard struct {
 	// (go test -run '^$' -bench CaptureStacks).
 	CaptureStacks bool
 
-	// Logger receives one record for each leak, each panic of a handler and
-	// each connection that Listener.Serve had to cut, and while a limit is
-	// reached at most one a second, for the group and for each connection. nil
-	// means [slog.Default].
+	// Logger receives one record for each leak, each panic of a handler, each
+	// connection that Listener.Serve had to cut, and for what fails at a limit,
+	// at most one a second for the group and for each connection. When opens
+	// have waited at a limit for one to two seconds in vain, there is a record
+	// too. nil means [slog.Default].
 	Logger *slog.Logger
 
 	// OnLeak, if not nil, is called once for each leaked stream, after it was

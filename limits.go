@@ -35,6 +35,10 @@ type registry struct {
 	waiting  []chan struct{}
 
 	blocked int // opens that wait for a slot, of ours or of the peer's
+	// At the last collectAgain: how many were opened, and that some wait and
+	// none was opened for a second.
+	openedThen int64
+	stuck      bool
 
 	limitLogged time.Time
 }
@@ -210,10 +214,15 @@ func (e *LimitError) Error() string {
 		s += fmt.Sprintf("limit %d, ", e.Limit)
 	}
 	s += fmt.Sprintf("%d open here of %d opened", e.Open, e.Opened)
+	switch {
+	case e.Scope != PeerLimit || e.Open == e.Opened:
+	case e.Open == 0:
+		s += ", the peer has not ended the others"
+	default:
+		s += ", the peer may not have ended the others"
+	}
 	if e.Open > 0 {
 		s += fmt.Sprintf(", the oldest: %v", e.Oldest)
-	} else {
-		s += ", the peer has not ended the others"
 	}
 	if e.Err != nil && !isPeerLimit(e.Err) {
 		s += ": " + e.Err.Error()
@@ -243,6 +252,18 @@ func (e *LimitError) As(target any) bool {
 func isPeerLimit(err error) bool {
 	_, ok := errors.AsType[*quic.StreamLimitReachedError](err)
 	return ok
+}
+
+// logStuck logs that opens wait in vain. They may have no deadline, and never
+// return an error that says so.
+func (c *Conn) logStuck(k kind) {
+	scope := PeerLimit
+	c.mu.Lock()
+	if len(c.kinds[k].waiting) > 0 {
+		scope = OutgoingLimit
+	}
+	c.mu.Unlock()
+	c.limitError(k, scope, nil)
 }
 
 // limitError counts what is open, and logs it, at most once a second.

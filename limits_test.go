@@ -104,9 +104,55 @@ func TestPeerLimit(t *testing.T) {
 				require.True(t, ok)
 				require.Zero(t, limit.Open)
 				require.Contains(t, err.Error(), "0 open here of 3 opened, the peer has not ended the others")
+				limit.Open = 1 // and one that is rightly open
+				require.Contains(t, err.Error(), "1 open here of 3 opened, the peer may not have ended the others, the oldest: stream")
 				require.EqualValues(t, 3, o.stats(e.client.Stats()).Opened, "a failed open counts nothing")
 				requireBalance(t, e.client.Stats())
 			})
+		})
+	}
+}
+
+// TestStuckOpenIsLogged: an open without a deadline returns no error that
+// would tell what it waits for, so the log does, once until a stream is opened.
+func TestStuckOpenIsLogged(t *testing.T) {
+	for _, own := range []bool{false, true} {
+		var log logged
+		guard := &quiclife.Guard{Logger: log.logger()}
+		conf, scope := &quic.Config{MaxIncomingStreams: 1}, "the peer's limit of"
+		if own {
+			guard.MaxOutgoingStreams = 1
+			conf, scope = nil, "this side's limit of"
+		}
+		setup{guard: guard, serverConf: conf}.in(t, func(t *testing.T, e ends) {
+			records := func() int { return strings.Count(log.String(), scope) }
+			held, in := e.stream(t)
+			for n := range 2 {
+				opened := make(chan *quiclife.Stream)
+				go func() {
+					s, err := e.client.OpenStreamSync(context.Background())
+					if err != nil {
+						t.Error(err)
+					}
+					opened <- s
+				}()
+				time.Sleep(900 * time.Millisecond)
+				require.Equal(t, n, records(), "a short wait is none")
+				time.Sleep(10 * time.Second)
+				require.Equal(t, n+1, records(), log.String())
+				require.Contains(t, log.String(), "the oldest: stream")
+				in.Release()
+				held.Release()
+				held = <-opened
+				write(t, held, "x")
+				s, err := e.server.AcceptStream(t.Context())
+				require.NoError(t, err)
+				in = s
+			}
+			in.Release()
+			held.Release()
+			settled()
+			e.requireNothingLeft(t)
 		})
 	}
 }

@@ -308,9 +308,16 @@ func (c *Conn) collectAtLimit() {
 func (c *Conn) collectAgain() {
 	c.mu.Lock()
 	short := false // somebody waits for a stream to end
+	var stuck []kind
 	for k := range c.kinds {
 		r := &c.kinds[k]
 		short = short || r.blocked > 0 || kind(k).incoming() && r.full()
+		was := r.stuck
+		r.stuck = r.blocked > 0 && r.openedThen == r.stats.Opened
+		r.openedThen = r.stats.Opened
+		if r.stuck && !was {
+			stuck = append(stuck, kind(k))
+		}
 	}
 	short = (short || c.drained != nil) && !c.ended
 	if short {
@@ -321,6 +328,9 @@ func (c *Conn) collectAgain() {
 	c.mu.Unlock()
 	if short {
 		c.requestCollection()
+	}
+	for _, k := range stuck {
+		c.logStuck(k)
 	}
 }
 

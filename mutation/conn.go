@@ -67,14 +67,4 @@ var conn = []mutation{
 		new:    "",
 		killer: "TestCloseWithError",
 	},
-	{
-		name: "end: streams that are owed credit stay listed",
-		old: `	for st := c.owing.first; st != nil; st = c.owing.first {
-		st.owing = false
-		c.owing.remove(st)
-	}
-`,
-		new:        "",
-		equivalent: "droppedOwing looks at no list of an ended connection",
-	},
 }

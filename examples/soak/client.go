@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"math/rand/v2"
 	"net"
@@ -51,7 +52,8 @@ func (k *soak) runClients(ctx, rest context.Context, servers []*server) (wait fu
 			}
 		})
 	}
-	loading.Wait()
+	<-ctx.Done()
+	k.await("the load", loading.Wait)
 	return living.Wait
 }
 
@@ -78,11 +80,12 @@ func (k *soak) connect(ctx, rest context.Context, addr string, random *rand.Rand
 	if err != nil {
 		return err
 	}
-	defer c.CloseWithError(0, "")
-	k.conns.Add(1)
-
 	var running sync.WaitGroup
-	defer running.Wait()
+	defer func() {
+		c.CloseWithError(0, "")
+		running.Wait()
+	}()
+	k.conns.Add(1)
 	running.Go(func() { c.Serve(rest, k.handler()) })
 	life := time.Second + time.Duration(random.Int64N(int64(8*time.Second)))
 	working, cancel := context.WithTimeout(ctx, life)
@@ -122,27 +125,43 @@ func (k *soak) connect(ctx, rest context.Context, addr string, random *rand.Rand
 	return nil
 }
 
-// work makes calls, one after the other, proper and careless ones.
+// work makes calls, one after the other, proper and careless ones, until ctx is
+// done or the connection takes no more.
 func (k *soak) work(ctx context.Context, c *quiclife.Conn, random *rand.Rand) {
 	var kept [4]any // streams that nobody uses, but that were not dropped
+	defer runtime.KeepAlive(&kept)
 	for n := 0; ctx.Err() == nil; n++ {
-		start := time.Now()
 		way := random.IntN(len(careless) + 4)
-		switch {
-		case way < len(careless):
-			if s := open(c.OpenStreamSync); s != nil {
+		if way > len(careless) {
+			if !k.proper(c, random) {
+				return
+			}
+			continue
+		}
+		start := time.Now()
+		keep, err := any(nil), error(nil)
+		if way < len(careless) {
+			var s *quiclife.Stream
+			if s, err = open(c.OpenStreamSync); err == nil {
 				s.SetDeadline(time.Now().Add(patience))
 				if careless[way](s, random) {
-					kept[n%len(kept)] = s
+					keep = s
 				}
 			}
-		case way == len(careless):
-			if s := open(c.OpenUniStreamSync); s != nil && carelessUni(s, random) {
-				kept[n%len(kept)] = s
+		} else {
+			var s *quiclife.SendStream
+			if s, err = open(c.OpenUniStreamSync); err == nil && carelessUni(s, random) {
+				keep = s
 			}
-		default:
-			k.proper(c, random)
-			continue
+		}
+		if err != nil {
+			if !hasEnded(c, err) {
+				k.fail("open: %w", err)
+			}
+			return
+		}
+		if keep != nil {
+			kept[n%len(kept)] = keep
 		}
 		k.calls.Add(1)
 		// Each call in it is bounded by patience.
@@ -150,20 +169,18 @@ func (k *soak) work(ctx context.Context, c *quiclife.Conn, random *rand.Rand) {
 			k.fail("careless way %d took %v", way, took)
 		}
 	}
-	runtime.KeepAlive(&kept)
 }
 
-// open opens a stream. It returns nil if the connection has ended or is shut
-// down.
-func open[S any](openSync func(context.Context) (*S, error)) *S {
+func open[S any](openSync func(context.Context) (S, error)) (S, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
-	s, _ := openSync(ctx)
-	return s
+	return openSync(ctx)
 }
 
-// proper makes a request that must be answered as it has to be.
-func (k *soak) proper(c *quiclife.Conn, random *rand.Rand) {
+// proper makes a request that must be answered as it has to be, or sends a
+// message that must arrive as it was sent. It returns false if the connection
+// takes no more.
+func (k *soak) proper(c *quiclife.Conn, random *rand.Rand) bool {
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	body := someBytes(random)
@@ -172,27 +189,52 @@ func (k *soak) proper(c *quiclife.Conn, random *rand.Rand) {
 	case echo, echoExact:
 		err = c.Do(ctx, func(s *quiclife.Stream) error { return exchange(s, op, body, random) })
 	default:
-		// Verified by the receiver.
-		err = c.DoUni(ctx, func(s *quiclife.SendStream) error { return send(s, echo, body, random) })
+		err = k.message(ctx, c, body, random)
 	}
 	k.calls.Add(1)
 	switch {
 	case err == nil:
 		k.verified.Add(1)
+		return true
 	case hasEnded(c, err):
 		k.ended.Add(1)
 	default:
 		k.fail("proper request: %w", err)
 	}
+	return false
 }
 
-// hasEnded reports whether err is due to c's end, or to its being shut down.
-// The end of a peer that has vanished, or whose CONNECTION_CLOSE was lost, may
-// show only after MaxIdleTimeout.
+// message sends a message one way, and waits until the receiver, who checks it,
+// says that it has arrived: it is in this process.
+func (k *soak) message(ctx context.Context, c *quiclife.Conn, body []byte, random *rand.Rand) error {
+	id, arrived := k.expect()
+	err := c.DoUni(ctx, func(s *quiclife.SendStream) error {
+		return send(s, message, append(messageHead(id, body), body...), random)
+	})
+	if err != nil {
+		return err
+	}
+	select {
+	case <-arrived:
+		return nil
+	case <-c.Context().Done():
+		return context.Cause(c.Context())
+	case <-ctx.Done():
+		return errors.New("a message that was sent has not arrived")
+	}
+}
+
+// hasEnded reports whether err is due to the connection's end, or to the peer's
+// shutting it down. The end of a peer that has vanished, or whose
+// CONNECTION_CLOSE was lost, may show only after MaxIdleTimeout.
 func hasEnded(c *quiclife.Conn, err error) bool {
-	refused, ok := errors.AsType[*quiclife.StreamError](err)
-	if errors.Is(err, quiclife.ErrShutdown) || ok && refused.Remote && refused.ErrorCode == codes.Shutdown {
-		return true
+	stream, isStream := errors.AsType[*quiclife.StreamError](err)
+	_, closed := errors.AsType[*quiclife.ApplicationError](err)
+	_, timedOut := errors.AsType[*quiclife.IdleTimeoutError](err)
+	_, broken := errors.AsType[*quiclife.TransportError](err)
+	refused := isStream && stream.Remote && stream.ErrorCode == codes.Shutdown
+	if !refused && !closed && !timedOut && !broken {
+		return false
 	}
 	select {
 	case <-c.Context().Done():
@@ -211,7 +253,7 @@ func someBytes(random *rand.Rand) []byte {
 		size = random.IntN(10_000)
 	}
 	from := random.IntN(len(block) - size)
-	return block[from : from+size]
+	return block[from : from+size : from+size]
 }
 
 // send sends a request, in pieces.
@@ -240,7 +282,7 @@ func exchange(s *quiclife.Stream, op request, body []byte, random *rand.Rand) er
 	}
 	got, err := io.ReadAll(s)
 	if err == nil && !bytes.Equal(got, body) {
-		err = errors.New("wrong answer")
+		return fmt.Errorf("wrong answer: %d bytes to a request of %d", len(got), len(body))
 	}
 	return err
 }
@@ -299,6 +341,7 @@ var careless = []func(*quiclife.Stream, *rand.Rand) bool{
 	func(s *quiclife.Stream, random *rand.Rand) bool { // a net.Conn that is closed early
 		conn := s.NetConn()
 		send(conn, anything(random), someBytes(random), random)
+		conn.SetReadDeadline(time.Now().Add(upTo(random, 100*time.Millisecond))) // some wait for our end
 		conn.Read(make([]byte, 10))
 		conn.Close()
 		return false

@@ -23,7 +23,9 @@ import (
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
+	"os"
 	"runtime"
+	"runtime/pprof"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -69,8 +71,10 @@ type soak struct {
 	leaks           atomic.Int64 // reported to OnLeak
 
 	mu       sync.Mutex // guards the fields below
-	failures []error    // must not be
-	most     uint64     // bytes of live heap
+	expected map[uint64]chan struct{}
+	messages uint64  // numbers given
+	failures []error // must not be
+	most     uint64  // bytes of live heap
 	mostHeld int64
 }
 
@@ -84,6 +88,44 @@ func (k *soak) fail(format string, args ...any) {
 	defer k.mu.Unlock()
 	if len(k.failures) < 20 {
 		k.failures = append(k.failures, err)
+	}
+}
+
+// expect returns a number for a message, and what is closed when it has arrived.
+func (k *soak) expect() (id uint64, arrived <-chan struct{}) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.expected == nil {
+		k.expected = make(map[uint64]chan struct{})
+	}
+	k.messages++
+	ch := make(chan struct{})
+	k.expected[k.messages] = ch
+	return k.messages, ch
+}
+
+func (k *soak) arrived(id uint64) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if ch := k.expected[id]; ch != nil {
+		close(ch)
+	}
+	delete(k.expected, id)
+}
+
+// await waits for what must come to an end, but not for ever: it may be what is
+// wrong.
+func (k *soak) await(what string, wait func()) {
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		wait()
+	}()
+	select {
+	case <-done:
+	case <-time.After(2 * patience):
+		k.fail("%s does not end", what)
+		pprof.Lookup("goroutine").WriteTo(os.Stderr, 1)
 	}
 }
 
@@ -118,7 +160,7 @@ func (k *soak) start(ctx context.Context) error {
 	k.guard = &quiclife.Guard{
 		Codes:            codes,
 		HalfCloseTimeout: time.Second,
-		IdleTimeout:      2 * time.Second,
+		IdleTimeout:      10 * time.Second, // longer than what a proper request may stand still for
 		AbandonGrace:     500 * time.Millisecond,
 		DrainTimeout:     2 * time.Second,
 		Logger:           slog.New(slog.DiscardHandler),
@@ -144,9 +186,9 @@ func (k *soak) start(ctx context.Context) error {
 		k.fail("%d streams are counted open, quic-go holds %d", open, held)
 	}
 	end()
-	waitForClients()
+	k.await("a client", waitForClients)
 	for _, s := range servers {
-		s.done.Wait()
+		k.await("a server", s.done.Wait)
 	}
 	for start := time.Now(); runtime.NumGoroutine() > goroutines && time.Since(start) < restTime; {
 		time.Sleep(20 * time.Millisecond)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/binary"
 	"errors"
+	"hash/crc32"
 	"io"
 	"math/rand/v2"
 	"sync"
@@ -24,6 +25,8 @@ const (
 	flood                    // send without reading
 	stall                    // wait
 	numRequests
+
+	message request = 100 // one way, to be told of when it has arrived
 )
 
 var errAsked = errors.New("failing, as asked to")
@@ -87,16 +90,28 @@ func (k *soak) readBody(r io.Reader, size int) ([]byte, error) {
 	return body, err
 }
 
-// handleUni counts a message as verified, for those who send it do not know.
+// messageHead is what a message begins with: its number, and a checksum.
+func messageHead(id uint64, body []byte) []byte {
+	return binary.BigEndian.AppendUint32(binary.BigEndian.AppendUint64(nil, id), crc32.ChecksumIEEE(body))
+}
+
+const messageHeadSize = 12
+
 func (k *soak) handleUni(_ context.Context, s *quiclife.ReceiveStream) error {
 	op, size, err := readHeader(s)
 	if err != nil || op == ignore {
 		return err
 	}
-	if _, err = k.readBody(s, size); err == nil {
-		k.verified.Add(1)
+	b, err := k.readBody(s, size)
+	if err != nil || op != message {
+		return err
 	}
-	return err
+	if len(b) < messageHeadSize || crc32.ChecksumIEEE(b[messageHeadSize:]) != binary.BigEndian.Uint32(b[8:]) {
+		k.fail("a message has arrived that nobody has sent")
+		return nil
+	}
+	k.arrived(binary.BigEndian.Uint64(b))
+	return nil
 }
 
 func (k *soak) handler() quiclife.Handler {
@@ -181,7 +196,9 @@ func (s *server) live(ctx, rest context.Context) error {
 // server's life ends.
 func (s *server) push(ctx, life context.Context, c *quiclife.Conn, random *rand.Rand) {
 	for ctx.Err() == nil && life.Err() == nil && c.Context().Err() == nil {
-		s.soak.proper(c, random)
+		if !s.soak.proper(c, random) {
+			break
+		}
 		time.Sleep(upTo(random, 50*time.Millisecond))
 	}
 	select {

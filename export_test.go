@@ -12,9 +12,11 @@ func RawStream(s *Stream) *quic.Stream { return s.raw }
 // ForgetCollections lets the next open at a limit ask for a collection, as if
 // no other had for long.
 func ForgetCollections() {
-	collector.mu.Lock()
-	defer collector.mu.Unlock()
-	collector.last, collector.interval = time.Time{}, 0
+	for _, c := range []*collectorState{&collector, &heapCollector} {
+		c.mu.Lock()
+		c.last, c.interval = time.Time{}, 0
+		c.mu.Unlock()
+	}
 }
 
 // AfterClose has f called when s has closed quic-go's stream, but has not

@@ -167,8 +167,13 @@ func (g *Guard) heapAbove() int64 {
 	}
 	// It may be garbage by now, which a program that is refusing its work may
 	// not find out by itself for minutes.
-	if collector.take() {
-		go runtime.GC()
+	if heapCollector.take() {
+		go func() {
+			runtime.GC()
+			if readLiveHeap() <= g.MaxHeap {
+				heapCollector.foundSome()
+			}
+		}()
 	}
 	return live
 }
@@ -187,11 +192,15 @@ func (h *heapGauge) live() int64 {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if elapsed(&h.at, 100*time.Millisecond) {
-		sample := []metrics.Sample{{Name: "/gc/heap/live:bytes"}}
-		metrics.Read(sample)
-		h.bytes = int64(sample[0].Value.Uint64())
+		h.bytes = readLiveHeap()
 	}
 	return h.bytes
+}
+
+func readLiveHeap() int64 {
+	sample := []metrics.Sample{{Name: "/gc/heap/live:bytes"}}
+	metrics.Read(sample)
+	return int64(sample[0].Value.Uint64())
 }
 
 type rawListener interface {

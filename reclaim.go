@@ -258,8 +258,8 @@ func (c *Conn) sweepStreams() {
 // be long. So then a collection is asked for.
 
 // collector limits this to one a second in the process, and to fewer when
-// there is nothing to find.
-var collector collectorState
+// there is nothing to find; heapCollector does the same for those above MaxHeap.
+var collector, heapCollector collectorState
 
 type collectorState struct {
 	mu       sync.Mutex // guards the fields below

@@ -289,6 +289,11 @@ func (g *Guard) Shutdown(ctx context.Context) error {
 		if l.owned != nil {
 			select {
 			case <-l.owned.gone:
+				continue
+			default:
+			}
+			select {
+			case <-l.owned.gone:
 			case <-ctx.Done():
 				errs = append(errs, fmt.Errorf("quiclife: shutdown: the socket of %v is still open: %w", l.raw.Addr(), ctx.Err()))
 			}

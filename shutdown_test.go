@@ -543,6 +543,17 @@ func TestGuardShutdownLeavesSocket(t *testing.T) {
 	require.ErrorContains(t, err, "the socket of 1.0.0.2:443 is still open")
 	var cut *quiclife.ShutdownError
 	require.False(t, errors.As(err, &cut))
+
+	// A socket that is closed is not named, also if ctx was done before.
+	serverTLS, _ := quictest.TLS()
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	for range 50 {
+		guard := &quiclife.Guard{}
+		_, err := guard.ListenAddr("127.0.0.1:0", serverTLS, nil)
+		require.NoError(t, err)
+		require.NoError(t, guard.Shutdown(ctx))
+	}
 }
 
 func TestGuardShutdown(t *testing.T) {

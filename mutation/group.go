@@ -41,7 +41,14 @@ var group = []mutation{
 	},
 	{
 		name: "heapAbove: no collection asked for",
-		old: `		go runtime.GC()
+		old: `			runtime.GC()
+`,
+		new:    "",
+		killer: "TestMaxHeap",
+	},
+	{
+		name: "heapAbove: a collection that helped makes the next rarer",
+		old: `				heapCollector.foundSome()
 `,
 		new:    "",
 		killer: "TestMaxHeap",

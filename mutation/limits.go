@@ -85,4 +85,11 @@ var limits = []mutation{
 `,
 		killer: "TestDrainTimeout",
 	},
+	{
+		name: "LimitError: a stream that is rightly open is blamed alone",
+		old: `		s += ", the peer may not have ended the others"
+`,
+		new:    "",
+		killer: "TestPeerLimit",
+	},
 }

@@ -74,4 +74,22 @@ var reclaim = []mutation{
 		new:    "ending := size == sizeUnknown",
 		killer: "TestDroppedWhileItEnds",
 	},
+	{
+		name:   "collectAgain: an open that waits in vain is not logged",
+		old:    "if r.stuck && !was {",
+		new:    "if r.stuck && !was && false {",
+		killer: "TestStuckOpenIsLogged",
+	},
+	{
+		name:   "collectAgain: logged again and again",
+		old:    "if r.stuck && !was {",
+		new:    "if _ = was; r.stuck {",
+		killer: "TestStuckOpenIsLogged",
+	},
+	{
+		name:   "collectAgain: a busy limit is logged",
+		old:    "r.stuck = r.blocked > 0 && r.openedThen == r.stats.Opened",
+		new:    "r.stuck = r.blocked > 0",
+		killer: "TestStuckOpenIsLogged",
+	},
 }

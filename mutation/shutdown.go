@@ -163,4 +163,13 @@ var shutdown = []mutation{
 		new:    "",
 		killer: "TestGuardShutdownOfUnwrapped",
 	},
+	{
+		name: "Guard.Shutdown: a socket that is closed is named",
+		old: `				continue
+			default:
+`,
+		new: `			default:
+`,
+		killer: "TestGuardShutdownLeavesSocket",
+	},
 }

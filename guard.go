@@ -118,7 +118,8 @@ type Codes struct {
 	HandlerError StreamErrorCode
 	// Panic is sent when a handler panicked.
 	Panic StreamErrorCode
-	// Shutdown is sent for streams that Shutdown refuses or cuts.
+	// Shutdown is sent for streams that Shutdown refuses. Of those that it cuts
+	// the peer sees the end of the connection.
 	Shutdown StreamErrorCode
 }
 

@@ -10,7 +10,7 @@ import (
 )
 
 // ErrShutdown is returned for streams that are to be opened or accepted on a
-// connection once its Shutdown has begun.
+// connection while it is shut down; afterwards it is the connection's own error.
 var ErrShutdown = errors.New("quiclife: connection is shutting down")
 
 // A ShutdownError says that Shutdown had to cut streams, or did not learn in

@@ -130,7 +130,7 @@ func (c *cluster) look() lab.Sample {
 		Requests: c.servers.answered.Load() + c.clients.answered.Load(),
 		Failed:   c.servers.failures() + c.clients.failures(),
 		Open:     n.open,
-		Limit:    servers * clients * c.conf.maxStreams, // of streams to the clients
+		Limit:    servers * clients * c.conf.maxStreams * 2 * 2, // both directions, both ends
 		Held:     n.held,
 		More: []lab.Value{
 			{Name: "fullest app", Value: fmt.Sprint(n.fullest.open())},

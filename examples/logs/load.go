@@ -127,7 +127,7 @@ func (y *site) look() lab.Sample {
 	}
 	return lab.Sample{
 		Requests: y.stored.Load(), Failed: y.refused.Load() + y.panicked.Load(),
-		Open: open, Limit: maxBatches * (producers + 1), Held: y.conns.Held(),
+		Open: open, Limit: maxBatches * (2*producers + 1), Held: y.conns.Held(),
 		More: []lab.Value{{Name: "lines", Value: fmt.Sprint(y.lines.Load())}},
 	}
 }

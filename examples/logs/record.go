@@ -43,6 +43,7 @@ var errMalformed = errors.New("malformed record")
 
 // parse reads a line of key=value fields.
 func (r *record) parse(line []byte) (err error) {
+	r.batchKey, r.line, r.took = batchKey{}, 0, 0 // it was used before
 	r.text = append(r.text[:0], line...)
 	n := 0
 	for field := range bytes.FieldsSeq(r.text) {

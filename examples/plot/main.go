@@ -90,7 +90,7 @@ var colors = []color.Color{color.RGBA{R: 0xd5, G: 0x5e, A: 0xff}, color.RGBA{G: 
 
 // paint draws two panels side by side, the series together in each.
 func paint(title string, all []*series) (io.WriterTo, error) {
-	held, err := panel(title+": streams held by quic-go", "streams", all, func(s *series) plotter.XYs { return s.held })
+	held, err := panel(title+": streams held, both ends", "streams", all, func(s *series) plotter.XYs { return s.held })
 	if err != nil {
 		return nil, err
 	}

@@ -23,7 +23,7 @@ func TestRun(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, text := range []string{"<svg", "proxy: streams held by quic-go", "proxy: live heap", "time (s)", "MiB", "quiclife"} {
+	for _, text := range []string{"<svg", "proxy: streams held, both ends", "proxy: live heap", "time (s)", "MiB", "quiclife"} {
 		if !strings.Contains(string(b), text) {
 			t.Errorf("no %q in the picture", text)
 		}

@@ -68,7 +68,7 @@ func main() { system.Main() }
 
 func run[L listener[C], C conn](ctx context.Context, r *lab.Run, lib library[L, C]) error {
 	goroutines := runtime.NumGoroutine()
-	p := &proxy{}
+	p := &proxy{counted: !r.Plain}
 	if err := start(p, lib); err != nil {
 		return errors.Join(err, p.close())
 	}

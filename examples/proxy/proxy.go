@@ -49,6 +49,7 @@ type proxy struct {
 	url      string       // of the edge
 	inFlight atomic.Int64 // requests at the edge
 	conns    lab.Conns    // both ends of each
+	counted  bool         // streams are, by quiclife
 	leaks    func() int64
 	closers  []func() error // the last first
 
@@ -188,10 +189,15 @@ func (p *proxy) look(l *load) lab.Sample {
 	held := p.conns.Held()
 	inFlight = max(inFlight, p.inFlight.Load())
 	p.spare = max(p.spare, held-2*inFlight)
+	open := int64(-1) // nobody counts
+	if p.counted {
+		open = p.conns.Open()
+	}
 	p.last = lab.Sample{
 		Requests: l.whole.Load() + l.left.Load() + l.failed.Load(),
 		Failed:   l.failed.Load(),
-		Open:     p.conns.Open(),
+		Open:     open,
+		Limit:    2 * connections * 100, // at both ends, quic-go's default
 		Held:     held,
 		More: []lab.Value{
 			{Name: "in flight", Value: fmt.Sprint(inFlight)},

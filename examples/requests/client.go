@@ -93,12 +93,11 @@ type tally struct {
 	stopped error      // the first failure of the client
 }
 
-// note keeps err if it is the first of its kind, as it reads now: it may have
-// the age of a stream.
+// note keeps err if it is the first of its kind.
 func (t *tally) note(first *error, err error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if *first == nil {
-		*first = fmt.Errorf("%w", err)
+		*first = err
 	}
 }

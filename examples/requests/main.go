@@ -129,7 +129,7 @@ func watch(r *lab.Run, p *pair) {
 			Requests: p.made.Load(),
 			Failed:   p.failed.Load(),
 			Open:     open,
-			Limit:    limit,
+			Limit:    2 * limit, // at both ends
 			Held:     p.client.Held() + p.server.Held(),
 		}
 		return last

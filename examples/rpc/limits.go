@@ -97,7 +97,7 @@ func (w *world) tryLimits(until time.Time) {
 // how long that took.
 func (w *world) awaitRoom() time.Duration {
 	start := time.Now()
-	in := poll(tryPatience, func() bool {
+	in := poll(3*tryPatience, func() bool { // a collection may be 10 s away
 		c, ok := w.dial(&try{})
 		if ok {
 			w.leave(c)

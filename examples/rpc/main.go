@@ -155,7 +155,8 @@ func (w *world) look(plain bool) lab.Sample {
 	s := lab.Sample{
 		Requests: w.counts.echoed.Load() + w.counts.failed.Load(),
 		Failed:   w.counts.failed.Load(),
-		Open:     -1,
+		Open:     -1,                         // nobody counts
+		Limit:    int64(w.conns.Len()) * 100, // quic-go's default
 		Held:     w.conns.Held(),
 		More: []lab.Value{
 			{Name: "conn ends", Value: fmt.Sprint(w.conns.Len())},

@@ -86,6 +86,7 @@ func (opt Options) check() error {
 func (s System) once(w io.Writer, plain bool, opt Options) (*Run, error) {
 	r := &Run{Plain: plain, For: opt.For, Start: time.Now(), screen: newScreen(w), keep: opt.Plot != ""}
 	fmt.Fprintf(w, "%s on %s, %v\n%s\n", s.Name, r.Library(), opt.For, s.About)
+	fmt.Fprintln(w, "Streams (open, limit, held by quic-go) are those of all connections, at both ends.")
 	runtime.GC() // so that the live heap is known, and nothing of an earlier run is in it
 	ctx, cancel := context.WithTimeout(context.Background(), opt.For)
 	defer cancel()

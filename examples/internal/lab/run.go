@@ -38,10 +38,11 @@ func (r *Run) Printf(format string, args ...any) { r.screen.printf(format, args.
 type Sample struct {
 	Requests int64 // done so far
 	Failed   int64 // of them
-	Open     int64 // streams that the program has open, as it knows; negative: it does not
-	Limit    int64 // of streams; 0: none
-	Held     int64 // streams that quic-go keeps
-	More     []Value
+	// Streams, over all connections, each end counted:
+	Open  int64 // as the program knows; negative: it does not
+	Limit int64 // as the peers allow
+	Held  int64 // as quic-go keeps them
+	More  []Value
 
 	// Filled in by Watch.
 	At         time.Duration // since the start

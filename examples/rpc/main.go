@@ -10,7 +10,7 @@
 // callers go silent in the middle of a request, some give up on a method that
 // hangs, and neither end tells the other; and whoever connects is let in.
 //
-// Here a thousand connections (-conns), fewer on a slow machine, come from 8 UDP
+// Here up to two thousand connections (-conns), fewer on a slow machine, come from 8 UDP
 // sockets. One in ten goes silent again and again, some call a service that
 // panics, hangs and fails, the rest have their bytes echoed. Then more connections are tried than there is
 // room for: above MaxConns, and above MaxHeap, which a cache is made to reach
@@ -46,12 +46,12 @@ func (sz size) maxHeap() int64 { return 32<<20 + int64(sz.conns)*256<<10 }
 
 const (
 	fewestConns = 100
-	mostConns   = 1000 // unless -conns says otherwise
+	mostConns   = 2000 // unless -conns says otherwise
 )
 
 func main() {
 	sz := size{idleTimeout: 3 * time.Second, rest: 5 * time.Second}
-	flag.IntVar(&sz.conns, "conns", 0, "how many connections the server has room for (default what the machine makes in 2 s, 1000 at most)")
+	flag.IntVar(&sz.conns, "conns", 0, "how many connections the server has room for (default what the machine makes in 2 s, 2000 at most)")
 	system(&sz).Main()
 }
 

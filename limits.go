@@ -35,10 +35,10 @@ type registry struct {
 	waiting  []chan struct{}
 
 	blocked int // opens that wait for a slot, of ours or of the peer's
-	// At the last collectAgain: how many were opened, and that some wait and
-	// none was opened for a second.
-	openedThen int64
-	stuck      bool
+	// As collectAgain last saw it: one more than were opened in all if opens
+	// waited, else 0; and whether they have waited in vain since the time before.
+	waitedAt int64
+	stuck    bool
 
 	limitLogged time.Time
 }

@@ -155,6 +155,28 @@ func TestStuckOpenIsLogged(t *testing.T) {
 			e.requireNothingLeft(t)
 		})
 	}
+	// The timer runs for the other direction; an open that waits shortly is none.
+	var log logged
+	guard := &quiclife.Guard{Logger: log.logger(), MaxOutgoingStreams: 1, MaxIncomingStreams: 1}
+	setup{guard: guard, clientConf: &quic.Config{MaxIncomingStreams: 1}, serverConf: &quic.Config{MaxIdleTimeout: time.Hour}}.in(t, func(t *testing.T, e ends) {
+		s, err := e.server.OpenStream()
+		require.NoError(t, err)
+		write(t, s, "x")
+		in, err := e.client.AcceptStream(t.Context()) // the last slot, from now on
+		require.NoError(t, err)
+		held, err := e.client.OpenStream()
+		require.NoError(t, err)
+		time.Sleep(4900 * time.Millisecond)
+		ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
+		defer cancel()
+		_, err = e.client.OpenStreamSync(ctx)
+		require.ErrorIs(t, err, context.DeadlineExceeded)
+		require.Equal(t, 1, strings.Count(log.String(), "limit reached"), log.String())
+		require.Contains(t, log.String(), "context deadline exceeded", "the failure, no other")
+		for _, s := range []*quiclife.Stream{s, in, held} {
+			s.Release()
+		}
+	})
 }
 
 // TestOutgoingLimit: this side's own limit fails at once or waits in line.

@@ -313,8 +313,12 @@ func (c *Conn) collectAgain() {
 		r := &c.kinds[k]
 		short = short || r.blocked > 0 || kind(k).incoming() && r.full()
 		was := r.stuck
-		r.stuck = r.blocked > 0 && r.openedThen == r.stats.Opened
-		r.openedThen = r.stats.Opened
+		waitedAt := int64(0)
+		if r.blocked > 0 {
+			waitedAt = r.stats.Opened + 1
+		}
+		r.stuck = r.blocked > 0 && r.waitedAt == waitedAt
+		r.waitedAt = waitedAt
 		if r.stuck && !was {
 			stuck = append(stuck, kind(k))
 		}
@@ -326,9 +330,10 @@ func (c *Conn) collectAgain() {
 		c.retry = nil
 	}
 	c.mu.Unlock()
-	if short {
-		c.requestCollection()
+	if !short {
+		return
 	}
+	c.requestCollection()
 	for _, k := range stuck {
 		c.logStuck(k)
 	}

@@ -87,8 +87,19 @@ var reclaim = []mutation{
 		killer: "TestStuckOpenIsLogged",
 	},
 	{
+		name: "collectAgain: an open that has just begun to wait is logged",
+		old: `		waitedAt := int64(0)
+		if r.blocked > 0 {
+			waitedAt = r.stats.Opened + 1
+		}
+`,
+		new: `		waitedAt := r.stats.Opened + 1
+`,
+		killer: "TestStuckOpenIsLogged",
+	},
+	{
 		name:   "collectAgain: a busy limit is logged",
-		old:    "r.stuck = r.blocked > 0 && r.openedThen == r.stats.Opened",
+		old:    "r.stuck = r.blocked > 0 && r.waitedAt == waitedAt",
 		new:    "r.stuck = r.blocked > 0",
 		killer: "TestStuckOpenIsLogged",
 	},

@@ -107,7 +107,7 @@ func (r *Run) show(s Sample) {
 		{"requests", fmt.Sprint(s.Requests)},
 		{"failed", fmt.Sprint(s.Failed)},
 		{"open", count(s.Open)},
-		{"limit", count(max(s.Limit, -1))},
+		{"limit", fmt.Sprint(s.Limit)},
 		{"held", fmt.Sprint(s.Held)},
 		{"heap MiB", fmt.Sprintf("%.1f", float64(s.Heap)/(1<<20))},
 		{"goroutines", fmt.Sprint(s.Goroutines)},

@@ -717,12 +717,12 @@ func TestEdgeHeals(t *testing.T) {
 		poll   bool // with OpenStream
 		rounds int
 	}{
-		{"OpenStreamSync at once", &quiclife.Guard{}, "client", 0, 500 * time.Millisecond, false, 1},
-		{"OpenStream only", &quiclife.Guard{}, "client", 0, 500 * time.Millisecond, true, 1},
-		{"own limit", &quiclife.Guard{MaxOutgoingStreams: 20}, "client", 0, 500 * time.Millisecond, false, 1},
+		{"OpenStreamSync at once", &quiclife.Guard{}, "client", 0, 3 * time.Second, false, 1},
+		{"OpenStream only", &quiclife.Guard{}, "client", 0, 3 * time.Second, true, 1},
+		{"own limit", &quiclife.Guard{MaxOutgoingStreams: 20}, "client", 0, 3 * time.Second, false, 1},
 		{"dropped later", &quiclife.Guard{}, "client", 2500 * time.Millisecond, 8 * time.Second, false, 1},
 		{"accepter drops later", &quiclife.Guard{MaxIncomingStreams: 20}, "server", 2500 * time.Millisecond, 8 * time.Second, false, 1},
-		{"again and again", &quiclife.Guard{}, "client", 0, 1500 * time.Millisecond, false, 4},
+		{"again and again", &quiclife.Guard{}, "client", 0, 5 * time.Second, false, 4},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			conf := &quic.Config{MaxIncomingStreams: 20}

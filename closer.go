@@ -256,6 +256,7 @@ func (st *streamState) settleCredit() {
 	defer c.mu.Unlock()
 	if st.owing {
 		c.owing.remove(st)
+		c.kinds[st.kind].owing--
 	}
 	st.owing, st.credited = false, true
 }

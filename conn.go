@@ -10,6 +10,8 @@ import (
 
 	"github.com/quic-go/quic-go"
 	"github.com/quic-go/quic-go/qlogwriter"
+
+	"github.com/quiclife/quiclife/internal/pace"
 )
 
 // A Conn is a QUIC connection that knows its streams. It has all methods of
@@ -26,7 +28,8 @@ type Conn struct {
 	start  time.Time       // zero of the stream times, see now
 	// inBubble: made inside a testing/synctest bubble, whose channels no
 	// goroutine from outside may touch.
-	inBubble bool
+	inBubble  bool
+	collector *collector
 	// creditRequired: Config.RequireStreamCreditRelease was set.
 	creditRequired bool
 	// draining is done from the start of Shutdown on, which calls drain.
@@ -37,6 +40,9 @@ type Conn struct {
 	next    sync.Mutex   // serializes NextConnection, once the handshake is complete
 	phase   atomic.Int32 // counts rejections of 0-RTT, after which stream IDs begin anew
 
+	accepting    atomic.Int32 // calls of AcceptStream and AcceptUniStream under way
+	stallWatched atomic.Bool  // a look for a stall is due within stallInterval
+
 	mu      sync.Mutex // guards the fields below
 	kinds   [numKinds]registry
 	owing   streamList // incoming streams that have ended, and whose credit was not returned
@@ -44,9 +50,19 @@ type Conn struct {
 	serving bool
 	drained chan struct{} // not nil if Shutdown waits for the last stream to end
 	cut     []StreamInfo  // streams that Shutdown, or the connection's end during it, has cut
-	sweep   *time.Timer   // pending while some stream has a timeout, else nil
-	sweepAt time.Duration // when it fires
-	retry   *time.Timer   // pending while slots are short, see collectAtLimit, else nil
+
+	timer   *time.Timer   // has the streams looked at (timeouts.go)
+	sweepAt time.Duration // when it fires, 0: it is not pending
+	spare   time.Duration // until then, looking again would cost too much
+	drainAt time.Duration // when streams are drained next
+
+	asking pace.Backoff // for garbage collections, when streams are short
+	asked  bool         // a collection is to come
+
+	stallAt     time.Duration // when to look for a stall (stall.go), 0: nobody is blocked
+	stallAsking pace.Backoff  // for collections in a stall
+	stalled     bool
+	moved       int64 // what traffic returned
 }
 
 // Wrap takes over a connection that was made with quic-go itself, under
@@ -86,12 +102,16 @@ func (g *Guard) wrap(raw *quic.Conn, limits incomingLimits, from *listener) *Con
 	// Inside a bubble the time has no monotonic clock reading (time.Time's ==
 	// compares it, Round(0) strips it).
 	c.inBubble = c.start == c.start.Round(0)
+	c.collector = collectorFor(c.inBubble)
+	c.asking = pace.Backoff{First: 100 * time.Millisecond, Most: 2 * time.Minute}
+	c.stallAsking = pace.Backoff{First: stallInterval, Most: 2 * time.Minute}
 	c.creditRequired = raw.ConnectionState().RequireStreamCreditRelease
 	c.kinds[outgoing].stats.Limit = max(g.MaxOutgoingStreams, 0)
 	c.kinds[outgoingUni].stats.Limit = max(g.MaxOutgoingUniStreams, 0)
 	c.kinds[incoming].stats.Limit = effectiveLimit(limits.bidi)
 	c.kinds[incomingUni].stats.Limit = effectiveLimit(limits.uni)
 	g.add(c)
+	c.collector.add(c)
 	context.AfterFunc(raw.Context(), c.end)
 	return c
 }
@@ -106,12 +126,11 @@ func (c *Conn) end() { c.endOnce.Do(c.endAll) }
 func (c *Conn) endAll() {
 	c.mu.Lock()
 	c.ended = true
-	for _, timer := range []*time.Timer{c.sweep, c.retry} {
-		if timer != nil {
-			timer.Stop()
-		}
+	if c.timer != nil {
+		c.timer.Stop()
 	}
 	c.mu.Unlock()
+	c.collector.remove(c)
 	c.guard.remove(c)
 	if c.owned != nil && closedLocally(context.Cause(c.raw.Context())) {
 		c.owned.linger(3 * c.pto())
@@ -216,7 +235,10 @@ func accept[S receiver](ctx context.Context, c *Conn, next func(context.Context)
 	if c.draining.Err() != nil && c.raw.Context().Err() == nil {
 		return none, ErrShutdown
 	}
+	c.mayStall()
+	c.accepting.Add(1)
 	raw, err := next(ctx)
+	c.accepting.Add(-1)
 	if err != nil {
 		return none, err
 	}

@@ -4,19 +4,22 @@ import (
 	"time"
 
 	"github.com/quic-go/quic-go"
+
+	"github.com/quiclife/quiclife/internal/pace"
 )
 
 // RawStream returns quic-go's stream of s, for tests that watch it go.
 func RawStream(s *Stream) *quic.Stream { return s.raw }
 
 // ForgetCollections lets the next open at a limit ask for a collection, as if
-// no other had for long.
+// none had cost anything.
 func ForgetCollections() {
-	for _, c := range []*collectorState{&collector, &heapCollector} {
-		c.mu.Lock()
-		c.last, c.interval = time.Time{}, 0
-		c.mu.Unlock()
-	}
+	process.mu.Lock()
+	process.budget = pace.Budget{}
+	process.mu.Unlock()
+	heapAsking.mu.Lock()
+	heapAsking.last, heapAsking.interval, heapAsking.budget = time.Time{}, 0, pace.Budget{}
+	heapAsking.mu.Unlock()
 }
 
 // AfterClose has f called when s has closed quic-go's stream, but has not

@@ -3,13 +3,15 @@ package quiclife
 import (
 	"context"
 	"iter"
+	"log/slog"
 	"net"
-	"runtime"
 	"runtime/metrics"
 	"sync"
 	"time"
 
 	"github.com/quic-go/quic-go"
+
+	"github.com/quiclife/quiclife/internal/pace"
 )
 
 // What the connections of a Guard share: who belongs to the group, and its
@@ -23,10 +25,6 @@ func (g *Guard) add(c *Conn) {
 		g.conns = make(map[*Conn]struct{})
 	}
 	g.conns[c] = struct{}{}
-	if !g.watching {
-		g.watching = true
-		g.awaitCollection()
-	}
 }
 
 func (g *Guard) remove(c *Conn) {
@@ -132,16 +130,30 @@ func (g *Guard) admitStream() error {
 	return nil
 }
 
-// refuse logs a refusal, at most one a second. It may be called on quic-go's
-// own goroutines, which a slow Logger must not hold up.
+// refuse notes that a limit was reached, of which dropped streams may be the
+// cause. It may be called on quic-go's own goroutines, which it must not hold up.
 func (g *Guard) refuse(err *LimitError) error {
 	g.mu.Lock()
-	log := elapsed(&g.limitLogged, time.Second)
+	first := elapsed(&g.refused, shortFor)
+	conns := len(g.conns)
 	g.mu.Unlock()
-	if log {
-		go g.logger().Warn("quiclife: limit reached", "error", err)
+	go g.log(slog.LevelWarn, recordKind{msg: "quiclife: limit reached", of: string(err.Scope)}, "error", err)
+	if first && conns > 0 {
+		go func() {
+			for _, c := range g.members() {
+				c.relieve()
+			}
+		}()
 	}
 	return err
+}
+
+// short says whether a limit of the group was reached lately.
+func (g *Guard) short() bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	since := time.Since(g.refused)
+	return since >= 0 && since < shortFor
 }
 
 // elapsed reports whether at least period has passed since *last, and then
@@ -167,15 +179,51 @@ func (g *Guard) heapAbove() int64 {
 	}
 	// It may be garbage by now, which a program that is refusing its work may
 	// not find out by itself for minutes.
-	if heapCollector.take() {
+	if heapAsking.take() {
 		go func() {
-			runtime.GC()
-			if readLiveHeap() <= g.MaxHeap {
-				heapCollector.foundSome()
-			}
+			cost := collectGarbage()
+			heapAsking.spent(cost, readLiveHeap() <= g.MaxHeap)
 		}()
 	}
 	return live
+}
+
+// heapAsking limits the collections for MaxHeap in the process to one a
+// second, to fewer when they do not help, and to forSlots of a processor.
+var heapAsking heapPace
+
+type heapPace struct {
+	mu       sync.Mutex // guards the fields below
+	last     time.Time
+	interval time.Duration // until the next, 0 means minCollectInterval
+	budget   pace.Budget
+}
+
+const (
+	minCollectInterval = time.Second
+	maxCollectInterval = 10 * time.Second
+)
+
+// take reports whether a collection may be asked for now.
+func (cs *heapPace) take() bool {
+	cs.mu.Lock()
+	defer cs.mu.Unlock()
+	interval := max(cs.interval, minCollectInterval)
+	if cs.budget.Wait(time.Now(), forSlots) > 0 || !elapsed(&cs.last, interval) {
+		return false
+	}
+	cs.interval = min(2*interval, maxCollectInterval)
+	return true
+}
+
+// spent notes what a collection cost, and whether it helped.
+func (cs *heapPace) spent(cost time.Duration, helped bool) {
+	cs.mu.Lock()
+	defer cs.mu.Unlock()
+	cs.budget.Spent(time.Now(), cost)
+	if helped {
+		cs.interval = 0
+	}
 }
 
 // heap is read for the whole process.

@@ -63,9 +63,19 @@ type Guard struct {
 
 	// AbandonGrace is how long a stream that the garbage collector found
 	// dropped is left to deliver what was written to it, or to receive the end
-	// it was waiting for. 0 means 1 second. With a negative value dropped
-	// streams are reported but never reclaimed.
+	// it was waiting for. While streams of its kind are short, it is left a
+	// probe timeout and a round trip at most. 0 means 1 second, a negative value no time.
 	AbandonGrace time.Duration
+
+	// ReportOnly reports leaks, and ends nothing: neither dropped streams nor
+	// those whose time is up.
+	ReportOnly bool
+
+	// NoStopSending is for protocols that forbid STOP_SENDING, such as DNS over
+	// QUIC (RFC 9250). The receive halves of streams that were dropped, or whose
+	// time is up, are not cancelled then: they are read and discarded once a
+	// second until the peer ends them. Their send halves are reset as usual.
+	NoStopSending bool
 
 	// DrainTimeout is how long [Listener.Serve] waits for the streams of its
 	// connections to end, once it is to stop, before it cuts them. 0 means
@@ -77,25 +87,30 @@ type Guard struct {
 	// (go test -run '^$' -bench CaptureStacks).
 	CaptureStacks bool
 
-	// Logger receives one record for each leak, each panic of a handler, each
-	// connection that Listener.Serve had to cut, and for what fails at a limit,
-	// at most one a second for the group and for each connection. When opens
-	// have waited at a limit for one to two seconds in vain, there is a record
-	// too. nil means [slog.Default].
+	// Logger is told of leaks, panics of handlers, connections that
+	// Listener.Serve had to cut, and what fails at a limit. When opens have
+	// waited at a limit for a second in vain, it is told too. The first record
+	// of a kind is written at once. Those of the next ten seconds are held back,
+	// then one is written for them all: its attribute "count" says how many it
+	// stands for. Leaks are of one kind if they have the same reason, opener and
+	// half states. A Logger that panics is recovered from. nil means
+	// [slog.Default].
 	Logger *slog.Logger
 
 	// OnLeak, if not nil, is called once for each leaked stream, after it was
-	// logged, without any lock held. Calls can be concurrent.
+	// ended and logged, without any lock held. Calls can be concurrent. If it
+	// panics, that is logged.
 	OnLeak func(Leak)
 
 	streams atomic.Int64 // open, or being opened
 
-	mu          sync.Mutex // guards the fields below
-	conns       map[*Conn]struct{}
-	listeners   map[*listener]struct{}
-	counted     int64 // connections, and handshakes under way
-	limitLogged time.Time
-	watching    bool // a sentinel awaits the next garbage collection
+	records thinner
+
+	mu        sync.Mutex // guards the fields below
+	conns     map[*Conn]struct{}
+	listeners map[*listener]struct{}
+	counted   int64     // connections, and handshakes under way
+	refused   time.Time // when a limit of the group was last reached
 }
 
 // Codes are the stream error codes that quiclife puts into RESET_STREAM and
@@ -123,13 +138,6 @@ type Codes struct {
 	Shutdown StreamErrorCode
 }
 
-func (g *Guard) logger() *slog.Logger {
-	if g.Logger != nil {
-		return g.Logger
-	}
-	return slog.Default()
-}
-
 func (g *Guard) halfCloseTimeout() time.Duration {
 	if g.HalfCloseTimeout == 0 {
 		return 5 * time.Minute
@@ -148,5 +156,5 @@ func (g *Guard) abandonGrace() time.Duration {
 	if g.AbandonGrace == 0 {
 		return time.Second
 	}
-	return g.AbandonGrace
+	return max(g.AbandonGrace, 0)
 }

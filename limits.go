@@ -3,6 +3,7 @@ package quiclife
 import (
 	"errors"
 	"fmt"
+	"log/slog"
 	"time"
 
 	"github.com/quic-go/quic-go"
@@ -28,19 +29,21 @@ func (k kind) uni() bool      { return k == outgoingUni || k == incomingUni }
 type registry struct {
 	streams streamList
 	stats   StreamStats
+	dropped int64 // open streams that the program no longer holds
+	owing   int64 // streams that have ended, and whose credit was not returned
 
 	// With a limit of our own: reserved are the slots of open streams and of
 	// opens under way, waiting the opens that await a slot, first come first.
 	reserved int64
 	waiting  []chan struct{}
 
-	blocked int // opens that wait for a slot, of ours or of the peer's
-	// As collectAgain last saw it: one more than were opened in all if opens
-	// waited, else 0; and whether they have waited in vain since the time before.
-	waitedAt int64
-	stuck    bool
-
-	limitLogged time.Time
+	// What makes the kind short, see shortage.go.
+	blocked   int           // opens that wait for a slot, of ours or of the peer's
+	failedAt  time.Duration // when an open last failed for want of a slot, 0: never
+	waitSince time.Duration // since when opens wait or fail, and none has succeeded
+	stuck     bool          // that was logged
+	vain      int           // collections since then that brought nothing back
+	relieved  bool          // the streams were looked at because of it
 }
 
 // A streamList is linked through its streams, oldest first. A stream is in one
@@ -71,8 +74,6 @@ func (l *streamList) remove(st *streamState) {
 	st.prev, st.next = nil, nil
 }
 
-func (r *registry) full() bool { return r.stats.Limit > 0 && r.stats.Open >= r.stats.Limit }
-
 // effectiveLimit applies quic-go's reading of MaxIncomingStreams.
 func effectiveLimit(configured int64) int64 {
 	switch {
@@ -96,13 +97,15 @@ func (c *Conn) register(st *streamState) {
 		c.guard.streams.Add(1)
 	}
 	ended := c.ended
-	full := st.kind.incoming() && r.full()
+	c.asking.Hope()
+	r.beginWait(st.opened)
+	if st.kind.incoming() && r.crowded() {
+		c.relieveLocked(r, st.opened)
+	}
 	c.mu.Unlock()
 
 	if ended { // between the open and here: end has not seen st
 		st.connectionEnded()
-	} else if full {
-		c.collectAtLimit()
 	}
 }
 
@@ -112,30 +115,45 @@ func (c *Conn) unregister(st *streamState, count func(*StreamStats) *int64) {
 	c.mu.Lock()
 	r := &c.kinds[st.kind]
 	r.streams.remove(st)
-	owes, dropped := c.creditRequired && st.kind.incoming() && !st.credited && !c.ended, st.dropped
+	owes, dropped := c.creditRequired && st.kind.incoming() && !st.credited && !c.ended, st.isDropped()
 	if owes && !dropped {
 		st.owing = true
+		r.owing++
 		c.owing.add(st)
+	}
+	if dropped {
+		r.dropped--
 	}
 	r.stats.Open--
 	*count(&r.stats)++
 	if !st.kind.incoming() {
 		c.unreserveLocked(r)
 	}
-	if c.drained != nil && c.openLocked() == 0 {
-		close(c.drained)
-		c.drained = nil
-	}
+	c.noteDrainedLocked()
 	c.mu.Unlock()
 	c.guard.streams.Add(-1)
-	if owes && dropped && c.guard.abandonGrace() > 0 { // found dropped, and ended by itself since
+	if owes && dropped && !c.guard.ReportOnly { // found dropped, and ended by itself since
 		st.returnCredit()
 	}
 }
 
+// noteDrainedLocked tells Shutdown when no stream is left to wait for.
+func (c *Conn) noteDrainedLocked() {
+	if c.drained != nil && c.openLocked() == 0 {
+		close(c.drained)
+		c.drained = nil
+	}
+}
+
+// openLocked is how many streams Shutdown has to wait for. Nobody will end a
+// dropped unidirectional stream.
 func (c *Conn) openLocked() (open int64) {
 	for k := range c.kinds {
-		open += c.kinds[k].stats.Open
+		r := &c.kinds[k]
+		open += r.stats.Open
+		if kind(k).uni() {
+			open -= r.dropped
+		}
 	}
 	return open
 }
@@ -266,7 +284,7 @@ func (c *Conn) logStuck(k kind) {
 	c.limitError(k, scope, nil)
 }
 
-// limitError counts what is open, and logs it, at most once a second.
+// limitError counts what is open, and logs it.
 func (c *Conn) limitError(k kind, scope LimitScope, err error) error {
 	c.mu.Lock()
 	r := &c.kinds[k]
@@ -281,14 +299,12 @@ func (c *Conn) limitError(k kind, scope LimitScope, err error) error {
 		e.Limit = r.stats.Limit
 	}
 	oldest := r.streams.first
-	log := elapsed(&r.limitLogged, time.Second)
 	c.mu.Unlock()
 
 	if oldest != nil {
 		e.Oldest = oldest.info()
 	}
-	if log {
-		c.guard.logger().Warn("quiclife: stream limit reached", "remote", c.RemoteAddr(), "error", e)
-	}
+	c.guard.log(slog.LevelWarn, recordKind{msg: "quiclife: stream limit reached", of: string(scope) + string('0'+rune(k))},
+		"remote", c.RemoteAddr(), "error", e)
 	return e
 }

@@ -15,6 +15,7 @@ func open[S any](c *Conn, k kind, try func() (S, error)) (none S, err error) {
 	}
 	if !c.reserve(k) {
 		c.guard.streams.Add(-1)
+		c.openFailed(k)
 		return none, c.limitError(k, OutgoingLimit, nil)
 	}
 	raw, err := try()
@@ -22,7 +23,7 @@ func open[S any](c *Conn, k kind, try func() (S, error)) (none S, err error) {
 		c.unreserve(k)
 		c.guard.streams.Add(-1)
 		if isPeerLimit(err) {
-			c.collectAtLimit()
+			c.openFailed(k)
 			err = c.limitError(k, PeerLimit, err)
 		}
 		return none, err
@@ -147,14 +148,4 @@ func (c *Conn) awaitReservation(ctx context.Context, k kind) error {
 		c.unreserveLocked(r)
 	}
 	return err
-}
-
-// block counts the opens that wait for a slot.
-func (c *Conn) block(k kind, n int) {
-	c.mu.Lock()
-	c.kinds[k].blocked += n
-	c.mu.Unlock()
-	if n > 0 {
-		c.collectAtLimit()
-	}
 }

@@ -223,10 +223,10 @@ func TestUncreditedAtEnd(t *testing.T) {
 	})
 }
 
-// TestNeverReclaim: a negative AbandonGrace reports but does not touch.
-func TestNeverReclaim(t *testing.T) {
+// TestReportOnlyEndsNothing: leaks are reported, and left as they are.
+func TestReportOnlyEndsNothing(t *testing.T) {
 	var found leaks
-	setup{guard: &quiclife.Guard{OnLeak: found.add, AbandonGrace: -1}}.in(t, func(t *testing.T, e ends) {
+	setup{guard: &quiclife.Guard{OnLeak: found.add, AbandonGrace: -1, ReportOnly: true}}.in(t, func(t *testing.T, e ends) {
 		drop(t, e.client, func(s *quiclife.Stream) { s.Write([]byte("x")) })
 		drop(t, e.client, func(s *quiclife.Stream) { s.Close() })
 		drop(t, e.client, func(s *quiclife.Stream) {})

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"math"
 	"runtime/debug"
 	"sync"
@@ -160,7 +161,7 @@ func runHandler[S ender](ctx context.Context, c *Conn, s S, finish func() error,
 	finished := false
 	defer func() {
 		if v := recover(); v != nil {
-			c.guard.logger().Error("quiclife: handler panicked", "remote", c.RemoteAddr(), "stream", s.StreamID(),
+			c.guard.log(slog.LevelError, recordKind{msg: "quiclife: handler panicked"}, "remote", c.RemoteAddr(), "stream", s.StreamID(),
 				"panic", fmt.Sprint(v), "stack", string(debug.Stack()))
 		}
 		if finished {
@@ -296,6 +297,6 @@ func (c *Conn) drainFor(timeout time.Duration) {
 		defer cancel()
 	}
 	if err := c.Shutdown(ctx, 0, ""); err != nil {
-		c.guard.logger().Warn("quiclife: connection cut at shutdown", "remote", c.RemoteAddr(), "error", err)
+		c.guard.log(slog.LevelWarn, recordKind{msg: "quiclife: connection cut at shutdown"}, "remote", c.RemoteAddr(), "error", err)
 	}
 }

@@ -106,7 +106,9 @@ func (c *Conn) awaitStreams(ctx context.Context) error {
 	}
 	drained := c.drained
 	c.mu.Unlock()
-	c.collectAtLimit() // dropped streams would have us wait in vain
+	c.mu.Lock()
+	c.wakeLocked(c.now()) // dropped streams would have us wait in vain
+	c.mu.Unlock()
 
 	defer c.refuseWhile(ctx, math.MaxInt64, math.MaxInt64)()
 	select {
@@ -137,6 +139,9 @@ func (c *Conn) refuseWhile(ctx context.Context, most, mostUni int64) (stop func(
 // cutStreams notes streams as cut, each once.
 func (c *Conn) cutStreams(sts []*streamState) {
 	for _, st := range sts {
+		if st.kind.uni() && st.isDropped() {
+			continue // nobody waits for it
+		}
 		info := st.info()
 		c.mu.Lock()
 		if !st.cutNoted {

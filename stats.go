@@ -50,6 +50,7 @@ type StreamInfo struct {
 	Unidirectional bool
 	Opened         time.Time     // when it was opened or accepted here
 	Age            time.Duration // since then, when the snapshot was taken
+	Dropped        bool          // the program no longer holds it, as the garbage collector has found
 	Send, Receive  HalfState
 	BytesWritten   int64 // taken by Write, not necessarily sent
 	BytesRead      int64
@@ -158,7 +159,7 @@ func (c *Conn) Streams() iter.Seq[StreamInfo] {
 func (c *Conn) refresh() {
 	c.endIfClosed()
 	if c.inBubble {
-		c.reclaimDropped()
+		tell(c.look())
 	}
 }
 
@@ -171,6 +172,7 @@ func (st *streamState) info() StreamInfo {
 		Unidirectional: st.kind.uni(),
 		Opened:         st.conn.start.Add(st.opened),
 		Age:            st.conn.now() - st.opened,
+		Dropped:        st.isDropped(),
 		Send:           st.sendHalf.public(),
 		Receive:        st.receiveHalf.public(),
 		BytesWritten:   st.written.Load(),

@@ -46,15 +46,19 @@ type streamState struct {
 	phase   int32 // of conn, when it was opened
 
 	prev, next *streamState // in a list of conn, guarded by conn.mu
-	dropped    bool         // found without a handle, guarded by conn.mu
 	owing      bool         // in conn.owing, guarded by conn.mu
 	credited   bool         // the stream credit was returned, guarded by conn.mu
 	cutNoted   bool         // in conn.cut, guarded by conn.mu
 
+	dropped       atomic.Int64 // when it was found without a handle, 0: it was not
 	written, read atomic.Int64
 	readers       atomic.Int32 // calls of Read and Peek under way
 	reads         atomic.Int64 // such calls in all
 	finalSize     atomic.Int64 // of the receive half, or sizeUnknown
+
+	// draining is not nil once we read, and discard, for the program: what its
+	// Reads fail with.
+	draining atomic.Pointer[quic.StreamError]
 
 	queued int // bytes since the last barrier (write.go), owned by whoever writes
 
@@ -111,29 +115,58 @@ func (st *streamState) id() quic.StreamID {
 	return st.receive.StreamID()
 }
 
-// willRead accounts for a Read or a Peek that begins.
-func (st *streamState) willRead() {
+// willRead accounts for a Read or a Peek that begins, and fails if it is not
+// for the program any more to read.
+func (st *streamState) willRead() error {
+	if drained := st.draining.Load(); drained != nil {
+		return drained
+	}
 	st.readers.Add(1)
 	st.reads.Add(1)
+	st.conn.mayStall()
+	return nil
 }
 
-// didRead accounts for a Read that has returned.
-func (st *streamState) didRead(n int, err error) {
+// didRead accounts for a Read that has returned, and returns its error.
+func (st *streamState) didRead(n int, err error) error {
 	st.readers.Add(-1)
 	if n > 0 && st.read.Add(int64(n)) == st.finalSize.Load() && err == nil {
 		st.consumeEOF()
 	}
+	if err == nil {
+		return nil
+	}
 	st.readFailed(n, err)
+	return st.readError(err)
+}
+
+// readError is what the program sees of an error that quic-go returned.
+func (st *streamState) readError(err error) error {
+	if drained := st.draining.Load(); drained != nil && isDeadline(err) { // the deadline was ours
+		return drained
+	}
+	return err
 }
 
 // didPeek accounts for a Peek that has returned. quic-go does not count an
 // error that Peek returned as noticed, so when nothing is left to read but
 // that error, it is read here.
-func (st *streamState) didPeek(n, size int, err error) {
+func (st *streamState) didPeek(n, size int, err error) error {
 	st.readers.Add(-1)
-	if n == 0 && size > 0 && err != nil && !isDeadline(err) {
+	if err == nil {
+		return nil
+	}
+	if n == 0 && size > 0 && !isDeadline(err) {
 		st.readFailed(st.receive.Read(noBytes[:]))
 	}
+	return st.readError(err)
+}
+
+func (st *streamState) setReadDeadline(t time.Time) error {
+	if st.draining.Load() != nil {
+		return nil // it is ours
+	}
+	return st.receive.SetReadDeadline(t)
 }
 
 // A Stream is a bidirectional stream. It has all methods of quic-go's
@@ -174,9 +207,11 @@ func (s *Stream) StreamID() StreamID { return s.raw.StreamID() }
 // (io.EOF, or its [*StreamError]), the read deadline passes, CancelRead or
 // Release is called, or the connection ends. The error can come with data.
 func (s *Stream) Read(p []byte) (int, error) {
-	s.st.willRead()
+	if err := s.st.willRead(); err != nil {
+		return 0, err
+	}
 	n, err := s.raw.Read(p)
-	s.st.didRead(n, err)
+	err = s.st.didRead(n, err)
 	runtime.KeepAlive(s)
 	return n, err
 }
@@ -184,9 +219,11 @@ func (s *Stream) Read(p []byte) (int, error) {
 // Peek fills b with data without consuming it. It blocks as Read does, until
 // all of b is filled. Shorter data comes with the error that ended it.
 func (s *Stream) Peek(b []byte) (int, error) {
-	s.st.willRead()
+	if err := s.st.willRead(); err != nil {
+		return 0, err
+	}
 	n, err := s.raw.Peek(b)
-	s.st.didPeek(n, len(b), err)
+	err = s.st.didPeek(n, len(b), err)
 	runtime.KeepAlive(s)
 	return n, err
 }
@@ -320,7 +357,7 @@ func (s *Stream) SetDeadline(t time.Time) error {
 }
 
 // SetReadDeadline sets the deadline of Read and Peek. See SetDeadline.
-func (s *Stream) SetReadDeadline(t time.Time) error { return s.raw.SetReadDeadline(t) }
+func (s *Stream) SetReadDeadline(t time.Time) error { return s.st.setReadDeadline(t) }
 
 // SetWriteDeadline sets the deadline of Write. See SetDeadline.
 func (s *Stream) SetWriteDeadline(t time.Time) error { return s.st.setWriteDeadline(t) }

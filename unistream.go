@@ -114,18 +114,22 @@ func (s *ReceiveStream) StreamID() StreamID { return s.raw.StreamID() }
 // Read is [Stream.Read]. Once all bytes up to the peer's FIN have been read,
 // the stream has ended, whether or not the io.EOF was seen.
 func (s *ReceiveStream) Read(p []byte) (int, error) {
-	s.st.willRead()
+	if err := s.st.willRead(); err != nil {
+		return 0, err
+	}
 	n, err := s.raw.Read(p)
-	s.st.didRead(n, err)
+	err = s.st.didRead(n, err)
 	runtime.KeepAlive(s)
 	return n, err
 }
 
 // Peek is [Stream.Peek].
 func (s *ReceiveStream) Peek(b []byte) (int, error) {
-	s.st.willRead()
+	if err := s.st.willRead(); err != nil {
+		return 0, err
+	}
 	n, err := s.raw.Peek(b)
-	s.st.didPeek(n, len(b), err)
+	err = s.st.didPeek(n, len(b), err)
 	runtime.KeepAlive(s)
 	return n, err
 }
@@ -169,4 +173,4 @@ func (s *ReceiveStream) SetReceiveFinalSizeCallback(callback func(int64)) {
 }
 
 // SetReadDeadline is [Stream.SetReadDeadline].
-func (s *ReceiveStream) SetReadDeadline(t time.Time) error { return s.raw.SetReadDeadline(t) }
+func (s *ReceiveStream) SetReadDeadline(t time.Time) error { return s.st.setReadDeadline(t) }

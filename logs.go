@@ -1,0 +1,126 @@
+package quiclife
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+)
+
+// What is logged, and how much of it. A peer can cause most records, so they
+// are thinned: the first of its kind is written at once, then one in
+// logInterval, which says how many it stands for.
+
+const logInterval = 10 * time.Second
+
+// A recordKind is what makes records alike.
+type recordKind struct {
+	msg           string
+	of            string // a reason, a scope
+	opener        string // of a stream, if known
+	send, receive HalfState
+}
+
+// A thinner counts the records that are held back.
+type thinner struct {
+	mu    sync.Mutex // guards the field below
+	kinds map[recordKind]*heldBack
+}
+
+type heldBack struct {
+	written time.Time
+	count   int // held back since
+	level   slog.Level
+	attrs   []any // of the last of them
+}
+
+// log writes a record, or holds it back and counts it. No lock is held while
+// the Logger runs.
+func (g *Guard) log(level slog.Level, kind recordKind, attrs ...any) {
+	t := &g.records
+	now := time.Now()
+	t.mu.Lock()
+	h := t.kinds[kind]
+	// A time out of range is that of another clock, of a synctest bubble.
+	if since := h.since(now); since >= 0 && since < logInterval {
+		h.count++
+		h.level, h.attrs = level, attrs
+		t.mu.Unlock()
+		return
+	}
+	count := 1
+	if h != nil { // its timer belongs to a bubble that has ended
+		count += h.count
+	}
+	h = &heldBack{written: now}
+	if t.kinds == nil {
+		t.kinds = make(map[recordKind]*heldBack)
+	}
+	t.kinds[kind] = h
+	t.mu.Unlock()
+	time.AfterFunc(logInterval, func() { g.flush(kind, h) })
+	g.write(level, kind, count, attrs)
+}
+
+// since is how long ago a record was written, negative if there is none.
+func (h *heldBack) since(now time.Time) time.Duration {
+	if h == nil {
+		return -1
+	}
+	return now.Sub(h.written)
+}
+
+// flush writes what stands for the records that were held back, if any were.
+func (g *Guard) flush(kind recordKind, h *heldBack) {
+	t := &g.records
+	t.mu.Lock()
+	if t.kinds[kind] != h {
+		t.mu.Unlock()
+		return
+	}
+	level, count, attrs := h.level, h.count, h.attrs
+	if count == 0 {
+		delete(t.kinds, kind)
+		t.mu.Unlock()
+		return
+	}
+	h.written, h.count, h.attrs = time.Now(), 0, nil
+	t.mu.Unlock()
+	time.AfterFunc(logInterval, func() { g.flush(kind, h) })
+	g.write(level, kind, count, attrs)
+}
+
+func (g *Guard) write(level slog.Level, kind recordKind, count int, attrs []any) {
+	defer func() {
+		// A Logger that panics must not end the process, at a time of the
+		// peer's choosing. There is nowhere left to say so.
+		_ = recover()
+	}()
+	logger := g.Logger
+	if logger == nil {
+		logger = slog.Default()
+	}
+	logger.Log(context.Background(), level, kind.msg, append(attrs[:len(attrs):len(attrs)], "count", count)...)
+}
+
+// tell logs leaks, and gives them to OnLeak.
+func tell(leaks []Leak) {
+	for _, leak := range leaks {
+		g, info := leak.Conn.guard, leak.Stream
+		g.log(slog.LevelWarn, recordKind{"quiclife: stream leaked", string(leak.Reason), info.Stack, info.Send, info.Receive},
+			"remote", leak.Conn.RemoteAddr(), "reason", string(leak.Reason), "stream", info, "opener", info.Stack)
+		if g.OnLeak != nil {
+			g.callOnLeak(leak)
+		}
+	}
+}
+
+func (g *Guard) callOnLeak(leak Leak) {
+	defer func() {
+		if v := recover(); v != nil {
+			g.log(slog.LevelError, recordKind{msg: "quiclife: OnLeak panicked"}, "panic", fmt.Sprint(v))
+		}
+	}()
+	g.OnLeak(leak)
+}

@@ -1,0 +1,213 @@
+package quiclife
+
+import (
+	"time"
+
+	"github.com/quic-go/quic-go"
+)
+
+// One timer for each connection, pending only while something waits for it,
+// has all its streams looked at: what has timed out, which dropped ones may be
+// ended now, what is to be drained.
+
+// A sweep is one such look, and what it found to do.
+type sweep struct {
+	conn *Conn
+	now  time.Duration
+	next time.Duration // when to look again, 0: when somebody asks for it
+
+	short  [numKinds]bool          // somebody is in want of streams of this kind
+	grace  [numKinds]time.Duration // of dropped streams with something under way
+	coming [numKinds]bool          // slots of dropped streams are coming back
+	idle   [numKinds]bool          // there are streams in nobody's use, which may have been dropped
+
+	looked  bool // right after a garbage collection
+	ends    []ending
+	reports []*streamState // leaks that are ended later
+	drains  []*streamState
+	stuck   []kind  // whose opens wait in vain
+	ask     float64 // the share of a processor to ask for a collection with, 0: none
+}
+
+type ending struct {
+	st     *streamState
+	reason LeakReason
+}
+
+// at has the streams looked at again at a time, or before.
+func (s *sweep) at(t time.Duration) {
+	if s.next == 0 || t < s.next {
+		s.next = t
+	}
+}
+
+// wakeLocked has the streams looked at at a time, or before.
+func (c *Conn) wakeLocked(at time.Duration) {
+	if c.ended || c.sweepAt > 0 && c.sweepAt <= at {
+		return
+	}
+	c.sweepAt = max(at, 1) // 0 is never
+	wait := max(at-c.now(), 0)
+	if c.timer == nil {
+		c.timer = time.AfterFunc(wait, c.timerFired)
+	} else {
+		c.timer.Reset(wait)
+	}
+}
+
+func (c *Conn) timerFired() {
+	c.mu.Lock()
+	c.sweepAt = 0
+	c.mu.Unlock()
+	tell(c.sweepStreams(false))
+}
+
+// sweepStreams ends what is to be ended. It returns the leaks, for the caller
+// to tell.
+func (c *Conn) sweepStreams(looked bool) (leaks []Leak) {
+	s := &sweep{conn: c, now: c.now(), looked: looked}
+	s.plan(c.graceInShortage())
+	for _, st := range s.reports {
+		leaks = st.leak(leaks, Dropped)
+	}
+	for _, e := range s.ends {
+		leaks = e.st.leak(leaks, e.reason)
+		if !c.guard.ReportOnly {
+			e.st.reclaim(c.guard.Codes.of(e.reason))
+		}
+	}
+	if s.ask > 0 {
+		c.collector.ask(s.ask)
+	}
+	for _, k := range s.stuck {
+		c.logStuck(k)
+	}
+	for _, st := range s.drains {
+		st.drain()
+	}
+	return leaks
+}
+
+func (c *Codes) of(reason LeakReason) StreamErrorCode {
+	switch reason {
+	case Idle:
+		return c.Idle
+	case HalfClosed:
+		return c.HalfClosed
+	}
+	return c.Abandoned
+}
+
+// plan looks at the streams.
+func (s *sweep) plan(inShortage time.Duration) {
+	c := s.conn
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.ended {
+		return
+	}
+	s.shortagesLocked(inShortage)
+	c.lookForStallLocked(s)
+	drainDropped := c.stalled || c.draining.Err() != nil
+	var draining []*streamState
+	for k := range c.kinds {
+		r := &c.kinds[k]
+		for st := r.streams.first; st != nil; st = st.next {
+			st.mu.Lock()
+			s.timeoutsLocked(st)
+			if st.isDropped() {
+				s.droppedLocked(st, r)
+				if drainDropped && st.kind == incomingUni && !c.guard.ReportOnly && st.draining.Load() == nil {
+					st.draining.Store(&quic.StreamError{StreamID: st.id(), ErrorCode: c.guard.Codes.Abandoned})
+					c.drainAt = 0
+				}
+			} else if st.readers.Load() == 0 && !st.writing {
+				s.idle[k] = true
+			}
+			if st.draining.Load() != nil && st.receiveHalf == HalfOpen {
+				draining = append(draining, st)
+			}
+			st.mu.Unlock()
+		}
+	}
+	if len(draining) > 0 {
+		if s.now >= c.drainAt {
+			s.drains = draining
+			c.drainAt = s.now + drainInterval
+		}
+		s.at(c.drainAt)
+	}
+	s.askLocked()
+	c.spare = c.now() + 200*(c.now()-s.now)
+	if s.next > 0 {
+		c.wakeLocked(s.next)
+	}
+}
+
+// timeoutsLocked finds out whether st has timed out. st.mu is held.
+func (s *sweep) timeoutsLocked(st *streamState) {
+	g := s.conn.guard
+	moved, reads := st.read.Load()+st.written.Load(), st.reads.Load()
+	if st.idle.due > 0 && st.idle.passed(s, g.IdleTimeout, moved) {
+		s.ends = append(s.ends, ending{st, Idle})
+	}
+	if st.unread.due > 0 && st.receiveHalf == HalfOpen {
+		timeout := g.halfCloseTimeout()
+		if st.readers.Load() > 0 { // as good as reading
+			st.unread.start(s.now, timeout, reads)
+		}
+		if st.unread.passed(s, timeout, reads) {
+			s.ends = append(s.ends, ending{st, HalfClosed})
+		}
+	}
+}
+
+// A watch is a timeout that starts anew when a count is seen to have changed.
+// streamState.mu guards it.
+type watch struct {
+	due  time.Duration // 0: not started
+	mark int64
+}
+
+func (w *watch) start(now, timeout time.Duration, count int64) { w.due, w.mark = now+timeout, count }
+
+// passed reports once that the time has passed. Until then it has s look again
+// soon enough to see a change at most a quarter of timeout late.
+func (w *watch) passed(s *sweep, timeout time.Duration, count int64) bool {
+	if count != w.mark {
+		w.start(s.now, timeout, count)
+	}
+	if w.due <= s.now {
+		w.due = 0
+		return true
+	}
+	s.at(min(w.due, s.now+timeout/4))
+	return false
+}
+
+// awaitReader starts the time that the receive half has left, now that the
+// send half has ended.
+func (st *streamState) awaitReader() {
+	if timeout := st.conn.guard.halfCloseTimeout(); timeout > 0 {
+		st.startWatch(&st.unread, timeout, st.reads.Load())
+	}
+}
+
+// awaitBytes starts the time that the stream may stay idle.
+func (st *streamState) awaitBytes() {
+	if timeout := st.conn.guard.IdleTimeout; timeout > 0 {
+		st.startWatch(&st.idle, timeout, 0)
+	}
+}
+
+func (st *streamState) startWatch(w *watch, timeout time.Duration, count int64) {
+	c := st.conn
+	now := c.now()
+	st.mu.Lock()
+	w.start(now, timeout, count)
+	st.mu.Unlock()
+
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.wakeLocked(now + timeout/4)
+}

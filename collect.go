@@ -30,6 +30,7 @@ type collector struct {
 	wanted   float64     // the share of a processor that those who ask allow, 0: nobody asks
 	timer    *time.Timer // pending while they wait, or nil
 	running  bool
+	ran      int // collections that were asked for
 	budget   pace.Budget
 }
 
@@ -177,6 +178,7 @@ func (k *collector) run() {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	k.running = false
+	k.ran++
 	k.budget.Spent(now, cost+now.Sub(start))
 	k.scheduleLocked()
 }

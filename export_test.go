@@ -36,3 +36,10 @@ func (s afterClose) Close() error {
 	s.f()
 	return err
 }
+
+// CollectionsAsked is how many collections c's collector, of a bubble, has had.
+func CollectionsAsked(c *Conn) int {
+	c.collector.mu.Lock()
+	defer c.collector.mu.Unlock()
+	return c.collector.ran
+}

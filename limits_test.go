@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"runtime"
 	"strings"
 	"sync"
 	"testing"
@@ -235,8 +236,9 @@ func TestOutgoingLimit(t *testing.T) {
 				a.Release()
 				wg.Wait()
 				require.Equal(t, []int{0, 2, 3, 4}, order)
-				_, err = o.open(e.client)
+				a, err = o.open(e.client)
 				require.NoError(t, err, "one slot is free, b has the other")
+				defer runtime.KeepAlive(a) // a dropped one would come back
 				_, err = o.open(e.client)
 				require.Error(t, err)
 				b.Release()
@@ -244,10 +246,11 @@ func TestOutgoingLimit(t *testing.T) {
 				done := make(chan error)
 				for range 3 {
 					go func() {
-						_, err := o.sync(e.client, context.Background())
+						s, err := o.sync(e.client, context.Background())
 						if err == nil {
 							_, err = o.sync(e.client, context.Background())
 						}
+						runtime.KeepAlive(s)
 						done <- err
 					}()
 				}

@@ -176,3 +176,334 @@ func TestStalledWindowIsDrained(t *testing.T) {
 		})
 	}
 }
+
+// TestDroppedControlStreamsLive: a unidirectional stream that was written once,
+// or read once, and forgotten stays open through collections, for as long as
+// nobody is in want of a stream.
+func TestDroppedControlStreamsLive(t *testing.T) {
+	var found leaks
+	setup{guard: &quiclife.Guard{OnLeak: found.add}}.in(t, func(t *testing.T, e ends) {
+		for range 5 {
+			require.NoError(t, dropUni(t.Context(), e.client))
+			require.NoError(t, dropUni(t.Context(), e.server))
+			require.NoError(t, acceptOnce(t.Context(), e.client))
+			require.NoError(t, acceptOnce(t.Context(), e.server))
+		}
+		for range 10 {
+			runtime.GC()
+			for _, c := range []*quiclife.Conn{e.client, e.server} {
+				for info := range c.Streams() {
+					require.True(t, info.Dropped, "%v", info)
+				}
+				stats := c.Stats()
+				require.EqualValues(t, 5, stats.OutgoingUni.Open)
+				require.EqualValues(t, 5, stats.IncomingUni.Open)
+			}
+			settled()
+		}
+		require.Empty(t, found.list())
+		require.NoError(t, context.Cause(e.client.Context()))
+	})
+}
+
+// TestDroppedControlStreamsAreEndedLast: in a shortage, all dropped streams are
+// ended but the first three, and these only if that did not help.
+func TestDroppedControlStreamsAreEndedLast(t *testing.T) {
+	for _, peerLetsGo := range []bool{true, false} {
+		setup{guard: &quiclife.Guard{}, serverConf: &quic.Config{MaxIncomingUniStreams: 10}}.in(t, func(t *testing.T, e ends) {
+			for range 10 {
+				require.NoError(t, dropUni(t.Context(), e.client))
+			}
+			if peerLetsGo {
+				go readToTheError(e.server)
+			}
+			ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+			defer cancel()
+			err := dropUni(ctx, e.client)
+			control := 0
+			for info := range e.client.Streams() {
+				if info.ID>>2 < 3 {
+					control++
+				}
+			}
+			if peerLetsGo {
+				require.NoError(t, err)
+				require.Equal(t, 3, control)
+			} else {
+				require.ErrorIs(t, err, context.DeadlineExceeded)
+				require.Zero(t, control)
+			}
+		})
+	}
+}
+
+// TestCrowdedIncomingUniStreamsAreEnded: once three quarters of the slots are
+// taken, dropped incoming streams are ended, so that the peer goes on.
+func TestCrowdedIncomingUniStreamsAreEnded(t *testing.T) {
+	var found leaks
+	guard := &quiclife.Guard{OnLeak: found.add, MaxIncomingUniStreams: 8}
+	setup{guard: guard, serverConf: &quic.Config{MaxIncomingUniStreams: 8}}.in(t, func(t *testing.T, e ends) {
+		var held []*quiclife.SendStream
+		open := func() {
+			s, err := e.client.OpenUniStreamSync(t.Context())
+			require.NoError(t, err)
+			write(t, s, "settings")
+			held = append(held, s)
+			require.NoError(t, acceptOnce(t.Context(), e.server))
+		}
+		for range 5 {
+			open()
+		}
+		runtime.GC()
+		require.EqualValues(t, 5, e.server.Stats().IncomingUni.Open)
+		settled()
+		require.Empty(t, found.list())
+		for range 20 {
+			open()
+			settled()
+			for len(held) > 3 && held[3].Context().Err() != nil { // told to stop
+				held[3].Release()
+				held = append(held[:3], held[4:]...)
+			}
+		}
+		require.LessOrEqual(t, e.server.Stats().IncomingUni.Open, int64(8))
+		control := 0
+		for info := range e.server.Streams() {
+			if info.ID>>2 < 3 {
+				control++
+			}
+		}
+		require.Equal(t, 3, control)
+		for _, s := range held {
+			s.Release()
+		}
+	})
+}
+
+// TestHTTP3Shape: connections as quic-go's http3 uses them, with control and
+// QPACK streams that are written or read once and dropped in both directions,
+// live through a request of 5 s and constant collections. Either end closes
+// the connection when a control stream ends.
+func TestHTTP3Shape(t *testing.T) {
+	e := setup{guard: &quiclife.Guard{AbandonGrace: -1}}.onLoopback(t)
+	collectConstantly(t)
+	const closedCriticalStream = 0x104
+	control := func(c *quiclife.Conn) {
+		for range 3 { // control, QPACK encoder, QPACK decoder
+			if err := dropUni(context.Background(), c); err != nil {
+				t.Error(err)
+			}
+		}
+		first := true
+		for {
+			s, err := c.AcceptUniStream(context.Background())
+			if err != nil {
+				return
+			}
+			go func(watched bool) {
+				io.ReadFull(s, make([]byte, len("settings")))
+				if !watched {
+					return // http3 reads no more of a QPACK stream
+				}
+				if _, err := s.Read(make([]byte, 1)); c.Context().Err() == nil {
+					t.Errorf("control stream ended: %v", err)
+					c.CloseWithError(closedCriticalStream, "")
+				}
+			}(first)
+			first = false
+		}
+	}
+	go control(e.client)
+	go control(e.server)
+	go func() {
+		for {
+			s, err := e.server.AcceptStream(context.Background())
+			if err != nil {
+				return
+			}
+			go func() {
+				io.ReadAll(s)
+				time.Sleep(5 * time.Second)
+				s.Write([]byte("answer"))
+				s.Close()
+			}()
+		}
+	}()
+	request := func() error {
+		s, err := e.client.OpenStreamSync(context.Background())
+		if err != nil {
+			return err
+		}
+		defer s.Release()
+		s.Write([]byte("request"))
+		s.Close()
+		_, err = io.ReadAll(s)
+		return err
+	}
+	require.NoError(t, request())
+	require.NoError(t, context.Cause(e.client.Context()))
+	require.NoError(t, context.Cause(e.server.Context()))
+	for _, c := range []*quiclife.Conn{e.client, e.server} {
+		require.EqualValues(t, 3, c.Stats().OutgoingUni.Open)
+		require.EqualValues(t, 3, c.Stats().IncomingUni.Open)
+	}
+	e.client.CloseWithError(0, "")
+}
+
+// TestShutdownBesideDroppedControlStreams: nobody will end them, and Shutdown
+// does not wait for that.
+func TestShutdownBesideDroppedControlStreams(t *testing.T) {
+	var found leaks
+	setup{guard: &quiclife.Guard{OnLeak: found.add}}.in(t, func(t *testing.T, e ends) {
+		for _, c := range []*quiclife.Conn{e.client, e.server} {
+			for range 3 {
+				require.NoError(t, dropUni(t.Context(), c))
+			}
+		}
+		for range 3 {
+			require.NoError(t, acceptOnce(t.Context(), e.client))
+			require.NoError(t, acceptOnce(t.Context(), e.server))
+		}
+		settled()
+		start := time.Now()
+		require.NoError(t, e.client.Shutdown(t.Context(), 0, ""))
+		require.Less(t, time.Since(start), time.Second)
+		require.Empty(t, found.list())
+	})
+	setup{}.in(t, func(t *testing.T, e ends) { // nor are they among what it had to cut
+		require.NoError(t, dropUni(t.Context(), e.client))
+		client, _ := e.stream(t)
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		var cut *quiclife.ShutdownError
+		require.ErrorAs(t, e.client.Shutdown(ctx, 0, ""), &cut)
+		require.Len(t, cut.Streams, 1)
+		require.Equal(t, client.StreamID(), cut.Streams[0].ID)
+	})
+}
+
+// TestDroppedStreamsAtOwnLimitComeBack: dropped streams are looked for at every
+// limit, however the program opens, also when it only polls.
+func TestDroppedStreamsAtOwnLimitComeBack(t *testing.T) {
+	for _, c := range []struct {
+		name  string
+		guard *quiclife.Guard
+	}{
+		{"MaxOutgoingStreams", &quiclife.Guard{MaxOutgoingStreams: 10}},
+		{"MaxStreams", &quiclife.Guard{MaxStreams: 10}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			setup{guard: c.guard}.in(t, func(t *testing.T, e ends) {
+				for range 10 {
+					drop(t, e.client, func(*quiclife.Stream) {})
+				}
+				for range 5000 {
+					s, err := e.client.OpenStream()
+					if err == nil {
+						s.Release()
+						return
+					}
+					require.ErrorAs(t, err, new(*quiclife.LimitError))
+					time.Sleep(time.Millisecond)
+				}
+				require.Fail(t, "no stream came back in 5 s")
+			})
+		})
+	}
+}
+
+// TestDroppedUncreditedStreamsComeBack: streams that have ended but owe their
+// credit hold slots too. When they are dropped, a collection is asked for.
+func TestDroppedUncreditedStreamsComeBack(t *testing.T) {
+	conf := &quic.Config{MaxIncomingStreams: 4, RequireStreamCreditRelease: true}
+	guard := &quiclife.Guard{MaxIncomingStreams: 4}
+	setup{guard: guard, serverConf: conf}.in(t, func(t *testing.T, e ends) {
+		for range 4 {
+			func() {
+				client, server := e.stream(t)
+				client.Release()
+				server.Close()
+				io.ReadAll(server)
+			}()
+		}
+		require.Zero(t, e.server.Stats().Open())
+		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+		defer cancel()
+		s, err := e.client.OpenStreamSync(ctx)
+		require.NoError(t, err)
+		s.Release()
+	})
+}
+
+// TestNoStopSending: what is forgotten is drained, and the peer, which takes
+// STOP_SENDING for an error, sees none.
+func TestNoStopSending(t *testing.T) {
+	for _, c := range []struct {
+		name string
+		end  func(t *testing.T, e ends, server *quiclife.Stream) // has the server's stream end
+	}{
+		{"dropped", func(t *testing.T, e ends, server *quiclife.Stream) {
+			server.Close()
+		}},
+		{"half-closed", func(t *testing.T, e ends, server *quiclife.Stream) {
+			server.Close()
+			time.Sleep(3 * time.Second)
+			_, err := server.Read(make([]byte, 1))
+			require.ErrorIs(t, err, &quiclife.StreamError{StreamID: server.StreamID(), ErrorCode: 7})
+			require.NoError(t, server.SetReadDeadline(time.Time{}))
+		}},
+		{"idle while a Read waits", func(t *testing.T, e ends, server *quiclife.Stream) {
+			_, err := server.Read(make([]byte, 1))
+			require.ErrorIs(t, err, &quiclife.StreamError{StreamID: server.StreamID(), ErrorCode: 8})
+		}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			guard := &quiclife.Guard{NoStopSending: true, HalfCloseTimeout: 2 * time.Second, Codes: quiclife.Codes{HalfClosed: 7, Idle: 8}}
+			if c.name == "idle while a Read waits" {
+				guard.IdleTimeout = 2 * time.Second
+			}
+			clientGuard := &quiclife.Guard{HalfCloseTimeout: -1}
+			setup{guard: guard}.in(t, func(t *testing.T, e ends) {
+				e.client = clientGuard.Wrap(e.rawClient)
+				client, server := e.stream(t)
+				func() { c.end(t, e, server) }()
+				server = nil
+				for range 5 {
+					runtime.GC()
+					e.server.Stats()
+					settled()
+				}
+				write(t, client, string(make([]byte, 100_000))) // more than a window would need draining
+				for range 3 {
+					write(t, client, string(make([]byte, 400_000)))
+				}
+				require.EqualValues(t, 1, e.server.Stats().Incoming.Open)
+				require.NoError(t, client.Close())
+				io.ReadAll(client)
+				settled()
+				settled()
+				stats := e.server.Stats().Incoming
+				require.Zero(t, stats.Open)
+				require.EqualValues(t, 1, stats.Reclaimed)
+				e.requireNothingLeft(t)
+			})
+		})
+	}
+}
+
+// TestIdleConnectionsAskForFewCollections: a connection at rest with calls that
+// wait and halves that nobody reads looks like a stalled one.
+func TestIdleConnectionsAskForFewCollections(t *testing.T) {
+	setup{serverConf: &quic.Config{MaxIdleTimeout: time.Hour, KeepAlivePeriod: time.Minute}, guard: &quiclife.Guard{HalfCloseTimeout: -1}}.in(t, func(t *testing.T, e ends) {
+		client, server := e.stream(t)
+		go e.server.AcceptStream(t.Context())
+		go client.Read(make([]byte, 1))
+		asked := quiclife.CollectionsAsked(e.server)
+		time.Sleep(10 * time.Minute)
+		n := quiclife.CollectionsAsked(e.server) - asked
+		require.Positive(t, n)
+		require.LessOrEqual(t, n, 12, "after 1, 2, 4 ... 120 s")
+		runtime.KeepAlive(server)
+		e.server.CloseWithError(0, "")
+	})
+}

@@ -1,0 +1,148 @@
+package quiclife_test
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"regexp"
+	"runtime"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/quic-go/quic-go"
+	"github.com/stretchr/testify/require"
+
+	"github.com/quiclife/quiclife"
+)
+
+// sumOfCounts adds up what the records with msg stand for.
+func sumOfCounts(log, msg string) (lines, sum int) {
+	count := regexp.MustCompile(`count=(\d+)`)
+	for line := range strings.Lines(log) {
+		if strings.Contains(line, msg) {
+			lines++
+			n, _ := strconv.Atoi(count.FindStringSubmatch(line)[1])
+			sum += n
+		}
+	}
+	return lines, sum
+}
+
+// TestLogIsThinned: many leaks write few lines, and these account for all.
+func TestLogIsThinned(t *testing.T) {
+	var log logged
+	setup{serverConf: &quic.Config{MaxIncomingStreams: 1 << 20}, guard: &quiclife.Guard{Logger: log.logger(), AbandonGrace: -1}}.in(t, func(t *testing.T, e ends) {
+		leaked := 0
+		for range 40 {
+			for i := range 100 {
+				leaked++
+				drop(t, e.client, func(s *quiclife.Stream) {
+					if i%2 == 0 {
+						s.CancelRead(0)
+					}
+				})
+			}
+			runtime.GC()
+			e.client.Stats()
+			time.Sleep(100 * time.Millisecond)
+		}
+		time.Sleep(20 * time.Second) // what was held back is written
+		lines, sum := sumOfCounts(log.String(), "stream leaked")
+		require.Equal(t, leaked, sum)
+		require.LessOrEqual(t, lines, 6)
+		drop(t, e.client, func(*quiclife.Stream) {})
+		runtime.GC()
+		e.client.Stats()
+		after, _ := sumOfCounts(log.String(), "stream leaked")
+		require.Equal(t, lines+1, after, "the first after a quiet time is written at once")
+	})
+}
+
+// TestLogOfOneBubbleDoesNotSilenceTheNext: a Guard may outlive its clock.
+func TestLogOfOneBubbleDoesNotSilenceTheNext(t *testing.T) {
+	var log logged
+	guard := &quiclife.Guard{Logger: log.logger(), AbandonGrace: -1}
+	for round := range 3 {
+		setup{guard: guard}.in(t, func(t *testing.T, e ends) {
+			time.Sleep(time.Duration(round) * 12 * time.Second)
+			for range 2 {
+				drop(t, e.client, func(*quiclife.Stream) {})
+			}
+			runtime.GC()
+			e.client.Stats()
+		})
+	}
+	lines, sum := sumOfCounts(log.String(), "stream leaked")
+	require.Equal(t, 3, lines)
+	require.Equal(t, 5, sum, "one is still held back")
+}
+
+// panicking is a slog.Handler that does.
+type panicking struct{ slog.Handler }
+
+func (panicking) Enabled(context.Context, slog.Level) bool  { return true }
+func (panicking) Handle(context.Context, slog.Record) error { panic("handler") }
+
+// TestPanicsOfOnLeakAndLoggerAreContained: they run on our goroutines, at a
+// time that a peer can choose.
+func TestPanicsOfOnLeakAndLoggerAreContained(t *testing.T) {
+	var log logged
+	var told atomic.Int32
+	for _, guard := range []*quiclife.Guard{
+		{Logger: log.logger(), OnLeak: func(quiclife.Leak) { told.Add(1); panic("on leak") }},
+		{Logger: slog.New(panicking{}), OnLeak: func(quiclife.Leak) { told.Add(1) }},
+	} {
+		guard.IdleTimeout = time.Second
+		setup{guard: guard}.in(t, func(t *testing.T, e ends) {
+			client, server := e.stream(t)
+			drop(t, e.client, func(*quiclife.Stream) {})
+			runtime.GC()
+			e.client.Stats()
+			time.Sleep(5 * time.Second) // the others are idle
+			require.Zero(t, e.client.Stats().Open()+e.server.Stats().Open())
+			runtime.KeepAlive(fmt.Sprint(client.Info(), server.Info()))
+		})
+	}
+	require.GreaterOrEqual(t, told.Load(), int32(4))
+	require.Contains(t, log.String(), "OnLeak panicked")
+}
+
+// TestSlowLoggerDelaysNoReset: what is reported is ended first.
+func TestSlowLoggerDelaysNoReset(t *testing.T) {
+	block := make(chan struct{})
+	guard := &quiclife.Guard{OnLeak: func(quiclife.Leak) { <-block }, IdleTimeout: time.Second}
+	setup{guard: guard}.in(t, func(t *testing.T, e ends) {
+		for range 10 {
+			client, _ := e.stream(t)
+			defer runtime.KeepAlive(client)
+		}
+		block = make(chan struct{}) // of this bubble
+		time.Sleep(3 * time.Second)
+		require.Zero(t, e.client.Stats().Open())
+		close(block)
+	})
+}
+
+// TestSlowOnLeakDelaysNoOtherConnection: looking for dropped streams goes on.
+func TestSlowOnLeakDelaysNoOtherConnection(t *testing.T) {
+	block := make(chan struct{})
+	slow := setup{guard: &quiclife.Guard{OnLeak: func(quiclife.Leak) { <-block }}}.onLoopback(t)
+	drop(t, slow.client, func(*quiclife.Stream) {})
+	eventually(t, func() bool {
+		runtime.GC()
+		return slow.client.Stats().Open() == 0
+	})
+	var found leaks
+	e := setup{guard: &quiclife.Guard{OnLeak: found.add}}.onLoopback(t)
+	drop(t, e.client, func(*quiclife.Stream) {})
+	eventually(t, func() bool {
+		runtime.GC()
+		return len(found.list()) == 1
+	})
+	close(block)
+	slow.client.CloseWithError(0, "")
+	e.client.CloseWithError(0, "")
+}

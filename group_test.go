@@ -10,6 +10,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/quic-go/quic-go"
@@ -311,6 +312,7 @@ func TestIdleTimeout(t *testing.T) {
 				} else {
 					require.LessOrEqual(t, time.Since(start), c.after+100*time.Millisecond)
 					require.GreaterOrEqual(t, time.Since(start), c.after-timeout/4-100*time.Millisecond)
+					synctest.Wait() // leaks are told after they were ended
 					require.Len(t, found.list(), 1)
 					require.Equal(t, quiclife.Idle, found.list()[0].Reason)
 					require.EqualValues(t, 1, e.client.Stats().Outgoing.Reclaimed)

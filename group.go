@@ -137,7 +137,10 @@ func (g *Guard) refuse(err *LimitError) error {
 	first := elapsed(&g.refused, shortFor)
 	conns := len(g.conns)
 	g.mu.Unlock()
-	go g.log(slog.LevelWarn, recordKind{msg: "quiclife: limit reached", of: string(err.Scope)}, "error", err)
+	kind, attrs := recordKind{msg: "quiclife: limit reached", of: string(err.Scope)}, []any{"error", err}
+	if count := g.count(slog.LevelWarn, kind, attrs); count > 0 {
+		go g.write(slog.LevelWarn, kind, count, attrs)
+	}
 	if first && conns > 0 {
 		go func() {
 			for _, c := range g.members() {

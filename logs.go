@@ -38,16 +38,24 @@ type heldBack struct {
 // log writes a record, or holds it back and counts it. No lock is held while
 // the Logger runs.
 func (g *Guard) log(level slog.Level, kind recordKind, attrs ...any) {
+	if count := g.count(level, kind, attrs); count > 0 {
+		g.write(level, kind, count, attrs)
+	}
+}
+
+// count returns how many records the one to be written stands for, or 0 if it
+// is held back.
+func (g *Guard) count(level slog.Level, kind recordKind, attrs []any) int {
 	t := &g.records
 	now := time.Now()
 	t.mu.Lock()
+	defer t.mu.Unlock()
 	h := t.kinds[kind]
 	// A time out of range is that of another clock, of a synctest bubble.
 	if since := h.since(now); since >= 0 && since < logInterval {
 		h.count++
 		h.level, h.attrs = level, attrs
-		t.mu.Unlock()
-		return
+		return 0
 	}
 	count := 1
 	if h != nil { // its timer belongs to a bubble that has ended
@@ -58,9 +66,8 @@ func (g *Guard) log(level slog.Level, kind recordKind, attrs ...any) {
 		t.kinds = make(map[recordKind]*heldBack)
 	}
 	t.kinds[kind] = h
-	t.mu.Unlock()
 	time.AfterFunc(logInterval, func() { g.flush(kind, h) })
-	g.write(level, kind, count, attrs)
+	return count
 }
 
 // since is how long ago a record was written, negative if there is none.

@@ -80,7 +80,7 @@ func (s *sweep) droppedLocked(st *streamState, r *registry) {
 	unended := st.sendHalf != HalfOpen && st.receiveHalf == HalfOpen && allRead
 	waits := due > s.now && (unsent || unended)
 	switch {
-	case st.draining.Load() != nil: // ended as far as it can be
+	case s.conn.guard.NoStopSending && st.draining.Load() != nil: // ended as far as it can be
 		return
 	case waits && unended:
 		// Nothing more to do for the program: it has sent all, and may have

@@ -280,6 +280,38 @@ func TestCrowdedIncomingUniStreamsAreEnded(t *testing.T) {
 	})
 }
 
+// TestDrainedStreamsAreEndedInAShortage: what a stall has had drained may be in
+// the way later.
+func TestDrainedStreamsAreEndedInAShortage(t *testing.T) {
+	const window = 64 << 10
+	conf := &quic.Config{MaxIncomingUniStreams: 8, InitialConnectionReceiveWindow: window, MaxConnectionReceiveWindow: window}
+	setup{guard: &quiclife.Guard{MaxIncomingUniStreams: 8}, serverConf: conf}.in(t, func(t *testing.T, e ends) {
+		open := func(size int) *quiclife.SendStream {
+			s, err := e.client.OpenUniStreamSync(t.Context())
+			require.NoError(t, err)
+			go s.Write(make([]byte, size))
+			_, err = e.server.AcceptUniStream(t.Context())
+			require.NoError(t, err)
+			return s
+		}
+		var held []*quiclife.SendStream
+		for range 4 {
+			held = append(held, open(window/4))
+		}
+		go e.server.AcceptStream(t.Context()) // somebody who waits
+		time.Sleep(5 * time.Second)
+		for range 4 {
+			held = append(held, open(1))
+		}
+		time.Sleep(5 * time.Second)
+		require.EqualValues(t, 3, e.server.Stats().IncomingUni.Open, "all but the control streams")
+		for _, s := range held {
+			s.Release()
+		}
+		e.server.CloseWithError(0, "")
+	})
+}
+
 // TestHTTP3Shape: connections as quic-go's http3 uses them, with control and
 // QPACK streams that are written or read once and dropped in both directions,
 // live through a request of 5 s and constant collections. Either end closes

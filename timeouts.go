@@ -98,6 +98,11 @@ func (c *Codes) of(reason LeakReason) StreamErrorCode {
 	return c.Abandoned
 }
 
+// minSpare is how long the streams are not looked at again for those who open
+// streams. Where that costs more than half a percent of a processor, because
+// there are many, it is longer.
+const minSpare = 2 * time.Millisecond
+
 // plan looks at the streams.
 func (s *sweep) plan(inShortage time.Duration) {
 	c := s.conn
@@ -138,7 +143,8 @@ func (s *sweep) plan(inShortage time.Duration) {
 		s.at(c.drainAt)
 	}
 	s.askLocked()
-	c.spare = c.now() + 200*(c.now()-s.now)
+	now := c.now()
+	c.spare = now + max(minSpare, 200*(now-s.now))
 	if s.next > 0 {
 		c.wakeLocked(s.next)
 	}

@@ -304,7 +304,9 @@ func TestDrainedStreamsAreEndedInAShortage(t *testing.T) {
 			held = append(held, open(1))
 		}
 		time.Sleep(5 * time.Second)
-		require.EqualValues(t, 3, e.server.Stats().IncomingUni.Open, "all but the control streams")
+		for info := range e.server.Streams() {
+			require.NotEqual(t, 3, int(info.ID>>2), "the first that is no control stream: %v", info)
+		}
 		for _, s := range held {
 			s.Release()
 		}

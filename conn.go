@@ -51,33 +51,46 @@ type Conn struct {
 
 // Wrap takes over a connection that was made with quic-go itself, under
 // [DefaultGuard]. See [Guard.Wrap].
-func Wrap(raw *quic.Conn) *Conn { return DefaultGuard.Wrap(raw) }
+func Wrap(raw *quic.Conn, conf *Config) *Conn { return DefaultGuard.Wrap(raw, conf) }
 
-// Wrap takes over a connection that was made with quic-go itself. Streams that
-// were opened or accepted through raw, before or after, are not counted.
-// Wrapping a connection that has ended is fine: its methods fail as quic-go's
-// do. Wrapping one connection twice makes two Conns, each with its own streams.
-func (g *Guard) Wrap(raw *quic.Conn) *Conn {
+// Wrap takes over a connection that was made with quic-go itself. conf is the
+// Config that raw was made with: if there was a GetConfigForClient, then what
+// that returned. nil means quic-go's defaults, as it does there. Wrap reads the
+// limits on incoming streams from it, and RequireStreamCreditRelease.
+//
+// Wrap does not block. Streams that were opened or accepted through raw, before
+// or after, are not counted. Wrapping a connection that has ended is fine: its
+// methods fail as quic-go's do. Wrapping one connection twice makes two Conns,
+// each with its own streams.
+func (g *Guard) Wrap(raw *quic.Conn, conf *Config) *Conn {
 	if raw == nil {
 		panic("quiclife: Wrap of a nil connection")
 	}
 	g.countConn()
-	return g.wrap(raw, incomingLimits{g.MaxIncomingStreams, g.MaxIncomingUniStreams}, nil)
+	return g.wrap(raw, termsOf(conf), nil)
 }
 
-// incomingLimits are MaxIncomingStreams and MaxIncomingUniStreams as configured.
-type incomingLimits struct{ bidi, uni int64 }
+// terms are what we need to know of a connection's Config. Asking quic-go for
+// its ConnectionState would wait for the user's TLS callbacks.
+type terms struct {
+	maxIncoming, maxIncomingUni int64
+	creditRequired              bool
+}
 
-func limitsOf(conf *quic.Config) incomingLimits {
+func termsOf(conf *quic.Config) terms {
 	if conf == nil {
-		return incomingLimits{}
+		conf = &quic.Config{}
 	}
-	return incomingLimits{conf.MaxIncomingStreams, conf.MaxIncomingUniStreams}
+	return terms{
+		maxIncoming:    effectiveLimit(conf.MaxIncomingStreams),
+		maxIncomingUni: effectiveLimit(conf.MaxIncomingUniStreams),
+		creditRequired: conf.RequireStreamCreditRelease,
+	}
 }
 
 // wrap is Wrap for a connection that is counted already. If from accepted it,
 // its handshake was counted, and is uncounted by quic-go's context.
-func (g *Guard) wrap(raw *quic.Conn, limits incomingLimits, from *listener) *Conn {
+func (g *Guard) wrap(raw *quic.Conn, terms terms, from *listener) *Conn {
 	c := &Conn{raw: raw, guard: g, counts: from == nil, start: time.Now()}
 	if from != nil {
 		c.owned = from.owned
@@ -86,11 +99,11 @@ func (g *Guard) wrap(raw *quic.Conn, limits incomingLimits, from *listener) *Con
 	// Inside a bubble the time has no monotonic clock reading (time.Time's ==
 	// compares it, Round(0) strips it).
 	c.inBubble = c.start == c.start.Round(0)
-	c.creditRequired = raw.ConnectionState().RequireStreamCreditRelease
+	c.creditRequired = terms.creditRequired
 	c.kinds[outgoing].stats.Limit = max(g.MaxOutgoingStreams, 0)
 	c.kinds[outgoingUni].stats.Limit = max(g.MaxOutgoingUniStreams, 0)
-	c.kinds[incoming].stats.Limit = effectiveLimit(limits.bidi)
-	c.kinds[incomingUni].stats.Limit = effectiveLimit(limits.uni)
+	c.kinds[incoming].stats.Limit = terms.maxIncoming
+	c.kinds[incomingUni].stats.Limit = terms.maxIncomingUni
 	g.add(c)
 	context.AfterFunc(raw.Context(), c.end)
 	return c

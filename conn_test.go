@@ -432,7 +432,7 @@ func TestCloseWithError(t *testing.T) {
 func TestWrapClosed(t *testing.T) {
 	setup{}.in(t, func(t *testing.T, e ends) {
 		require.NoError(t, e.rawClient.CloseWithError(7, ""))
-		c := quiclife.Wrap(e.rawClient)
+		c := quiclife.Wrap(e.rawClient, nil)
 		for range 2 {
 			for name, call := range map[string]func() error{
 				"OpenStream":     func() error { _, err := c.OpenStream(); return err },
@@ -450,13 +450,13 @@ func TestWrapClosed(t *testing.T) {
 }
 
 func TestWrapNil(t *testing.T) {
-	require.PanicsWithValue(t, "quiclife: Wrap of a nil connection", func() { quiclife.Wrap(nil) })
+	require.PanicsWithValue(t, "quiclife: Wrap of a nil connection", func() { quiclife.Wrap(nil, nil) })
 }
 
 // Two wrappers of one connection have each its own streams.
 func TestWrapTwice(t *testing.T) {
 	setup{}.in(t, func(t *testing.T, e ends) {
-		other := quiclife.Wrap(e.rawClient)
+		other := quiclife.Wrap(e.rawClient, nil)
 		str, in := e.stream(t)
 		str2, in2 := ends{client: other, server: e.server}.stream(t)
 		require.Equal(t, int64(1), e.client.Stats().Outgoing.Opened)

@@ -103,12 +103,13 @@ func (g *Guard) dial(conf *quic.Config, f func() (*quic.Conn, error)) (*Conn, er
 	if err := g.admitConn(); err != nil {
 		return nil, err
 	}
+	terms := termsOf(conf)
 	raw, err := f()
 	if err != nil {
 		g.connGone()
 		return nil, err
 	}
-	return g.wrap(raw, limitsOf(conf), nil), nil
+	return g.wrap(raw, terms, nil), nil
 }
 
 // ListenAddr makes a UDP socket on addr and listens on it. When the listener
@@ -165,7 +166,7 @@ func (g *Guard) listen(o *ownedTransport, tlsConf *tls.Config, conf *quic.Config
 		o.listenerClosed()
 		return nil, err
 	}
-	return &Listener{raw, g.listening(&listener{raw: raw, limits: limitsOf(conf), owned: o})}, nil
+	return &Listener{raw, g.listening(&listener{raw: raw, terms: termsOf(conf), owned: o})}, nil
 }
 
 func (g *Guard) listenEarly(o *ownedTransport, tlsConf *tls.Config, conf *quic.Config) (*EarlyListener, error) {
@@ -174,5 +175,5 @@ func (g *Guard) listenEarly(o *ownedTransport, tlsConf *tls.Config, conf *quic.C
 		o.listenerClosed()
 		return nil, err
 	}
-	return &EarlyListener{raw, g.listening(&listener{raw: raw, limits: limitsOf(conf), owned: o})}, nil
+	return &EarlyListener{raw, g.listening(&listener{raw: raw, terms: termsOf(conf), owned: o})}, nil
 }

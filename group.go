@@ -211,10 +211,10 @@ type rawListener interface {
 
 // A listener is what Listener and EarlyListener have in common.
 type listener struct {
-	raw    rawListener
-	guard  *Guard
-	limits incomingLimits
-	owned  *ownedTransport // nil if the listener is a Transport's
+	raw   rawListener
+	guard *Guard
+	terms terms
+	owned *ownedTransport // nil if the listener is a Transport's
 }
 
 // listening makes l a member of the group until nothing is left of it.
@@ -243,7 +243,7 @@ func (l *listener) accept(ctx context.Context) (*Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	return l.guard.wrap(raw, l.limits, l), nil
+	return l.guard.wrap(raw, l.terms, l), nil
 }
 
 func (l *listener) close() error {

@@ -332,7 +332,7 @@ func TestIdleTimeout(t *testing.T) {
 // synctestPair is a pair of which only the client has the guard.
 func synctestPair(t *testing.T, conf *quic.Config, guard *quiclife.Guard, f func(t *testing.T, e ends)) {
 	setup{clientConf: conf, serverConf: conf}.in(t, func(t *testing.T, e ends) {
-		e.client = guard.Wrap(e.rawClient)
+		e.client = guard.Wrap(e.rawClient, conf)
 		f(t, e)
 	})
 }

@@ -21,14 +21,6 @@ type Guard struct {
 	// Codes are the stream error codes that the peer sees.
 	Codes Codes
 
-	// MaxIncomingStreams and MaxIncomingUniStreams say what connections given
-	// to Wrap were configured with, for the counts in [Stats] and for how many
-	// handlers Serve runs: the limit itself is quic-go's. Dial and Listen read
-	// it from their [Config], not from what its GetConfigForClient returns.
-	// 0 means 100, a negative value none, as in quic-go.
-	MaxIncomingStreams    int64
-	MaxIncomingUniStreams int64
-
 	// MaxOutgoingStreams and MaxOutgoingUniStreams limit how many streams this
 	// side holds open on one connection. At the limit OpenStreamSync waits,
 	// first come, first served, and OpenStream fails with a [*LimitError].

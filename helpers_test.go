@@ -61,7 +61,7 @@ func (s setup) wrap(rc, rs *quic.Conn) ends {
 	if s.guard.Logger == nil {
 		s.guard.Logger = slog.New(slog.DiscardHandler)
 	}
-	return ends{s.guard.Wrap(rc), s.guard.Wrap(rs), rc, rs}
+	return ends{s.guard.Wrap(rc, s.clientConf), s.guard.Wrap(rs, s.serverConf), rc, rs}
 }
 
 // conns lists what Conns returns.

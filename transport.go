@@ -117,7 +117,7 @@ func listen[L rawListener](t *Transport, conf *quic.Config, start func(*quic.Tra
 	if err != nil {
 		return none, nil, err
 	}
-	t.listener = t.guard().listening(&listener{raw: rawL, limits: limitsOf(conf)})
+	t.listener = t.guard().listening(&listener{raw: rawL, terms: termsOf(conf)})
 	return rawL, t.listener, nil
 }
 

@@ -284,7 +284,7 @@ func TestNothingLeftOfListener(t *testing.T) {
 					require.Equal(t, end == fails, err != nil)
 					var c, s *quiclife.Conn
 					if end != fails {
-						c = quiclife.Wrap(rc)
+						c = quiclife.Wrap(rc, nil)
 					}
 					if end != fails && end != ignored {
 						s, err = ln.Accept(t.Context())
@@ -513,7 +513,7 @@ func TestDialAddr(t *testing.T) {
 				if err != nil {
 					return nil, err
 				}
-				return quiclife.Wrap(raw), nil
+				return quiclife.Wrap(raw, nil), nil
 			},
 		} {
 			sockets := openSockets(t)
@@ -770,7 +770,7 @@ func TestUnwrap(t *testing.T) {
 		require.NoError(t, err)
 		rs, err := accept[early](t.Context())
 		require.NoError(t, err)
-		c, s := quiclife.Wrap(rc), quiclife.Wrap(rs)
+		c, s := quiclife.Wrap(rc, nil), quiclife.Wrap(rs, nil)
 		require.Same(t, rc, c.Unwrap())
 		_, err = rc.OpenStream()
 		require.NoError(t, err)

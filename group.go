@@ -7,6 +7,7 @@ import (
 	"runtime"
 	"runtime/metrics"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/quic-go/quic-go"
@@ -30,9 +31,12 @@ func (g *Guard) add(c *Conn) {
 }
 
 func (g *Guard) remove(c *Conn) {
+	if c.admission != nil {
+		c.admission.enter(gone)
+	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if _, ok := g.conns[c]; ok && c.counts {
+	if _, ok := g.conns[c]; ok && c.admission == nil {
 		g.counted--
 	}
 	delete(g.conns, c)
@@ -64,18 +68,23 @@ func (g *Guard) members() (conns []*Conn) {
 	return conns
 }
 
-// admitConn counts a connection that is about to be made, or says why not.
-func (g *Guard) admitConn() error {
+// admit counts a connection that is about to be made, or says why not. a is nil
+// if it is this side that makes it.
+func (g *Guard) admit(a *admission) error {
 	var err *LimitError
 	heap, streams := g.heapAbove(), g.streams.Load()
 	g.mu.Lock()
 	switch {
 	case g.MaxConns > 0 && g.counted >= g.MaxConns:
 		err = &LimitError{Scope: ConnLimit, Open: g.counted, Limit: g.MaxConns}
+	case g.MaxConns > 0 && a != nil && !a.unseen && g.handshakes >= g.maxHandshakes():
+		err = &LimitError{Scope: ConnLimit, Open: g.counted, Limit: g.MaxConns, Err: errUnaccepted}
 	case g.MaxStreams > 0 && streams >= g.MaxStreams:
 		err = &LimitError{Scope: GroupLimit, Open: streams, Limit: g.MaxStreams}
 	case heap > 0:
 		err = &LimitError{Scope: HeapLimit, Open: heap, Limit: g.MaxHeap}
+	case a != nil:
+		a.countLocked(1)
 	default:
 		g.counted++
 	}
@@ -93,27 +102,11 @@ func (g *Guard) countConn() {
 	g.mu.Unlock()
 }
 
-// connGone uncounts what admitConn counted.
+// connGone uncounts a connection that was not made after all.
 func (g *Guard) connGone() {
 	g.mu.Lock()
 	g.counted--
 	g.mu.Unlock()
-}
-
-// connContext makes a ConnContext that refuses connections above the limits,
-// which quic-go asks before it does any work for a handshake, and then asks
-// the next, if there is one.
-func (g *Guard) connContext(next func(context.Context, *quic.ClientInfo) (context.Context, error)) func(context.Context, *quic.ClientInfo) (context.Context, error) {
-	return func(ctx context.Context, info *quic.ClientInfo) (context.Context, error) {
-		if err := g.admitConn(); err != nil {
-			return nil, err
-		}
-		context.AfterFunc(ctx, g.connGone) // done when the connection ends, or the handshake fails
-		if next == nil {
-			return ctx, nil
-		}
-		return next(ctx, info)
-	}
 }
 
 // admitStream counts a stream that is about to be opened, or says why not.
@@ -213,13 +206,17 @@ type rawListener interface {
 type listener struct {
 	raw   rawListener
 	guard *Guard
-	terms terms
 	owned *ownedTransport // nil if the listener is a Transport's
+	// The user's callbacks, and generator, or nil.
+	userVerify  func(net.Addr) bool
+	userContext func(context.Context, *quic.ClientInfo) (context.Context, error)
+	ids         *connIDs
+	terms       terms       // of the connection that is being admitted, see watch
+	unwrapped   atomic.Bool // connections may be accepted that we do not see
 }
 
 // listening makes l a member of the group until nothing is left of it.
 func (g *Guard) listening(l *listener) *listener {
-	l.guard = g
 	if l.owned != nil {
 		l.owned.leave = l.leave
 	}
@@ -243,7 +240,9 @@ func (l *listener) accept(ctx context.Context) (*Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	return l.guard.wrap(raw, l.terms, l), nil
+	a := raw.Context().Value(admissionKey{}).(*admission)
+	a.enter(accepted)
+	return l.guard.wrap(raw, a.terms, a, l.owned), nil
 }
 
 func (l *listener) close() error {

@@ -86,6 +86,8 @@ type Guard struct {
 	conns       map[*Conn]struct{}
 	listeners   map[*listener]struct{}
 	counted     int64 // connections, and handshakes under way
+	handshakes  int64 // of these: not accepted yet
+	unverified  int64 // of these: without proof of their address
 	limitLogged time.Time
 	watching    bool // a sentinel awaits the next garbage collection
 }

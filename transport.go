@@ -32,6 +32,7 @@ type Transport struct {
 
 	mu       sync.Mutex // guards the fields below
 	raw      *quic.Transport
+	ids      *connIDs  // raw's, or nil
 	listener *listener // the last one
 }
 
@@ -50,17 +51,25 @@ func (t *Transport) rawLocked() *quic.Transport {
 		t.raw = &quic.Transport{
 			Conn:                             t.Conn,
 			ConnectionIDLength:               t.ConnectionIDLength,
-			ConnectionIDGenerator:            t.ConnectionIDGenerator,
 			StatelessResetKey:                t.StatelessResetKey,
 			TokenGeneratorKey:                t.TokenGeneratorKey,
 			MaxTokenAge:                      t.MaxTokenAge,
 			DisableVersionNegotiationPackets: t.DisableVersionNegotiationPackets,
-			VerifySourceAddress:              t.VerifySourceAddress,
-			ConnContext:                      t.guard().connContext(t.ConnContext),
 			Tracer:                           t.Tracer,
 		}
+		if t.ConnectionIDGenerator != nil {
+			t.ids = &connIDs{ConnectionIDGenerator: t.ConnectionIDGenerator}
+			t.raw.ConnectionIDGenerator = t.ids
+		}
+		l := t.newListenerLocked() // for a Listen of t.raw's own
+		l.unwrapped.Store(true)
+		l.attach(t.raw)
 	}
 	return t.raw
+}
+
+func (t *Transport) newListenerLocked() *listener {
+	return &listener{guard: t.guard(), userVerify: t.VerifySourceAddress, userContext: t.ConnContext, ids: t.ids}
 }
 
 func (t *Transport) guard() *Guard {
@@ -83,7 +92,9 @@ func (t *Transport) DialEarly(ctx context.Context, addr net.Addr, tlsConf *tls.C
 
 // Listen starts to listen for connections. There can be one listener at a time.
 func (t *Transport) Listen(tlsConf *tls.Config, conf *Config) (*Listener, error) {
-	raw, l, err := listen(t, conf, func(raw *quic.Transport) (*quic.Listener, error) { return raw.Listen(tlsConf, conf) })
+	raw, l, err := listen(t, func(raw *quic.Transport, l *listener) (*quic.Listener, error) {
+		return raw.Listen(tlsConf, l.watch(conf))
+	})
 	if err != nil {
 		return nil, err
 	}
@@ -92,7 +103,9 @@ func (t *Transport) Listen(tlsConf *tls.Config, conf *Config) (*Listener, error)
 
 // ListenEarly is Listen for connections whose handshake has not completed.
 func (t *Transport) ListenEarly(tlsConf *tls.Config, conf *Config) (*EarlyListener, error) {
-	raw, l, err := listen(t, conf, func(raw *quic.Transport) (*quic.EarlyListener, error) { return raw.ListenEarly(tlsConf, conf) })
+	raw, l, err := listen(t, func(raw *quic.Transport, l *listener) (*quic.EarlyListener, error) {
+		return raw.ListenEarly(tlsConf, l.watch(conf))
+	})
 	if err != nil {
 		return nil, err
 	}
@@ -102,23 +115,24 @@ func (t *Transport) ListenEarly(tlsConf *tls.Config, conf *Config) (*EarlyListen
 // listen has quic-go listen, with the fields brought up to date that it reads
 // when it starts to listen, not before. That does not block, so the lock is
 // held: other calls must not write to them meanwhile.
-func listen[L rawListener](t *Transport, conf *quic.Config, start func(*quic.Transport) (L, error)) (none L, l *listener, err error) {
+func listen[L rawListener](t *Transport, start func(*quic.Transport, *listener) (L, error)) (none L, l *listener, err error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	raw := t.rawLocked()
 	raw.MaxTokenAge = t.MaxTokenAge
 	raw.DisableVersionNegotiationPackets = t.DisableVersionNegotiationPackets
-	raw.VerifySourceAddress = t.VerifySourceAddress
-	raw.ConnContext = t.guard().connContext(t.ConnContext)
+	l = t.newListenerLocked()
+	l.attach(raw)
 	if t.TokenGeneratorKey != nil {
 		raw.TokenGeneratorKey = t.TokenGeneratorKey
 	}
-	rawL, err := start(raw)
+	rawL, err := start(raw, l)
 	if err != nil {
 		return none, nil, err
 	}
-	t.listener = t.guard().listening(&listener{raw: rawL, terms: termsOf(conf)})
-	return rawL, t.listener, nil
+	l.raw = rawL
+	t.listener = l.guard.listening(l)
+	return rawL, l, nil
 }
 
 // ReadNonQUICPacket is quic-go's [quic.Transport.ReadNonQUICPacket].
@@ -167,7 +181,10 @@ func (l *Listener) Addr() net.Addr { return l.raw.Addr() }
 // Unwrap returns quic-go's own listener. Connections accepted through it are
 // not ours, until [Wrap], which counts them a second time against
 // Guard.MaxConns. Close the listener with its own Close all the same.
-func (l *Listener) Unwrap() *quic.Listener { return l.raw }
+func (l *Listener) Unwrap() *quic.Listener {
+	l.l.unwrapped.Store(true)
+	return l.raw
+}
 
 // An EarlyListener accepts connections before their handshake has completed.
 // See [quic.EarlyListener] for what that means; its methods are those of
@@ -187,7 +204,10 @@ func (l *EarlyListener) Close() error { return l.l.close() }
 func (l *EarlyListener) Addr() net.Addr { return l.raw.Addr() }
 
 // Unwrap is [Listener.Unwrap].
-func (l *EarlyListener) Unwrap() *quic.EarlyListener { return l.raw }
+func (l *EarlyListener) Unwrap() *quic.EarlyListener {
+	l.l.unwrapped.Store(true)
+	return l.raw
+}
 
 // An ownedTransport belongs to a listener that was made without a Transport.
 // quic-go's own is never closed if the last connection of a closed listener
@@ -206,10 +226,8 @@ type ownedTransport struct {
 }
 
 // own makes a transport that counts its connections.
-func (g *Guard) own(conn net.PacketConn) *ownedTransport {
-	o := &ownedTransport{gone: make(chan struct{})}
-	o.tr = &quic.Transport{Conn: conn, ConnContext: g.connContext(o.connContext)}
-	return o
+func own(conn net.PacketConn) *ownedTransport {
+	return &ownedTransport{gone: make(chan struct{}), tr: &quic.Transport{Conn: conn}}
 }
 
 // connContext is called for each connection; its context ends with it.

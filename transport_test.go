@@ -557,7 +557,7 @@ func TestTransportFields(t *testing.T) {
 		TokenGeneratorKey:                &quiclife.TokenGeneratorKey{2},
 		MaxTokenAge:                      time.Hour,
 		DisableVersionNegotiationPackets: true,
-		VerifySourceAddress:              func(net.Addr) bool { return false },
+		VerifySourceAddress:              func(net.Addr) bool { return true },
 		ConnContext:                      func(ctx context.Context, _ *quiclife.ClientInfo) (context.Context, error) { asked++; return ctx, nil },
 		Tracer:                           recorder{},
 	}
@@ -572,11 +572,14 @@ func TestTransportFields(t *testing.T) {
 				switch {
 				case f.Name == "ConnContext": // the Guard's, which asks ours
 					m[f.Name] = mine.Pointer()
-					_, err := tr.Unwrap().ConnContext(done, nil)
+					_, err := tr.Unwrap().ConnContext(done, &quiclife.ClientInfo{})
 					require.NoError(t, err)
-				case f.Type.Kind() == reflect.Func:
+				case f.Name == "VerifySourceAddress":
 					m[f.Name] = mine.Pointer()
-					require.Equal(t, m[f.Name], its.Pointer(), f.Name)
+					require.True(t, tr.Unwrap().VerifySourceAddress(nil), f.Name)
+				case f.Name == "ConnectionIDGenerator":
+					m[f.Name] = mine.Interface()
+					require.Equal(t, 6, tr.Unwrap().ConnectionIDGenerator.ConnectionIDLen(), f.Name)
 				default:
 					m[f.Name] = mine.Interface()
 					require.Equal(t, m[f.Name], its.Interface(), f.Name)

@@ -36,6 +36,13 @@ type Guard struct {
 	// [*LimitError], and what is running goes on, with the streams that its
 	// peers open. What is refused above MaxHeap asks for a collection, at most
 	// one a second, and fewer if they do not help. 0 means no limit.
+	//
+	// A packet with a forged address begins a handshake that fails seconds
+	// later. So handshakes of clients that have not shown that they receive at
+	// their address take at most an eighth of MaxConns (none below 8). While
+	// they do, clients are asked to show it, with a Retry: that costs them one
+	// more round trip, and their 0-RTT packets are dropped. Connections that
+	// are not accepted yet take at most half of MaxConns, rounded up.
 	MaxStreams int64
 	MaxConns   int64
 	MaxHeap    int64

@@ -180,7 +180,9 @@ func (l *Listener) Addr() net.Addr { return l.raw.Addr() }
 
 // Unwrap returns quic-go's own listener. Connections accepted through it are
 // not ours, until [Wrap], which counts them a second time against
-// Guard.MaxConns. Close the listener with its own Close all the same.
+// Guard.MaxConns. Close the listener with its own Close all the same. From now
+// on Guard.MaxConns cannot tell connections that were accepted from others: new
+// ones may fill it, and clients may be asked for their address more often.
 func (l *Listener) Unwrap() *quic.Listener {
 	l.l.unwrapped.Store(true)
 	return l.raw

@@ -3,6 +3,7 @@ package quiclife_test
 import (
 	"context"
 	"crypto/tls"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -489,6 +490,74 @@ func TestUnacceptedConnsTakeHalfOfMaxConns(t *testing.T) {
 				require.NoError(t, err)
 				require.NoError(t, dial())
 				require.Error(t, dial())
+			})
+		})
+	}
+}
+
+// failingIDs is a ConnectionIDGenerator that fails while fail is set.
+type failingIDs struct {
+	fail atomic.Bool
+	last atomic.Uint32
+}
+
+func (f *failingIDs) ConnectionIDLen() int { return 8 }
+
+func (f *failingIDs) GenerateConnectionID() (quiclife.ConnectionID, error) {
+	if f.fail.Load() {
+		return quiclife.ConnectionID{}, errors.New("no ID")
+	}
+	return quiclife.ConnectionIDFromBytes(binary.BigEndian.AppendUint64(nil, uint64(f.last.Add(1)))), nil
+}
+
+// What quic-go does not let in after all leaves its place in MaxConns, also
+// where quic-go does not end its context.
+func TestMaxConnsAfterFailedAdmissions(t *testing.T) {
+	const maxConns = 3
+	for _, fails := range []string{"ConnectionIDGenerator", "ConnContext"} {
+		t.Run(fails, func(t *testing.T) {
+			bubble(t, func(t *testing.T) {
+				serverTLS, clientTLS := quictest.TLS()
+				cc, sc, addr := quictest.Net{}.Endpoints(t)
+				var broken atomic.Bool
+				ids := &failingIDs{}
+				client := &quiclife.Transport{Conn: cc}
+				server := &quiclife.Transport{
+					Conn:                  sc,
+					Guard:                 &quiclife.Guard{MaxConns: maxConns, Logger: slog.New(slog.DiscardHandler)},
+					ConnectionIDGenerator: ids,
+					ConnContext: func(ctx context.Context, _ *quiclife.ClientInfo) (context.Context, error) {
+						if fails == "ConnContext" && broken.Load() {
+							return nil, errors.New("refused")
+						}
+						ids.fail.Store(broken.Load()) // not for the ID of a Retry
+						return ctx, nil
+					},
+				}
+				ln, err := server.Listen(serverTLS, nil)
+				require.NoError(t, err)
+				defer server.Close()
+				defer client.Close()
+				connect := func() error {
+					ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+					defer cancel()
+					_, err := client.Dial(ctx, addr, clientTLS, nil)
+					if err != nil {
+						return err
+					}
+					_, err = ln.Accept(ctx)
+					return err
+				}
+				broken.Store(true)
+				for range 2 * maxConns {
+					require.Error(t, connect())
+					ids.fail.Store(false)
+				}
+				broken.Store(false)
+				for i := range maxConns {
+					require.NoError(t, connect(), "connection %d", i+1)
+				}
+				require.ErrorIs(t, connect(), &quiclife.TransportError{ErrorCode: quiclife.ConnectionRefused, Remote: true})
 			})
 		})
 	}

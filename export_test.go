@@ -33,3 +33,6 @@ func (s afterClose) Close() error {
 	s.f()
 	return err
 }
+
+// CreditRequired returns what c knows of Config.RequireStreamCreditRelease.
+func CreditRequired(c *Conn) bool { return c.creditRequired }

@@ -3,13 +3,17 @@ package quiclife_test
 import (
 	"context"
 	"crypto/tls"
+	"crypto/x509"
+	"errors"
 	"io"
+	"log/slog"
 	"net"
 	"os"
 	"reflect"
 	"runtime"
 	"runtime/debug"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -784,4 +788,99 @@ func TestUnwrap(t *testing.T) {
 	require.NoError(t, server.Unwrap().Close())
 	_, err = server.Listen(serverTLS, nil)
 	require.ErrorIs(t, err, quiclife.ErrTransportClosed)
+}
+
+// The Config that GetConfigForClient returns for a connection is the one that
+// counts, also for its limits and RequireStreamCreditRelease.
+func TestGetConfigForClientSaysTheLimits(t *testing.T) {
+	serverTLS, clientTLS := quictest.TLS()
+	var answer atomic.Pointer[func() (*quiclife.Config, error)]
+	conf := &quiclife.Config{
+		MaxIncomingStreams: 9,
+		GetConfigForClient: func(*quiclife.ClientInfo) (*quiclife.Config, error) { return (*answer.Load())() },
+	}
+	before := reflect.ValueOf(conf.GetConfigForClient).Pointer()
+	transportListens, _ := transportWays(t, nil)
+	for _, l := range append(transportListens, listenWays(nil)...) {
+		ln, err := l.listen("127.0.0.1:0", udpSocket(t), serverTLS, conf)
+		require.NoError(t, err)
+		connect := func(chosen *quiclife.Config, err error) (*quiclife.Conn, error) {
+			f := func() (*quiclife.Config, error) { return chosen, err }
+			answer.Store(&f)
+			c, dialErr := quiclife.DialAddr(t.Context(), ln.Addr().String(), clientTLS, nil)
+			if dialErr == nil {
+				t.Cleanup(func() { c.CloseWithError(0, "") })
+			}
+			return c, dialErr
+		}
+		for _, tt := range []struct {
+			chosen    *quiclife.Config
+			bidi, uni int64
+		}{
+			{&quiclife.Config{MaxIncomingStreams: 3, MaxIncomingUniStreams: -1}, 3, 0},
+			{nil, 100, 100},
+			{&quiclife.Config{MaxIncomingStreams: 1, RequireStreamCreditRelease: true}, 1, 100},
+		} {
+			_, err := connect(&quiclife.Config{MaxIncomingStreams: 7}, errors.New("refused"))
+			require.ErrorIs(t, err, &quiclife.TransportError{ErrorCode: quiclife.ConnectionRefused, Remote: true}, l.name)
+			_, err = connect(tt.chosen, nil)
+			require.NoError(t, err, l.name)
+			s, err := ln.Accept(t.Context())
+			require.NoError(t, err, l.name)
+			stats := s.Stats()
+			require.Equal(t, []int64{tt.bidi, tt.uni}, []int64{stats.Incoming.Limit, stats.IncomingUni.Limit}, l.name)
+			require.Equal(t, tt.chosen != nil && tt.chosen.RequireStreamCreditRelease, quiclife.CreditRequired(s), l.name)
+			require.NoError(t, s.CloseWithError(0, ""))
+		}
+		require.NoError(t, ln.Close())
+	}
+	require.Equal(t, before, reflect.ValueOf(conf.GetConfigForClient).Pointer(), "the caller's Config is not written to")
+}
+
+// A handshake that a TLS callback of the program holds up makes nobody else
+// wait: Accept and Wrap return while it runs.
+func TestAcceptDoesNotWaitForTLSCallback(t *testing.T) {
+	serverTLS, clientTLS := quictest.TLS()
+	serverTLS, clientTLS = serverTLS.Clone(), clientTLS.Clone()
+	entered, proceed := make(chan struct{}, 1), make(chan struct{})
+	serverTLS.ClientAuth = tls.RequireAnyClientCert
+	serverTLS.VerifyPeerCertificate = func([][]byte, [][]*x509.Certificate) error {
+		entered <- struct{}{}
+		<-proceed
+		return nil
+	}
+	clientTLS.Certificates = serverTLS.Certificates
+	guard := &quiclife.Guard{Logger: slog.New(slog.DiscardHandler)}
+	for name, take := range map[string]func(ln *quiclife.EarlyListener) error{
+		"Accept": func(ln *quiclife.EarlyListener) error {
+			_, err := ln.Accept(t.Context())
+			return err
+		},
+		"Wrap": func(ln *quiclife.EarlyListener) error {
+			raw, err := ln.Unwrap().Accept(t.Context())
+			if err == nil {
+				guard.Wrap(raw, nil)
+			}
+			return err
+		},
+	} {
+		ln, err := guard.ListenAddrEarly("127.0.0.1:0", serverTLS, nil)
+		require.NoError(t, err)
+		// The handshake is complete for the client before the server looks at
+		// its certificate.
+		c, err := quiclife.DialAddr(t.Context(), ln.Addr().String(), clientTLS, nil)
+		require.NoError(t, err, name)
+		<-entered
+		took := make(chan error, 1)
+		go func() { took <- take(ln) }()
+		select {
+		case err := <-took:
+			require.NoError(t, err, name)
+		case <-time.After(5 * time.Second):
+			t.Errorf("%s waits for the callback of another connection", name)
+		}
+		proceed <- struct{}{}
+		require.NoError(t, c.CloseWithError(0, ""))
+		require.NoError(t, ln.Close())
+	}
 }

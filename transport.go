@@ -32,8 +32,9 @@ type Transport struct {
 
 	mu       sync.Mutex // guards the fields below
 	raw      *quic.Transport
-	ids      *connIDs  // raw's, or nil
-	listener *listener // the last one
+	ids      *connIDs           // raw's, or nil
+	tokenKey *TokenGeneratorKey // what raw was given
+	listener *listener          // the last one
 }
 
 // Unwrap returns quic-go's own transport. Connections made through it are not
@@ -57,6 +58,7 @@ func (t *Transport) rawLocked() *quic.Transport {
 			DisableVersionNegotiationPackets: t.DisableVersionNegotiationPackets,
 			Tracer:                           t.Tracer,
 		}
+		t.tokenKey = t.TokenGeneratorKey
 		if t.ConnectionIDGenerator != nil {
 			t.ids = &connIDs{ConnectionIDGenerator: t.ConnectionIDGenerator}
 			t.raw.ConnectionIDGenerator = t.ids
@@ -113,8 +115,9 @@ func (t *Transport) ListenEarly(tlsConf *tls.Config, conf *Config) (*EarlyListen
 }
 
 // listen has quic-go listen, with the fields brought up to date that it reads
-// when it starts to listen, not before. That does not block, so the lock is
-// held: other calls must not write to them meanwhile.
+// when it starts to listen. It reads these nowhere else, so a Dial at the same
+// time does not mind. That does not block, so the lock is held: other calls
+// must not write to them meanwhile.
 func listen[L rawListener](t *Transport, start func(*quic.Transport, *listener) (L, error)) (none L, l *listener, err error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -123,8 +126,9 @@ func listen[L rawListener](t *Transport, start func(*quic.Transport, *listener) 
 	raw.DisableVersionNegotiationPackets = t.DisableVersionNegotiationPackets
 	l = t.newListenerLocked()
 	l.attach(raw)
-	if t.TokenGeneratorKey != nil {
-		raw.TokenGeneratorKey = t.TokenGeneratorKey
+	if t.TokenGeneratorKey != nil && t.TokenGeneratorKey != t.tokenKey {
+		initialize(raw) // which reads and may write it, in whatever call comes first
+		raw.TokenGeneratorKey, t.tokenKey = t.TokenGeneratorKey, t.TokenGeneratorKey
 	}
 	rawL, err := start(raw, l)
 	if err != nil {
@@ -133,6 +137,12 @@ func listen[L rawListener](t *Transport, start func(*quic.Transport, *listener) 
 	l.raw = rawL
 	t.listener = l.guard.listening(l)
 	return rawL, l, nil
+}
+
+// initialize has raw do what it does once, on first use. A Dial with a Config
+// that is not valid does no more than that.
+func initialize(raw *quic.Transport) {
+	raw.Dial(context.Background(), nil, nil, &quic.Config{Versions: []quic.Version{0}})
 }
 
 // ReadNonQUICPacket is quic-go's [quic.Transport.ReadNonQUICPacket].

@@ -13,12 +13,14 @@ import (
 	"runtime"
 	"runtime/debug"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/quic-go/quic-go"
 	"github.com/quic-go/quic-go/qlogwriter"
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	"go.uber.org/goleak"
 
@@ -882,5 +884,41 @@ func TestAcceptDoesNotWaitForTLSCallback(t *testing.T) {
 		proceed <- struct{}{}
 		require.NoError(t, c.CloseWithError(0, ""))
 		require.NoError(t, ln.Close())
+	}
+}
+
+// Listen may run beside Dial, WriteTo and AddPath, which initialize quic-go's
+// transport with the key that Listen needs. Without -race it tests nothing of
+// that. A key that is set late counts all the same.
+func TestListenBesideFirstUseIsNoRace(t *testing.T) {
+	serverTLS, clientTLS := quictest.TLS()
+	done, cancel := context.WithCancel(t.Context())
+	cancel()
+	for name, use := range map[string]func(tr *quiclife.Transport){
+		"Dial":    func(tr *quiclife.Transport) { tr.Dial(done, tr.Conn.LocalAddr(), clientTLS, nil) },
+		"WriteTo": func(tr *quiclife.Transport) { tr.WriteTo([]byte("\x00"), tr.Conn.LocalAddr()) },
+	} {
+		for _, late := range []bool{false, true} {
+			first, second := &quiclife.TokenGeneratorKey{1}, &quiclife.TokenGeneratorKey{2}
+			tr := &quiclife.Transport{Conn: udpSocket(t), TokenGeneratorKey: first}
+			tr.Unwrap()
+			if late {
+				tr.TokenGeneratorKey = second
+			}
+			var both sync.WaitGroup
+			both.Go(func() { use(tr) })
+			both.Go(func() {
+				ln, err := tr.Listen(serverTLS, nil)
+				assert.NoError(t, err, name)
+				ln.Close()
+			})
+			both.Wait()
+			if late {
+				require.Same(t, second, tr.Unwrap().TokenGeneratorKey, name)
+			} else {
+				require.Same(t, first, tr.Unwrap().TokenGeneratorKey, name)
+			}
+			require.NoError(t, tr.Close())
+		}
 	}
 }

@@ -113,27 +113,37 @@ func (g *Guard) pressed() bool {
 	return g.unverified >= g.maxUnverified()
 }
 
-// What a listener has quic-go call, on the goroutine that handles the first
-// packets of all its connections, one after the other: verifySourceAddress, if
-// the client brings no token, then getConfigForClient, then connContext.
-
-// verifySourceAddress is quic-go's callback. It asks the user's first, which
-// counts on being called each time.
-func (l *listener) verifySourceAddress(addr net.Addr) bool {
-	verify := l.userVerify != nil && l.userVerify(addr)
-	return verify || l.guard.pressed()
+// A gate is what a listener has quic-go call, on the goroutine that handles the
+// first packets of all its connections, one after the other: verify, if the
+// client brings no token, then GetConfigForClient, then admit. It does not refer
+// to quic-go's listener: quic-go's transport outlives that.
+type gate struct {
+	guard *Guard
+	// The user's callbacks, and generator, or nil.
+	userVerify  func(net.Addr) bool
+	userContext func(context.Context, *quic.ClientInfo) (context.Context, error)
+	ids         *connIDs
+	unwrapped   atomic.Bool // connections may be accepted that we do not see
+	terms       terms       // of the connection that is to be admitted, see watch
 }
 
-// attach has raw ask l, from its next listener on.
-func (l *listener) attach(raw *quic.Transport) {
-	raw.VerifySourceAddress = l.verifySourceAddress
-	raw.ConnContext = l.connContext
+// verify is quic-go's callback. It asks the user's first, which may count on
+// being called each time.
+func (g *gate) verify(addr net.Addr) bool {
+	verify := g.userVerify != nil && g.userVerify(addr)
+	return verify || g.guard.pressed()
 }
 
-// watch returns conf with a GetConfigForClient, if it has one, that tells l of
+// attach has raw ask g, from its next listener on.
+func (g *gate) attach(raw *quic.Transport) {
+	raw.VerifySourceAddress = g.verify
+	raw.ConnContext = g.admit
+}
+
+// watch returns conf with a GetConfigForClient, if it has one, that tells g of
 // the Config that counts.
-func (l *listener) watch(conf *quic.Config) *quic.Config {
-	l.terms = termsOf(conf)
+func (g *gate) watch(conf *quic.Config) *quic.Config {
+	g.terms = termsOf(conf)
 	if conf == nil || conf.GetConfigForClient == nil {
 		return conf
 	}
@@ -141,35 +151,35 @@ func (l *listener) watch(conf *quic.Config) *quic.Config {
 	conf = conf.Clone()
 	conf.GetConfigForClient = func(info *quic.ClientInfo) (*quic.Config, error) {
 		chosen, err := user(info)
-		l.terms = termsOf(chosen)
+		g.terms = termsOf(chosen)
 		return chosen, err
 	}
 	return conf
 }
 
-// connContext is quic-go's callback. It refuses connections above the limits
-// before quic-go does any work for the handshake, and then asks the user's.
-func (l *listener) connContext(ctx context.Context, info *quic.ClientInfo) (context.Context, error) {
-	a := &admission{guard: l.guard, lifetime: ctx, terms: l.terms, verified: info.AddrVerified, unseen: l.unwrapped.Load()}
-	if err := l.guard.admit(a); err != nil {
+// admit is quic-go's callback. It refuses connections above the limits before
+// quic-go does any work for the handshake, and then asks the user's.
+func (g *gate) admit(ctx context.Context, info *quic.ClientInfo) (context.Context, error) {
+	a := &admission{guard: g.guard, lifetime: ctx, terms: g.terms, verified: info.AddrVerified, unseen: g.unwrapped.Load()}
+	if err := g.guard.admit(a); err != nil {
 		return nil, err
 	}
 	context.AfterFunc(ctx, func() { a.enter(gone) })
-	if l.userContext != nil {
+	if g.userContext != nil {
 		var err error
-		ctx, err = l.userContext(ctx, info)
+		ctx, err = g.userContext(ctx, info)
 		if err != nil || ctx == nil { // then quic-go panics
 			return ctx, err
 		}
 	}
-	if l.ids != nil {
-		l.ids.last.Store(a)
+	if g.ids != nil {
+		g.ids.last.Store(a)
 	}
 	return context.WithValue(ctx, admissionKey{}, a), nil
 }
 
 // connIDs is the user's ConnectionIDGenerator. quic-go calls it right after
-// connContext; when it fails, quic-go forgets the connection without ending its
+// gate.admit; when it fails, quic-go forgets the connection without ending its
 // context.
 type connIDs struct {
 	quic.ConnectionIDGenerator

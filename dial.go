@@ -161,14 +161,15 @@ func ownAddr(addr string) (*ownedTransport, error) {
 
 // newListener makes a listener for o.
 func (g *Guard) newListener(o *ownedTransport) *listener {
-	l := &listener{guard: g, owned: o, userContext: o.connContext}
-	l.attach(o.tr)
+	l := &listener{guard: g, gate: &gate{guard: g, userContext: o.connContext}, owned: o}
+	o.leave = l.leave
+	l.gate.attach(o.tr)
 	return l
 }
 
 func (g *Guard) listen(o *ownedTransport, tlsConf *tls.Config, conf *quic.Config) (*Listener, error) {
 	l := g.newListener(o)
-	raw, err := o.tr.Listen(tlsConf, l.watch(conf))
+	raw, err := o.tr.Listen(tlsConf, l.gate.watch(conf))
 	if err != nil {
 		o.listenerClosed()
 		return nil, err
@@ -179,7 +180,7 @@ func (g *Guard) listen(o *ownedTransport, tlsConf *tls.Config, conf *quic.Config
 
 func (g *Guard) listenEarly(o *ownedTransport, tlsConf *tls.Config, conf *quic.Config) (*EarlyListener, error) {
 	l := g.newListener(o)
-	raw, err := o.tr.ListenEarly(tlsConf, l.watch(conf))
+	raw, err := o.tr.ListenEarly(tlsConf, l.gate.watch(conf))
 	if err != nil {
 		o.listenerClosed()
 		return nil, err

@@ -7,7 +7,6 @@ import (
 	"runtime"
 	"runtime/metrics"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/quic-go/quic-go"
@@ -206,22 +205,20 @@ type rawListener interface {
 type listener struct {
 	raw   rawListener
 	guard *Guard
-	owned *ownedTransport // nil if the listener is a Transport's
-	// The user's callbacks, and generator, or nil.
-	userVerify  func(net.Addr) bool
-	userContext func(context.Context, *quic.ClientInfo) (context.Context, error)
-	ids         *connIDs
-	terms       terms       // of the connection that is being admitted, see watch
-	unwrapped   atomic.Bool // connections may be accepted that we do not see
+	gate  *gate
+	// Whose it is: one is nil.
+	owned     *ownedTransport
+	transport *Transport
+	left      bool // guard.mu guards it: nothing is left of it
 }
 
 // listening makes l a member of the group until nothing is left of it.
 func (g *Guard) listening(l *listener) *listener {
-	if l.owned != nil {
-		l.owned.leave = l.leave
-	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
+	if l.left {
+		return l
+	}
 	if g.listeners == nil {
 		g.listeners = make(map[*listener]struct{})
 	}
@@ -231,8 +228,13 @@ func (g *Guard) listening(l *listener) *listener {
 
 func (l *listener) leave() {
 	l.guard.mu.Lock()
-	defer l.guard.mu.Unlock()
 	delete(l.guard.listeners, l)
+	l.left = true
+	l.guard.mu.Unlock()
+	l.gate.unwrapped.Store(true) // it stays for a Listen of quic-go's transport
+	if l.transport != nil {
+		l.transport.forget(l)
+	}
 }
 
 func (l *listener) accept(ctx context.Context) (*Conn, error) {

@@ -34,7 +34,7 @@ type Transport struct {
 	raw      *quic.Transport
 	ids      *connIDs           // raw's, or nil
 	tokenKey *TokenGeneratorKey // what raw was given
-	listener *listener          // the last one
+	listener *listener          // until it has left the group
 }
 
 // Unwrap returns quic-go's own transport. Connections made through it are not
@@ -56,22 +56,22 @@ func (t *Transport) rawLocked() *quic.Transport {
 			TokenGeneratorKey:                t.TokenGeneratorKey,
 			MaxTokenAge:                      t.MaxTokenAge,
 			DisableVersionNegotiationPackets: t.DisableVersionNegotiationPackets,
-			Tracer:                           t.Tracer,
+			Tracer:                           endWatcher{t.Tracer, t.ended},
 		}
 		t.tokenKey = t.TokenGeneratorKey
 		if t.ConnectionIDGenerator != nil {
 			t.ids = &connIDs{ConnectionIDGenerator: t.ConnectionIDGenerator}
 			t.raw.ConnectionIDGenerator = t.ids
 		}
-		l := t.newListenerLocked() // for a Listen of t.raw's own
-		l.unwrapped.Store(true)
-		l.attach(t.raw)
+		g := t.newGateLocked() // for a Listen of t.raw's own
+		g.unwrapped.Store(true)
+		g.attach(t.raw)
 	}
 	return t.raw
 }
 
-func (t *Transport) newListenerLocked() *listener {
-	return &listener{guard: t.guard(), userVerify: t.VerifySourceAddress, userContext: t.ConnContext, ids: t.ids}
+func (t *Transport) newGateLocked() *gate {
+	return &gate{guard: t.guard(), userVerify: t.VerifySourceAddress, userContext: t.ConnContext, ids: t.ids}
 }
 
 func (t *Transport) guard() *Guard {
@@ -94,8 +94,8 @@ func (t *Transport) DialEarly(ctx context.Context, addr net.Addr, tlsConf *tls.C
 
 // Listen starts to listen for connections. There can be one listener at a time.
 func (t *Transport) Listen(tlsConf *tls.Config, conf *Config) (*Listener, error) {
-	raw, l, err := listen(t, func(raw *quic.Transport, l *listener) (*quic.Listener, error) {
-		return raw.Listen(tlsConf, l.watch(conf))
+	raw, l, err := listen(t, func(raw *quic.Transport, g *gate) (*quic.Listener, error) {
+		return raw.Listen(tlsConf, g.watch(conf))
 	})
 	if err != nil {
 		return nil, err
@@ -105,8 +105,8 @@ func (t *Transport) Listen(tlsConf *tls.Config, conf *Config) (*Listener, error)
 
 // ListenEarly is Listen for connections whose handshake has not completed.
 func (t *Transport) ListenEarly(tlsConf *tls.Config, conf *Config) (*EarlyListener, error) {
-	raw, l, err := listen(t, func(raw *quic.Transport, l *listener) (*quic.EarlyListener, error) {
-		return raw.ListenEarly(tlsConf, l.watch(conf))
+	raw, l, err := listen(t, func(raw *quic.Transport, g *gate) (*quic.EarlyListener, error) {
+		return raw.ListenEarly(tlsConf, g.watch(conf))
 	})
 	if err != nil {
 		return nil, err
@@ -118,25 +118,24 @@ func (t *Transport) ListenEarly(tlsConf *tls.Config, conf *Config) (*EarlyListen
 // when it starts to listen. It reads these nowhere else, so a Dial at the same
 // time does not mind. That does not block, so the lock is held: other calls
 // must not write to them meanwhile.
-func listen[L rawListener](t *Transport, start func(*quic.Transport, *listener) (L, error)) (none L, l *listener, err error) {
+func listen[L rawListener](t *Transport, start func(*quic.Transport, *gate) (L, error)) (none L, l *listener, err error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	raw := t.rawLocked()
 	raw.MaxTokenAge = t.MaxTokenAge
 	raw.DisableVersionNegotiationPackets = t.DisableVersionNegotiationPackets
-	l = t.newListenerLocked()
-	l.attach(raw)
+	g := t.newGateLocked()
+	g.attach(raw)
 	if t.TokenGeneratorKey != nil && t.TokenGeneratorKey != t.tokenKey {
 		initialize(raw) // which reads and may write it, in whatever call comes first
 		raw.TokenGeneratorKey, t.tokenKey = t.TokenGeneratorKey, t.TokenGeneratorKey
 	}
-	rawL, err := start(raw, l)
+	rawL, err := start(raw, g)
 	if err != nil {
 		return none, nil, err
 	}
-	l.raw = rawL
-	t.listener = l.guard.listening(l)
-	return rawL, l, nil
+	t.listener = g.guard.listening(&listener{raw: rawL, guard: g.guard, gate: g, transport: t})
+	return rawL, t.listener, nil
 }
 
 // initialize has raw do what it does once, on first use. A Dial with a Config
@@ -156,13 +155,45 @@ func (t *Transport) WriteTo(b []byte, addr net.Addr) (int, error) { return t.Unw
 // Close ends all connections of the transport at once, without telling the
 // peers, and its listener. It does not close Conn. It may be called again.
 func (t *Transport) Close() error {
-	err := t.Unwrap().Close()
+	return t.Unwrap().Close()
+}
+
+// ended is called when nothing is left of raw.
+func (t *Transport) ended() {
 	t.mu.Lock()
 	l := t.listener
 	t.mu.Unlock()
 	if l != nil {
 		l.leave()
 	}
+}
+
+func (t *Transport) forget(l *listener) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.listener == l {
+		t.listener = nil
+	}
+}
+
+// An endWatcher is a Tracer that learns of a transport's end. quic-go ends it
+// also by itself, when the socket fails, and tells nobody else.
+type endWatcher struct {
+	user  qlogwriter.Recorder // or nil
+	ended func()              // must not wait for the transport
+}
+
+func (w endWatcher) RecordEvent(event qlogwriter.Event) {
+	if w.user != nil {
+		w.user.RecordEvent(event)
+	}
+}
+
+func (w endWatcher) Close() (err error) {
+	if w.user != nil {
+		err = w.user.Close()
+	}
+	w.ended()
 	return err
 }
 
@@ -194,7 +225,7 @@ func (l *Listener) Addr() net.Addr { return l.raw.Addr() }
 // on Guard.MaxConns cannot tell connections that were accepted from others: new
 // ones may fill it, and clients may be asked for their address more often.
 func (l *Listener) Unwrap() *quic.Listener {
-	l.l.unwrapped.Store(true)
+	l.l.gate.unwrapped.Store(true)
 	return l.raw
 }
 
@@ -217,7 +248,7 @@ func (l *EarlyListener) Addr() net.Addr { return l.raw.Addr() }
 
 // Unwrap is [Listener.Unwrap].
 func (l *EarlyListener) Unwrap() *quic.EarlyListener {
-	l.l.unwrapped.Store(true)
+	l.l.gate.unwrapped.Store(true)
 	return l.raw
 }
 
@@ -228,7 +259,7 @@ type ownedTransport struct {
 	tr     *quic.Transport
 	socket net.PacketConn // to be closed too, or nil
 	gone   chan struct{}  // closed when nothing is left
-	leave  func()         // called then; nil if listening failed
+	leave  func()         // called then, or nil
 
 	mu             sync.Mutex // guards the fields below
 	conns          int        // connections, and handshakes under way
@@ -239,7 +270,9 @@ type ownedTransport struct {
 
 // own makes a transport that counts its connections.
 func own(conn net.PacketConn) *ownedTransport {
-	return &ownedTransport{gone: make(chan struct{}), tr: &quic.Transport{Conn: conn}}
+	o := &ownedTransport{gone: make(chan struct{})}
+	o.tr = &quic.Transport{Conn: conn, Tracer: endWatcher{ended: func() { go o.listenerClosed() }}}
+	return o
 }
 
 // connContext is called for each connection; its context ends with it.
@@ -256,7 +289,8 @@ func (o *ownedTransport) connContext(ctx context.Context, _ *quic.ClientInfo) (c
 	return ctx, nil
 }
 
-// listenerClosed is called when no connection can be added any more.
+// listenerClosed is called when no connection can be added any more: the
+// listener was closed, or could not be made, or the socket failed.
 func (o *ownedTransport) listenerClosed() { o.update(func() { o.noMore = true }) }
 
 // minLinger is how long the transport outlives its last connection at least,

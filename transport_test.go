@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"net"
@@ -541,12 +542,12 @@ func TestDialAddr(t *testing.T) {
 // Values of fields that are interfaces; they are never called for anything.
 type (
 	connIDs  struct{}
-	recorder struct{}
+	recorder struct{ recorded *atomic.Bool }
 )
 
 func (connIDs) GenerateConnectionID() (id quiclife.ConnectionID, _ error) { return id, nil }
 func (connIDs) ConnectionIDLen() int                                      { return 6 }
-func (recorder) RecordEvent(qlogwriter.Event)                             {}
+func (r recorder) RecordEvent(qlogwriter.Event)                           { r.recorded.Store(true) }
 func (recorder) Close() error                                             { return nil }
 
 // Every field of a Transport reaches quic-go, and stays the caller's.
@@ -555,6 +556,7 @@ func TestTransportFields(t *testing.T) {
 	done, cancel := context.WithCancel(t.Context())
 	cancel()
 	asked := 0
+	var recorded atomic.Bool
 	tr := &quiclife.Transport{
 		Conn:                             udpSocket(t),
 		ConnectionIDLength:               6,
@@ -565,7 +567,7 @@ func TestTransportFields(t *testing.T) {
 		DisableVersionNegotiationPackets: true,
 		VerifySourceAddress:              func(net.Addr) bool { return true },
 		ConnContext:                      func(ctx context.Context, _ *quiclife.ClientInfo) (context.Context, error) { asked++; return ctx, nil },
-		Tracer:                           recorder{},
+		Tracer:                           recorder{recorded: &recorded},
 	}
 	defer tr.Close()
 	fields := func() map[string]any {
@@ -583,6 +585,10 @@ func TestTransportFields(t *testing.T) {
 				case f.Name == "VerifySourceAddress":
 					m[f.Name] = mine.Pointer()
 					require.True(t, tr.Unwrap().VerifySourceAddress(nil), f.Name)
+				case f.Name == "Tracer": // which tells us of the end, too
+					m[f.Name] = mine.Interface()
+					its.Interface().(qlogwriter.Recorder).RecordEvent(nil)
+					require.True(t, recorded.Swap(false), f.Name)
 				case f.Name == "ConnectionIDGenerator":
 					m[f.Name] = mine.Interface()
 					require.Equal(t, 6, tr.Unwrap().ConnectionIDGenerator.ConnectionIDLen(), f.Name)
@@ -921,4 +927,51 @@ func TestListenBesideFirstUseIsNoRace(t *testing.T) {
 			require.NoError(t, tr.Close())
 		}
 	}
+}
+
+// A listener whose socket fails is forgotten, as quic-go forgets it, though
+// nobody has closed it: with its tls.Config, connections and goroutines.
+func TestListenerIsForgottenWhenItsSocketFails(t *testing.T) {
+	guard := &quiclife.Guard{Logger: slog.New(slog.DiscardHandler)}
+	transportListens, _ := transportWays(t, guard)
+	for _, l := range append(transportListens, listenWays(guard)...) {
+		if !l.socket {
+			continue
+		}
+		for _, conns := range []int{0, 1} {
+			name := fmt.Sprintf("%s with %d connections", l.name, conns)
+			before := goleak.IgnoreCurrent()
+			forgotten := make(chan struct{})
+			func() {
+				shared, clientTLS := quictest.TLS()
+				serverTLS := shared.Clone()
+				runtime.AddCleanup(serverTLS, func(c chan struct{}) { close(c) }, forgotten)
+				socket := udpSocket(t)
+				ln, err := l.listen("", socket, serverTLS, nil)
+				require.NoError(t, err, name)
+				for range conns {
+					c, err := quiclife.DialAddr(t.Context(), ln.Addr().String(), clientTLS, nil)
+					require.NoError(t, err, name)
+					s, err := ln.Accept(t.Context())
+					require.NoError(t, err, name)
+					socket.Close()
+					<-s.Context().Done()
+					require.ErrorIs(t, context.Cause(s.Context()), net.ErrClosed)
+					require.NoError(t, c.CloseWithError(0, ""))
+				}
+				socket.Close()
+			}()
+			eventually(t, func() bool {
+				runtime.GC()
+				select {
+				case <-forgotten:
+					return true
+				default:
+					return false
+				}
+			}, name)
+			require.NoError(t, goleak.Find(before), name)
+		}
+	}
+	require.NoError(t, guard.Shutdown(t.Context()))
 }

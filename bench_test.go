@@ -71,7 +71,7 @@ func BenchmarkWrite(b *testing.B) {
 	for _, size := range []int{100, 1 << 10, 4 << 10, 32 << 10, 1 << 20} {
 		b.Run(fmt.Sprint(size), func(b *testing.B) {
 			rc, rs := quictest.Loopback(b, nil, nil)
-			c := quiclife.Wrap(rc)
+			c := quiclife.Wrap(rc, nil)
 			count := min(64<<20, size*200_000) / size
 			p := make([]byte, size)
 			run := func(open func() io.WriteCloser) func() {
@@ -121,7 +121,7 @@ func BenchmarkCycle(b *testing.B) {
 	const cycles = 2000
 	rc, rs := quictest.Loopback(b, nil, nil)
 	wc, ws := quictest.Loopback(b, nil, nil)
-	c, s := quiclife.Wrap(wc), quiclife.Wrap(ws)
+	c, s := quiclife.Wrap(wc, nil), quiclife.Wrap(ws, nil)
 	go serve(rs.AcceptStream)
 	go serve(s.AcceptStream)
 	pairs(b, cycles,
@@ -168,7 +168,7 @@ func BenchmarkOpenStreamHeap(b *testing.B) {
 	var plain, more []float64
 	for b.Loop() {
 		rc, rs := quictest.Loopback(b, conf, conf)
-		c, s := quiclife.Wrap(rc), quiclife.Wrap(rs)
+		c, s := quiclife.Wrap(rc, conf), quiclife.Wrap(rs, conf)
 		p := heapOf(b, rc.OpenStream, rs.AcceptStream, streams)
 		w := heapOf(b, c.OpenStream, s.AcceptStream, streams)
 		plain = append(plain, p)
@@ -209,7 +209,7 @@ func BenchmarkManyOpen(b *testing.B) {
 		benchmarkManyOpen(b, quiclife.Wrap, (*quiclife.Conn).OpenStream, (*quiclife.Stream).Release)
 	})
 	b.Run("quic-go", func(b *testing.B) {
-		same := func(c *quic.Conn) *quic.Conn { return c }
+		same := func(c *quic.Conn, _ *quic.Config) *quic.Conn { return c }
 		benchmarkManyOpen(b, same, (*quic.Conn).OpenStream, func(s *quic.Stream) {
 			s.CancelWrite(0)
 			s.CancelRead(0)
@@ -217,12 +217,12 @@ func BenchmarkManyOpen(b *testing.B) {
 	})
 }
 
-func benchmarkManyOpen[C, S any](b *testing.B, wrap func(*quic.Conn) C, open func(C) (S, error), end func(S)) {
+func benchmarkManyOpen[C, S any](b *testing.B, wrap func(*quic.Conn, *quic.Config) C, open func(C) (S, error), end func(S)) {
 	const ops = 20_000
 	openAndEnd := func(others int) func() {
 		conf := &quic.Config{MaxIncomingStreams: 1 << 40}
 		rc, _ := quictest.Loopback(b, conf, conf)
-		c := wrap(rc)
+		c := wrap(rc, conf)
 		held := make([]S, others)
 		for i := range held {
 			var err error
@@ -250,7 +250,7 @@ func BenchmarkCaptureStacks(b *testing.B) {
 	openAndEnd := func(g *quiclife.Guard) func() {
 		conf := &quic.Config{MaxIncomingStreams: 1 << 40}
 		rc, _ := quictest.Loopback(b, conf, conf)
-		c := g.Wrap(rc)
+		c := g.Wrap(rc, conf)
 		return func() {
 			for range ops {
 				str, err := c.OpenStream()

@@ -21,11 +21,14 @@ import (
 //
 // All methods may be called from any goroutine.
 type Conn struct {
-	raw    *quic.Conn
-	guard  *Guard
-	counts bool            // in guard.counted
-	owned  *ownedTransport // of the listener that accepted it, or nil
-	start  time.Time       // zero of the stream times, see now
+	raw   *quic.Conn
+	guard *Guard
+	// lifetime is done when the connection has ended, not before: raw.Context
+	// also ends with the one that a ConnContext returned.
+	lifetime  context.Context
+	admission *admission      // nil if dialed or wrapped
+	owned     *ownedTransport // of the listener that accepted it, or nil
+	start     time.Time       // zero of the stream times, see now
 	// inBubble: made inside a testing/synctest bubble, whose channels no
 	// goroutine from outside may touch.
 	inBubble  bool
@@ -67,36 +70,32 @@ type Conn struct {
 
 // Wrap takes over a connection that was made with quic-go itself, under
 // [DefaultGuard]. See [Guard.Wrap].
-func Wrap(raw *quic.Conn) *Conn { return DefaultGuard.Wrap(raw) }
+func Wrap(raw *quic.Conn, conf *Config) *Conn { return DefaultGuard.Wrap(raw, conf) }
 
-// Wrap takes over a connection that was made with quic-go itself. Streams that
-// were opened or accepted through raw, before or after, are not counted.
-// Wrapping a connection that has ended is fine: its methods fail as quic-go's
-// do. Wrapping one connection twice makes two Conns, each with its own streams.
-func (g *Guard) Wrap(raw *quic.Conn) *Conn {
+// Wrap takes over a connection that was made with quic-go itself. conf is the
+// Config that raw was made with: if there was a GetConfigForClient, what that
+// returned. nil means quic-go's defaults, as it does there. Wrap reads the
+// limits on incoming streams from it, and RequireStreamCreditRelease.
+//
+// Wrap does not block. Streams that were opened or accepted through raw, before
+// or after, are not counted. Wrapping a connection that has ended is fine: its
+// methods fail as quic-go's do. The connection is taken to have ended when its
+// context is done. Wrapping one connection twice makes two Conns, each with its
+// own streams.
+func (g *Guard) Wrap(raw *quic.Conn, conf *Config) *Conn {
 	if raw == nil {
 		panic("quiclife: Wrap of a nil connection")
 	}
 	g.countConn()
-	return g.wrap(raw, incomingLimits{g.MaxIncomingStreams, g.MaxIncomingUniStreams}, nil)
+	return g.wrap(raw, termsOf(conf), nil, nil)
 }
 
-// incomingLimits are MaxIncomingStreams and MaxIncomingUniStreams as configured.
-type incomingLimits struct{ bidi, uni int64 }
-
-func limitsOf(conf *quic.Config) incomingLimits {
-	if conf == nil {
-		return incomingLimits{}
-	}
-	return incomingLimits{conf.MaxIncomingStreams, conf.MaxIncomingUniStreams}
-}
-
-// wrap is Wrap for a connection that is counted already. If from accepted it,
-// its handshake was counted, and is uncounted by quic-go's context.
-func (g *Guard) wrap(raw *quic.Conn, limits incomingLimits, from *listener) *Conn {
-	c := &Conn{raw: raw, guard: g, counts: from == nil, start: time.Now()}
-	if from != nil {
-		c.owned = from.owned
+// wrap is Wrap for a connection that is counted already. a is its admission,
+// or nil.
+func (g *Guard) wrap(raw *quic.Conn, terms terms, a *admission, owned *ownedTransport) *Conn {
+	c := &Conn{raw: raw, guard: g, lifetime: raw.Context(), admission: a, owned: owned, start: time.Now()}
+	if a != nil {
+		c.lifetime = a.lifetime
 	}
 	c.draining, c.drain = context.WithCancel(context.Background())
 	// Inside a bubble the time has no monotonic clock reading (time.Time's ==
@@ -105,14 +104,14 @@ func (g *Guard) wrap(raw *quic.Conn, limits incomingLimits, from *listener) *Con
 	c.collector = collectorFor(c.inBubble)
 	c.asking = pace.Backoff{First: 100 * time.Millisecond, Most: 2 * time.Minute}
 	c.stallAsking = pace.Backoff{First: stallInterval, Most: 2 * time.Minute}
-	c.creditRequired = raw.ConnectionState().RequireStreamCreditRelease
+	c.creditRequired = terms.creditRequired
 	c.kinds[outgoing].stats.Limit = max(g.MaxOutgoingStreams, 0)
 	c.kinds[outgoingUni].stats.Limit = max(g.MaxOutgoingUniStreams, 0)
-	c.kinds[incoming].stats.Limit = effectiveLimit(limits.bidi)
-	c.kinds[incomingUni].stats.Limit = effectiveLimit(limits.uni)
+	c.kinds[incoming].stats.Limit = terms.maxIncoming
+	c.kinds[incomingUni].stats.Limit = terms.maxIncomingUni
 	g.add(c)
 	c.collector.add(c)
-	context.AfterFunc(raw.Context(), c.end)
+	context.AfterFunc(c.lifetime, c.end)
 	return c
 }
 
@@ -132,7 +131,7 @@ func (c *Conn) endAll() {
 	c.mu.Unlock()
 	c.collector.remove(c)
 	c.guard.remove(c)
-	if c.owned != nil && closedLocally(context.Cause(c.raw.Context())) {
+	if c.owned != nil && closedLocally(context.Cause(c.lifetime)) {
 		c.owned.linger(3 * c.pto())
 	}
 	open := c.all()
@@ -156,7 +155,7 @@ func closedLocally(err error) bool {
 // endIfClosed makes the counts exact from the moment that raw has ended, which
 // is before the AfterFunc of wrap has run.
 func (c *Conn) endIfClosed() {
-	if c.raw.Context().Err() != nil {
+	if c.lifetime.Err() != nil {
 		c.end()
 	}
 }
@@ -232,7 +231,7 @@ func (c *Conn) AcceptUniStream(ctx context.Context) (*ReceiveStream, error) {
 
 // accept accepts a stream, but refuses it once Shutdown has begun.
 func accept[S receiver](ctx context.Context, c *Conn, next func(context.Context) (S, error)) (none S, err error) {
-	if c.draining.Err() != nil && c.raw.Context().Err() == nil {
+	if c.draining.Err() != nil && c.lifetime.Err() == nil {
 		return none, ErrShutdown
 	}
 	c.mayStall()
@@ -264,8 +263,16 @@ func refuse(raw receiver, code quic.StreamErrorCode) {
 // ended and the counts are down. Calling it again, and after the connection
 // has ended, has no effect.
 func (c *Conn) CloseWithError(code ApplicationErrorCode, desc string) error {
-	err := c.raw.CloseWithError(code, desc)
+	err := c.closeRaw(code, desc)
 	c.end()
+	return err
+}
+
+// closeRaw is quic-go's CloseWithError, and waits for the end of the connection
+// in any case: that does not, if its context ended before.
+func (c *Conn) closeRaw(code ApplicationErrorCode, desc string) error {
+	err := c.raw.CloseWithError(code, desc)
+	<-c.lifetime.Done()
 	return err
 }
 
@@ -276,8 +283,8 @@ func (c *Conn) NextConnection(ctx context.Context) (*Conn, error) {
 	select {
 	case <-ctx.Done():
 		return nil, context.Cause(ctx)
-	case <-c.raw.Context().Done():
-		return nil, context.Cause(c.raw.Context())
+	case <-c.lifetime.Done():
+		return nil, context.Cause(c.lifetime)
 	case <-c.raw.HandshakeComplete():
 	}
 	// It is known now whether 0-RTT was rejected. If so, the streams that there
@@ -317,7 +324,9 @@ func (c *Conn) ConnectionState() ConnectionState { return c.raw.ConnectionState(
 func (c *Conn) ConnectionStats() ConnectionStats { return c.raw.ConnectionStats() }
 
 // Context returns a context that is cancelled when the connection has ended,
-// with the error that ended it as its cause.
+// with the error that ended it as its cause. It is derived from the one that
+// [Transport.ConnContext] returned, if there is one, and ends with that too;
+// which ends neither the connection nor its streams.
 func (c *Conn) Context() context.Context { return c.raw.Context() }
 
 // HandshakeComplete is quic-go's [quic.Conn.HandshakeComplete].

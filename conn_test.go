@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"math/rand/v2"
@@ -432,7 +433,7 @@ func TestCloseWithError(t *testing.T) {
 func TestWrapClosed(t *testing.T) {
 	setup{}.in(t, func(t *testing.T, e ends) {
 		require.NoError(t, e.rawClient.CloseWithError(7, ""))
-		c := quiclife.Wrap(e.rawClient)
+		c := quiclife.Wrap(e.rawClient, nil)
 		for range 2 {
 			for name, call := range map[string]func() error{
 				"OpenStream":     func() error { _, err := c.OpenStream(); return err },
@@ -450,13 +451,13 @@ func TestWrapClosed(t *testing.T) {
 }
 
 func TestWrapNil(t *testing.T) {
-	require.PanicsWithValue(t, "quiclife: Wrap of a nil connection", func() { quiclife.Wrap(nil) })
+	require.PanicsWithValue(t, "quiclife: Wrap of a nil connection", func() { quiclife.Wrap(nil, nil) })
 }
 
 // Two wrappers of one connection have each its own streams.
 func TestWrapTwice(t *testing.T) {
 	setup{}.in(t, func(t *testing.T, e ends) {
-		other := quiclife.Wrap(e.rawClient)
+		other := quiclife.Wrap(e.rawClient, nil)
 		str, in := e.stream(t)
 		str2, in2 := ends{client: other, server: e.server}.stream(t)
 		require.Equal(t, int64(1), e.client.Stats().Outgoing.Opened)
@@ -566,4 +567,98 @@ func TestStreamsRaceWithEnd(t *testing.T) {
 			}
 		})
 	}
+}
+
+// A ConnContext may return a context that ends before the connection, as one
+// that it derives from the server's own. That ends nothing, as in quic-go.
+func TestConnContextThatEndsEarlyEndsNothing(t *testing.T) {
+	type key struct{}
+	for _, derived := range []bool{true, false} {
+		t.Run(fmt.Sprintf("derived=%t", derived), func(t *testing.T) {
+			bubble(t, func(t *testing.T) {
+				early, endEarly := context.WithCancel(context.Background())
+				tr := &quiclife.Transport{ConnContext: func(ctx context.Context, _ *quiclife.ClientInfo) (context.Context, error) {
+					if !derived {
+						ctx = early
+					}
+					ctx, cancel := context.WithCancel(context.WithValue(ctx, key{}, "mine"))
+					context.AfterFunc(early, cancel)
+					return ctx, nil
+				}}
+				e := onTransports(t, tr, nil)
+				client, server := e.stream(t)
+				served := e.serve(t.Context(), quiclife.Handler{Stream: func(_ context.Context, s *quiclife.Stream) error {
+					_, err := io.Copy(s, s)
+					return err
+				}})
+				require.NoError(t, context.Cause(e.server.Context()))
+				endEarly()
+				settled()
+				require.ErrorIs(t, e.server.Context().Err(), context.Canceled, "it is quic-go's")
+				require.Equal(t, "mine", e.server.Context().Value(key{}))
+
+				require.EqualValues(t, 1, e.server.Stats().Open())
+				write(t, server, "answer")
+				require.NoError(t, server.Close())
+				b, err := io.ReadAll(client)
+				require.NoError(t, err)
+				require.Equal(t, "answer", string(b))
+				require.NoError(t, client.Close())
+				require.NoError(t, e.client.Do(t.Context(), func(s *quiclife.Stream) error {
+					write(t, s, "x")
+					expect(t, s, "x")
+					return nil
+				}))
+				select {
+				case err := <-served:
+					t.Fatalf("Serve returned: %v", err)
+				default:
+				}
+
+				out, err := e.server.OpenUniStream()
+				require.NoError(t, err)
+				write(t, out, "last")
+				time.AfterFunc(time.Second, func() { out.Close() })
+				in, err := e.client.AcceptUniStream(t.Context())
+				require.NoError(t, err)
+				read := make(chan string, 1)
+				go func() {
+					b, _ := io.ReadAll(in)
+					read <- string(b)
+				}()
+				_, err = server.Read(make([]byte, 1))
+				require.Equal(t, io.EOF, err)
+				require.NoError(t, e.server.Shutdown(t.Context(), 7, "bye"))
+				require.Equal(t, quiclife.ErrShutdown, <-served)
+				require.Equal(t, "last", <-read)
+				settled()
+				require.ErrorIs(t, context.Cause(e.client.Context()), &quiclife.ApplicationError{Remote: true, ErrorCode: 7, ErrorMessage: "bye"})
+				require.Zero(t, e.server.Stats().Open())
+			})
+		})
+	}
+}
+
+// The same, with CloseWithError.
+func TestCloseWithErrorAfterConnContextEnded(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		early, endEarly := context.WithCancel(context.Background())
+		guard := &quiclife.Guard{}
+		tr := &quiclife.Transport{Guard: guard, ConnContext: func(context.Context, *quiclife.ClientInfo) (context.Context, error) {
+			return early, nil
+		}}
+		e := onTransports(t, tr, nil)
+		_, server := e.stream(t)
+		endEarly()
+		require.NotEmpty(t, conns(guard))
+		require.NoError(t, e.server.CloseWithError(7, ""))
+		require.Zero(t, e.server.Stats().Open())
+		require.Empty(t, conns(guard))
+		_, err := e.server.OpenStream()
+		require.ErrorIs(t, err, &quiclife.ApplicationError{ErrorCode: 7}, "the connection has really ended")
+		_, err = server.Read(make([]byte, 1))
+		require.ErrorIs(t, err, &quiclife.ApplicationError{ErrorCode: 7})
+		settled()
+		require.ErrorIs(t, context.Cause(e.client.Context()), &quiclife.ApplicationError{Remote: true, ErrorCode: 7})
+	})
 }

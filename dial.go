@@ -100,24 +100,24 @@ func (g *Guard) DialEarly(ctx context.Context, conn net.PacketConn, addr net.Add
 
 // dial makes a connection with f, if the limits of the group allow it.
 func (g *Guard) dial(conf *quic.Config, f func() (*quic.Conn, error)) (*Conn, error) {
-	if err := g.admitConn(); err != nil {
+	if err := g.admit(nil); err != nil {
 		return nil, err
 	}
+	terms := termsOf(conf)
 	raw, err := f()
 	if err != nil {
 		g.connGone()
 		return nil, err
 	}
-	return g.wrap(raw, limitsOf(conf), nil), nil
+	return g.wrap(raw, terms, nil, nil), nil
 }
 
 // ListenAddr makes a UDP socket on addr and listens on it. When the listener
 // has been closed and its connections have ended, nothing is left of it, also
 // if they ended by a timeout. tlsConf must have a certificate and NextProtos;
-// conf may be nil. The counts of accepted connections take their limits from
-// conf, not from what its GetConfigForClient returns.
+// conf may be nil.
 func (g *Guard) ListenAddr(addr string, tlsConf *tls.Config, conf *Config) (*Listener, error) {
-	o, err := g.ownAddr(addr)
+	o, err := ownAddr(addr)
 	if err != nil {
 		return nil, err
 	}
@@ -127,7 +127,7 @@ func (g *Guard) ListenAddr(addr string, tlsConf *tls.Config, conf *Config) (*Lis
 // ListenAddrEarly is ListenAddr for connections whose handshake has not
 // completed.
 func (g *Guard) ListenAddrEarly(addr string, tlsConf *tls.Config, conf *Config) (*EarlyListener, error) {
-	o, err := g.ownAddr(addr)
+	o, err := ownAddr(addr)
 	if err != nil {
 		return nil, err
 	}
@@ -137,15 +137,15 @@ func (g *Guard) ListenAddrEarly(addr string, tlsConf *tls.Config, conf *Config) 
 // Listen listens on conn, which can then be used for nothing else. It is
 // ListenAddr otherwise, but conn is not closed.
 func (g *Guard) Listen(conn net.PacketConn, tlsConf *tls.Config, conf *Config) (*Listener, error) {
-	return g.listen(g.own(conn), tlsConf, conf)
+	return g.listen(own(conn), tlsConf, conf)
 }
 
 // ListenEarly is Listen for connections whose handshake has not completed.
 func (g *Guard) ListenEarly(conn net.PacketConn, tlsConf *tls.Config, conf *Config) (*EarlyListener, error) {
-	return g.listenEarly(g.own(conn), tlsConf, conf)
+	return g.listenEarly(own(conn), tlsConf, conf)
 }
 
-func (g *Guard) ownAddr(addr string) (*ownedTransport, error) {
+func ownAddr(addr string) (*ownedTransport, error) {
 	udpAddr, err := net.ResolveUDPAddr("udp", addr)
 	if err != nil {
 		return nil, err
@@ -154,25 +154,37 @@ func (g *Guard) ownAddr(addr string) (*ownedTransport, error) {
 	if err != nil {
 		return nil, err
 	}
-	o := g.own(socket)
+	o := own(socket)
 	o.socket = socket
 	return o, nil
 }
 
+// newListener makes a listener for o.
+func (g *Guard) newListener(o *ownedTransport) *listener {
+	l := &listener{guard: g, gate: &gate{guard: g, userContext: o.connContext}, owned: o}
+	o.leave = l.leave
+	l.gate.attach(o.tr)
+	return l
+}
+
 func (g *Guard) listen(o *ownedTransport, tlsConf *tls.Config, conf *quic.Config) (*Listener, error) {
-	raw, err := o.tr.Listen(tlsConf, conf)
+	l := g.newListener(o)
+	raw, err := o.tr.Listen(tlsConf, l.gate.watch(conf))
 	if err != nil {
 		o.listenerClosed()
 		return nil, err
 	}
-	return &Listener{raw, g.listening(&listener{raw: raw, limits: limitsOf(conf), owned: o})}, nil
+	l.raw = raw
+	return &Listener{raw, g.listening(l)}, nil
 }
 
 func (g *Guard) listenEarly(o *ownedTransport, tlsConf *tls.Config, conf *quic.Config) (*EarlyListener, error) {
-	raw, err := o.tr.ListenEarly(tlsConf, conf)
+	l := g.newListener(o)
+	raw, err := o.tr.ListenEarly(tlsConf, l.gate.watch(conf))
 	if err != nil {
 		o.listenerClosed()
 		return nil, err
 	}
-	return &EarlyListener{raw, g.listening(&listener{raw: raw, limits: limitsOf(conf), owned: o})}, nil
+	l.raw = raw
+	return &EarlyListener{raw, g.listening(l)}, nil
 }

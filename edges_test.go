@@ -720,7 +720,7 @@ func TestEdgeHeals(t *testing.T) {
 		{"OpenStream only", &quiclife.Guard{}, "client", 0, 3 * time.Second, true, 1},
 		{"own limit", &quiclife.Guard{MaxOutgoingStreams: 20}, "client", 0, 3 * time.Second, false, 1},
 		{"dropped later", &quiclife.Guard{}, "client", 2500 * time.Millisecond, 8 * time.Second, false, 1},
-		{"accepter drops later", &quiclife.Guard{MaxIncomingStreams: 20}, "server", 2500 * time.Millisecond, 8 * time.Second, false, 1},
+		{"accepter drops later", &quiclife.Guard{}, "server", 2500 * time.Millisecond, 8 * time.Second, false, 1},
 		{"again and again", &quiclife.Guard{}, "client", 0, 5 * time.Second, false, 4},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -952,7 +952,7 @@ func TestEdgeDefaultLogger(t *testing.T) {
 	slog.SetDefault(log.logger())
 	synctest.Test(t, func(t *testing.T) {
 		rc, _ := quictest.Net{}.Pair(t, nil, nil)
-		c := (&quiclife.Guard{}).Wrap(rc)
+		c := (&quiclife.Guard{}).Wrap(rc, nil)
 		drop(t, c, func(*quiclife.Stream) {})
 		runtime.GC()
 		c.Stats()

@@ -43,3 +43,6 @@ func CollectionsAsked(c *Conn) int {
 	defer c.collector.mu.Unlock()
 	return c.collector.ran
 }
+
+// CreditRequired returns what c knows of Config.RequireStreamCreditRelease.
+func CreditRequired(c *Conn) bool { return c.creditRequired }

@@ -28,9 +28,12 @@ func (g *Guard) add(c *Conn) {
 }
 
 func (g *Guard) remove(c *Conn) {
+	if c.admission != nil {
+		c.admission.enter(gone)
+	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if _, ok := g.conns[c]; ok && c.counts {
+	if _, ok := g.conns[c]; ok && c.admission == nil {
 		g.counted--
 	}
 	delete(g.conns, c)
@@ -62,18 +65,23 @@ func (g *Guard) members() (conns []*Conn) {
 	return conns
 }
 
-// admitConn counts a connection that is about to be made, or says why not.
-func (g *Guard) admitConn() error {
+// admit counts a connection that is about to be made, or says why not. a is nil
+// if it is this side that makes it.
+func (g *Guard) admit(a *admission) error {
 	var err *LimitError
 	heap, streams := g.heapAbove(), g.streams.Load()
 	g.mu.Lock()
 	switch {
 	case g.MaxConns > 0 && g.counted >= g.MaxConns:
 		err = &LimitError{Scope: ConnLimit, Open: g.counted, Limit: g.MaxConns}
+	case g.MaxConns > 0 && a != nil && !a.unseen && g.handshakes >= g.maxHandshakes():
+		err = &LimitError{Scope: ConnLimit, Open: g.counted, Limit: g.MaxConns, Err: errUnaccepted}
 	case g.MaxStreams > 0 && streams >= g.MaxStreams:
 		err = &LimitError{Scope: GroupLimit, Open: streams, Limit: g.MaxStreams}
 	case heap > 0:
 		err = &LimitError{Scope: HeapLimit, Open: heap, Limit: g.MaxHeap}
+	case a != nil:
+		a.countLocked(1)
 	default:
 		g.counted++
 	}
@@ -91,27 +99,11 @@ func (g *Guard) countConn() {
 	g.mu.Unlock()
 }
 
-// connGone uncounts what admitConn counted.
+// connGone uncounts a connection that was not made after all.
 func (g *Guard) connGone() {
 	g.mu.Lock()
 	g.counted--
 	g.mu.Unlock()
-}
-
-// connContext makes a ConnContext that refuses connections above the limits,
-// which quic-go asks before it does any work for a handshake, and then asks
-// the next, if there is one.
-func (g *Guard) connContext(next func(context.Context, *quic.ClientInfo) (context.Context, error)) func(context.Context, *quic.ClientInfo) (context.Context, error) {
-	return func(ctx context.Context, info *quic.ClientInfo) (context.Context, error) {
-		if err := g.admitConn(); err != nil {
-			return nil, err
-		}
-		context.AfterFunc(ctx, g.connGone) // done when the connection ends, or the handshake fails
-		if next == nil {
-			return ctx, nil
-		}
-		return next(ctx, info)
-	}
 }
 
 // admitStream counts a stream that is about to be opened, or says why not.
@@ -134,7 +126,7 @@ func (g *Guard) admitStream() error {
 // cause. It may be called on quic-go's own goroutines, which it must not hold up.
 func (g *Guard) refuse(err *LimitError) error {
 	g.mu.Lock()
-	first := elapsed(&g.refused, shortFor)
+	first := err.Scope != ConnLimit && elapsed(&g.refused, shortFor)
 	conns := len(g.conns)
 	g.mu.Unlock()
 	kind, attrs := recordKind{msg: "quiclife: limit reached", of: string(err.Scope)}, []any{"error", err}
@@ -262,20 +254,22 @@ type rawListener interface {
 
 // A listener is what Listener and EarlyListener have in common.
 type listener struct {
-	raw    rawListener
-	guard  *Guard
-	limits incomingLimits
-	owned  *ownedTransport // nil if the listener is a Transport's
+	raw   rawListener
+	guard *Guard
+	gate  *gate
+	// Whose it is: one is nil.
+	owned     *ownedTransport
+	transport *Transport
+	left      bool // guard.mu guards it: nothing is left of it
 }
 
 // listening makes l a member of the group until nothing is left of it.
 func (g *Guard) listening(l *listener) *listener {
-	l.guard = g
-	if l.owned != nil {
-		l.owned.leave = l.leave
-	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
+	if l.left {
+		return l
+	}
 	if g.listeners == nil {
 		g.listeners = make(map[*listener]struct{})
 	}
@@ -285,8 +279,13 @@ func (g *Guard) listening(l *listener) *listener {
 
 func (l *listener) leave() {
 	l.guard.mu.Lock()
-	defer l.guard.mu.Unlock()
 	delete(l.guard.listeners, l)
+	l.left = true
+	l.guard.mu.Unlock()
+	l.gate.unwrapped.Store(true) // it stays for a Listen of quic-go's transport
+	if l.transport != nil {
+		l.transport.forget(l)
+	}
 }
 
 func (l *listener) accept(ctx context.Context) (*Conn, error) {
@@ -294,7 +293,9 @@ func (l *listener) accept(ctx context.Context) (*Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	return l.guard.wrap(raw, l.limits, l), nil
+	a := raw.Context().Value(admissionKey{}).(*admission)
+	a.enter(accepted)
+	return l.guard.wrap(raw, a.terms, a, l.owned), nil
 }
 
 func (l *listener) close() error {

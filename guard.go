@@ -21,14 +21,6 @@ type Guard struct {
 	// Codes are the stream error codes that the peer sees.
 	Codes Codes
 
-	// MaxIncomingStreams and MaxIncomingUniStreams say what connections given
-	// to Wrap were configured with, for the counts in [Stats] and for how many
-	// handlers Serve runs: the limit itself is quic-go's. Dial and Listen read
-	// it from their [Config], not from what its GetConfigForClient returns.
-	// 0 means 100, a negative value none, as in quic-go.
-	MaxIncomingStreams    int64
-	MaxIncomingUniStreams int64
-
 	// MaxOutgoingStreams and MaxOutgoingUniStreams limit how many streams this
 	// side holds open on one connection. At the limit OpenStreamSync waits,
 	// first come, first served, and OpenStream fails with a [*LimitError].
@@ -44,6 +36,13 @@ type Guard struct {
 	// [*LimitError], and what is running goes on, with the streams that its
 	// peers open. What is refused above MaxHeap asks for a collection, at most
 	// one a second, and fewer if they do not help. 0 means no limit.
+	//
+	// A packet with a forged address begins a handshake that fails seconds
+	// later. So handshakes of clients that have not shown that they receive at
+	// their address take at most an eighth of MaxConns (none below 8). While
+	// they do, clients are asked to show it, with a Retry: that costs them one
+	// more round trip, and their 0-RTT packets are dropped. Connections that
+	// are not accepted yet take at most half of MaxConns, rounded up.
 	MaxStreams int64
 	MaxConns   int64
 	MaxHeap    int64
@@ -106,11 +105,13 @@ type Guard struct {
 
 	records thinner
 
-	mu        sync.Mutex // guards the fields below
-	conns     map[*Conn]struct{}
-	listeners map[*listener]struct{}
-	counted   int64     // connections, and handshakes under way
-	refused   time.Time // when a limit of the group was last reached
+	mu         sync.Mutex // guards the fields below
+	conns      map[*Conn]struct{}
+	listeners  map[*listener]struct{}
+	counted    int64     // connections, and handshakes under way
+	handshakes int64     // of these: not accepted yet
+	unverified int64     // of these: without proof of their address
+	refused    time.Time // when a limit that streams count against was last reached
 }
 
 // Codes are the stream error codes that quiclife puts into RESET_STREAM and

@@ -61,7 +61,7 @@ func (s setup) wrap(rc, rs *quic.Conn) ends {
 	if s.guard.Logger == nil {
 		s.guard.Logger = slog.New(slog.DiscardHandler)
 	}
-	return ends{s.guard.Wrap(rc), s.guard.Wrap(rs), rc, rs}
+	return ends{s.guard.Wrap(rc, s.clientConf), s.guard.Wrap(rs, s.serverConf), rc, rs}
 }
 
 // conns lists what Conns returns.
@@ -178,3 +178,25 @@ func (l *logged) String() string {
 }
 
 func (l *logged) logger() *slog.Logger { return slog.New(slog.NewTextHandler(l, nil)) }
+
+// onTransports accepts a connection through server, over simnet. It must be
+// called inside a synctest bubble; what it makes is closed at the end of the test.
+func onTransports(t *testing.T, server *quiclife.Transport, conf *quic.Config) ends {
+	t.Helper()
+	serverTLS, clientTLS := quictest.TLS()
+	cc, sc, addr := quictest.Net{}.Endpoints(t)
+	server.Conn = sc
+	client := &quiclife.Transport{Conn: cc}
+	ln, err := server.Listen(serverTLS, conf)
+	require.NoError(t, err)
+	t.Cleanup(func() {
+		ln.Close()
+		client.Close()
+		server.Close()
+	})
+	c, err := client.Dial(t.Context(), addr, clientTLS, nil)
+	require.NoError(t, err)
+	s, err := ln.Accept(t.Context())
+	require.NoError(t, err)
+	return ends{c, s, c.Unwrap(), s.Unwrap()}
+}

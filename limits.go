@@ -221,7 +221,11 @@ type LimitError struct {
 func (e *LimitError) Error() string {
 	switch e.Scope {
 	case GroupLimit, ConnLimit, HeapLimit:
-		return fmt.Sprintf("quiclife: %s reached: %d of %d", e.Scope, e.Open, e.Limit)
+		s := fmt.Sprintf("quiclife: %s reached: %d of %d", e.Scope, e.Open, e.Limit)
+		if e.Err != nil {
+			s += ": " + e.Err.Error()
+		}
+		return s
 	}
 	kind := "bidirectional"
 	if e.Unidirectional {

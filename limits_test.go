@@ -158,7 +158,7 @@ func TestStuckOpenIsLogged(t *testing.T) {
 	}
 	// The timer runs for the other direction; an open that waits shortly is none.
 	var log logged
-	guard := &quiclife.Guard{Logger: log.logger(), MaxOutgoingStreams: 1, MaxIncomingStreams: 1}
+	guard := &quiclife.Guard{Logger: log.logger(), MaxOutgoingStreams: 1}
 	setup{guard: guard, clientConf: &quic.Config{MaxIncomingStreams: 1}, serverConf: &quic.Config{MaxIdleTimeout: time.Hour}}.in(t, func(t *testing.T, e ends) {
 		s, err := e.server.OpenStream()
 		require.NoError(t, err)
@@ -335,8 +335,9 @@ func TestCancelledContext(t *testing.T) {
 // TestLimitsOfStats: what the counts say about limits.
 func TestLimitsOfStats(t *testing.T) {
 	for _, c := range []struct{ configured, effective int64 }{{0, 100}, {7, 7}, {-1, 0}, {1 << 62, 1 << 60}} {
-		guard := &quiclife.Guard{MaxIncomingStreams: c.configured, MaxIncomingUniStreams: c.configured, MaxOutgoingStreams: c.configured, MaxOutgoingUniStreams: c.configured}
-		setup{guard: guard}.in(t, func(t *testing.T, e ends) {
+		guard := &quiclife.Guard{MaxOutgoingStreams: c.configured, MaxOutgoingUniStreams: c.configured}
+		conf := &quic.Config{MaxIncomingStreams: c.configured, MaxIncomingUniStreams: c.configured}
+		setup{guard: guard, clientConf: conf}.in(t, func(t *testing.T, e ends) {
 			stats := e.client.Stats()
 			require.Equal(t, c.effective, stats.Incoming.Limit)
 			require.Equal(t, c.effective, stats.IncomingUni.Limit)
@@ -414,7 +415,7 @@ func TestGuardIsNotWrittenTo(t *testing.T) {
 	require.Equal(t, &quic.Config{}, conf)
 	guard.Logger = nil // set by the test's setup
 	require.Zero(t, guard.Codes)
-	require.Zero(t, [4]int64{guard.MaxIncomingStreams, guard.MaxIncomingUniStreams, guard.MaxOutgoingStreams, guard.MaxOutgoingUniStreams})
+	require.Zero(t, [2]int64{guard.MaxOutgoingStreams, guard.MaxOutgoingUniStreams})
 	require.Zero(t, guard.HalfCloseTimeout+guard.AbandonGrace)
 	require.Nil(t, guard.OnLeak)
 }

@@ -64,7 +64,7 @@ func awaitPeer[S any](ctx context.Context, c *Conn, k kind, wait func(context.Co
 	defer cancel()
 	defer context.AfterFunc(c.draining, cancel)()
 	raw, err := wait(until)
-	if err != nil && c.raw.Context().Err() == nil {
+	if err != nil && c.lifetime.Err() == nil {
 		switch {
 		case ctx.Err() != nil:
 			err = c.limitError(k, PeerLimit, err)
@@ -77,7 +77,7 @@ func awaitPeer[S any](ctx context.Context, c *Conn, k kind, wait func(context.Co
 
 // admit counts a stream about to be opened in the group, or says why not.
 func (c *Conn) admit() error {
-	if c.draining.Err() != nil && c.raw.Context().Err() == nil {
+	if c.draining.Err() != nil && c.lifetime.Err() == nil {
 		return ErrShutdown
 	}
 	return c.guard.admitStream()
@@ -133,8 +133,8 @@ func (c *Conn) awaitReservation(ctx context.Context, k kind) error {
 	select {
 	case <-slot:
 		return nil
-	case <-c.raw.Context().Done():
-		err = context.Cause(c.raw.Context())
+	case <-c.lifetime.Done():
+		err = context.Cause(c.lifetime)
 	case <-c.draining.Done():
 		err = ErrShutdown
 	case <-ctx.Done():

@@ -516,7 +516,7 @@ func TestHealsAtLimit(t *testing.T) {
 		}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			e := setup{clientConf: conf, serverConf: conf, guard: &quiclife.Guard{AbandonGrace: time.Millisecond, MaxIncomingStreams: 20}}.onLoopback(t)
+			e := setup{clientConf: conf, serverConf: conf, guard: &quiclife.Guard{AbandonGrace: time.Millisecond}}.onLoopback(t)
 			quiclife.ForgetCollections()
 			c.leak(t, e)
 			_, err := e.client.OpenStream()

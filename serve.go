@@ -122,8 +122,8 @@ func serveAll[S any](ctx context.Context, c *Conn, k kind, accept func(context.C
 		case slots <- struct{}{}:
 		case <-ctx.Done():
 			return ctx.Err()
-		case <-c.Context().Done():
-			return context.Cause(c.Context())
+		case <-c.lifetime.Done():
+			return context.Cause(c.lifetime)
 		}
 		s, err := accept(ctx)
 		if err != nil {

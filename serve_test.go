@@ -167,7 +167,8 @@ func TestHandlerContext(t *testing.T) {
 // TestServeWithoutKnownLimit: where the peer was allowed more streams than the
 // configuration said, they are handled all the same.
 func TestServeWithoutKnownLimit(t *testing.T) {
-	setup{guard: &quiclife.Guard{MaxIncomingStreams: -1}}.in(t, func(t *testing.T, e ends) {
+	setup{}.in(t, func(t *testing.T, e ends) {
+		e.server = quiclife.Wrap(e.rawServer, &quic.Config{MaxIncomingStreams: -1})
 		done := e.serve(t.Context(), quiclife.Handler{Stream: func(ctx context.Context, s *quiclife.Stream) error {
 			_, err := io.Copy(s, s)
 			return err
@@ -185,7 +186,8 @@ func TestServeWithoutKnownLimit(t *testing.T) {
 // TestServeEndsAtLimit: when its context is done while all slots are taken,
 // Serve accepts nothing more.
 func TestServeEndsAtLimit(t *testing.T) {
-	setup{guard: &quiclife.Guard{MaxIncomingStreams: 1}}.in(t, func(t *testing.T, e ends) {
+	setup{}.in(t, func(t *testing.T, e ends) {
+		e.server = quiclife.Wrap(e.rawServer, &quic.Config{MaxIncomingStreams: 1})
 		finish := make(chan struct{})
 		var handled atomic.Int64
 		ctx, cancel := context.WithCancel(t.Context())
@@ -214,7 +216,7 @@ func TestServeEndsAtLimit(t *testing.T) {
 func TestHandlerConcurrency(t *testing.T) {
 	const limit, streams = 16, 20_000
 	conf := &quic.Config{MaxIncomingStreams: limit, RequireStreamCreditRelease: true}
-	e := setup{serverConf: conf, guard: &quiclife.Guard{MaxIncomingStreams: limit}}.onLoopback(t)
+	e := setup{serverConf: conf}.onLoopback(t)
 	var running, most, handled atomic.Int64
 	done := e.serve(context.Background(), quiclife.Handler{Stream: func(ctx context.Context, s *quiclife.Stream) error {
 		most.Store(max(most.Load(), running.Add(1)))
@@ -260,7 +262,7 @@ func TestBadHandlers(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			conf := &quic.Config{MaxIncomingStreams: limit}
-			setup{serverConf: conf, guard: &quiclife.Guard{MaxIncomingStreams: limit}}.in(t, func(t *testing.T, e ends) {
+			setup{serverConf: conf}.in(t, func(t *testing.T, e ends) {
 				done := e.serve(t.Context(), quiclife.Handler{Stream: func(ctx context.Context, s *quiclife.Stream) error {
 					b := make([]byte, 1)
 					if _, err := io.ReadFull(s, b); err != nil {

@@ -241,7 +241,7 @@ func TestDroppedControlStreamsAreEndedLast(t *testing.T) {
 // taken, dropped incoming streams are ended, so that the peer goes on.
 func TestCrowdedIncomingUniStreamsAreEnded(t *testing.T) {
 	var found leaks
-	guard := &quiclife.Guard{OnLeak: found.add, MaxIncomingUniStreams: 8}
+	guard := &quiclife.Guard{OnLeak: found.add}
 	setup{guard: guard, serverConf: &quic.Config{MaxIncomingUniStreams: 8}}.in(t, func(t *testing.T, e ends) {
 		var held []*quiclife.SendStream
 		open := func() {
@@ -285,7 +285,7 @@ func TestCrowdedIncomingUniStreamsAreEnded(t *testing.T) {
 func TestDrainedStreamsAreEndedInAShortage(t *testing.T) {
 	const window = 64 << 10
 	conf := &quic.Config{MaxIncomingUniStreams: 8, InitialConnectionReceiveWindow: window, MaxConnectionReceiveWindow: window}
-	setup{guard: &quiclife.Guard{MaxIncomingUniStreams: 8}, serverConf: conf}.in(t, func(t *testing.T, e ends) {
+	setup{guard: &quiclife.Guard{}, serverConf: conf}.in(t, func(t *testing.T, e ends) {
 		open := func(size int) *quiclife.SendStream {
 			s, err := e.client.OpenUniStreamSync(t.Context())
 			require.NoError(t, err)
@@ -450,7 +450,7 @@ func TestDroppedStreamsAtOwnLimitComeBack(t *testing.T) {
 // credit hold slots too. When they are dropped, a collection is asked for.
 func TestDroppedUncreditedStreamsComeBack(t *testing.T) {
 	conf := &quic.Config{MaxIncomingStreams: 4, RequireStreamCreditRelease: true}
-	guard := &quiclife.Guard{MaxIncomingStreams: 4}
+	guard := &quiclife.Guard{}
 	setup{guard: guard, serverConf: conf}.in(t, func(t *testing.T, e ends) {
 		for range 4 {
 			func() {
@@ -498,7 +498,7 @@ func TestNoStopSending(t *testing.T) {
 			}
 			clientGuard := &quiclife.Guard{HalfCloseTimeout: -1}
 			setup{guard: guard}.in(t, func(t *testing.T, e ends) {
-				e.client = clientGuard.Wrap(e.rawClient)
+				e.client = clientGuard.Wrap(e.rawClient, nil)
 				client, server := e.stream(t)
 				func() { c.end(t, e, server) }()
 				server = nil

@@ -57,12 +57,12 @@ func (c *Conn) Shutdown(ctx context.Context, code ApplicationErrorCode, reason s
 	if ctx == nil {
 		return errNilContext
 	}
-	if c.raw.Context().Err() != nil {
+	if c.lifetime.Err() != nil {
 		return nil
 	}
 	c.drain()
 	cut, err := c.awaitEnd(ctx)
-	c.raw.CloseWithError(code, reason)
+	c.closeRaw(code, reason)
 	c.end()
 	if err != nil {
 		return &ShutdownError{Streams: cut, Err: err}
@@ -114,8 +114,8 @@ func (c *Conn) awaitStreams(ctx context.Context) error {
 	select {
 	case <-drained:
 		if len(c.streamsCut()) > 0 { // ended by the connection's end, which is near
-			<-c.raw.Context().Done()
-			return context.Cause(c.raw.Context())
+			<-c.lifetime.Done()
+			return context.Cause(c.lifetime)
 		}
 		return nil
 	case <-ctx.Done():
@@ -167,7 +167,7 @@ func (c *Conn) streamsCut() []StreamInfo {
 func (c *Conn) awaitQuiet(ctx context.Context) error {
 	select { // before that, the limit on what a server sends to an address that is not validated looks quiet
 	case <-c.raw.HandshakeComplete():
-	case <-c.raw.Context().Done():
+	case <-c.lifetime.Done():
 		return c.peerClosed()
 	case <-ctx.Done():
 		return ctx.Err()
@@ -199,7 +199,7 @@ func (c *Conn) awaitQuiet(ctx context.Context) error {
 		timer := time.NewTimer(poll)
 		select {
 		case <-timer.C:
-		case <-c.raw.Context().Done():
+		case <-c.lifetime.Done():
 			timer.Stop()
 			return c.peerClosed()
 		case <-ctx.Done():
@@ -239,7 +239,7 @@ func ptoOf(stats ConnectionStats) time.Duration {
 // peerClosed is the connection's error, or nil if the peer's application closed
 // it, now that all streams have ended: it has what it wanted.
 func (c *Conn) peerClosed() error {
-	err := context.Cause(c.raw.Context())
+	err := context.Cause(c.lifetime)
 	if _, ok := errors.AsType[*ApplicationError](err); ok && len(c.streamsCut()) == 0 {
 		return nil
 	}

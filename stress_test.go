@@ -56,7 +56,6 @@ func stressConn(t *testing.T, seed uint64) (streams int64) {
 		RequireStreamCreditRelease: r.IntN(2) == 0,
 	}
 	guard := &quiclife.Guard{
-		MaxIncomingStreams: conf.MaxIncomingStreams,
 		MaxOutgoingStreams: int64(r.IntN(10)),
 		HalfCloseTimeout:   50 * time.Millisecond,
 		IdleTimeout:        100 * time.Millisecond,
@@ -64,7 +63,7 @@ func stressConn(t *testing.T, seed uint64) (streams int64) {
 	}
 	rc, rs, closeAll := quictest.Dial(t, conf, conf)
 	defer closeAll()
-	e := setup{guard: guard}.wrap(rc, rs)
+	e := setup{guard: guard, clientConf: conf, serverConf: conf}.wrap(rc, rs)
 	cutShort := r.IntN(3) == 0
 
 	ctx, cancel := context.WithTimeout(context.Background(), 300*time.Millisecond)

@@ -32,7 +32,9 @@ type Transport struct {
 
 	mu       sync.Mutex // guards the fields below
 	raw      *quic.Transport
-	listener *listener // the last one
+	ids      *connIDs           // raw's, or nil
+	tokenKey *TokenGeneratorKey // what raw was given
+	listener *listener          // until it has left the group
 }
 
 // Unwrap returns quic-go's own transport. Connections made through it are not
@@ -50,17 +52,26 @@ func (t *Transport) rawLocked() *quic.Transport {
 		t.raw = &quic.Transport{
 			Conn:                             t.Conn,
 			ConnectionIDLength:               t.ConnectionIDLength,
-			ConnectionIDGenerator:            t.ConnectionIDGenerator,
 			StatelessResetKey:                t.StatelessResetKey,
 			TokenGeneratorKey:                t.TokenGeneratorKey,
 			MaxTokenAge:                      t.MaxTokenAge,
 			DisableVersionNegotiationPackets: t.DisableVersionNegotiationPackets,
-			VerifySourceAddress:              t.VerifySourceAddress,
-			ConnContext:                      t.guard().connContext(t.ConnContext),
-			Tracer:                           t.Tracer,
+			Tracer:                           endWatcher{t.Tracer, t.ended},
 		}
+		t.tokenKey = t.TokenGeneratorKey
+		if t.ConnectionIDGenerator != nil {
+			t.ids = &connIDs{ConnectionIDGenerator: t.ConnectionIDGenerator}
+			t.raw.ConnectionIDGenerator = t.ids
+		}
+		g := t.newGateLocked() // for a Listen of t.raw's own
+		g.unwrapped.Store(true)
+		g.attach(t.raw)
 	}
 	return t.raw
+}
+
+func (t *Transport) newGateLocked() *gate {
+	return &gate{guard: t.guard(), userVerify: t.VerifySourceAddress, userContext: t.ConnContext, ids: t.ids}
 }
 
 func (t *Transport) guard() *Guard {
@@ -83,7 +94,9 @@ func (t *Transport) DialEarly(ctx context.Context, addr net.Addr, tlsConf *tls.C
 
 // Listen starts to listen for connections. There can be one listener at a time.
 func (t *Transport) Listen(tlsConf *tls.Config, conf *Config) (*Listener, error) {
-	raw, l, err := listen(t, conf, func(raw *quic.Transport) (*quic.Listener, error) { return raw.Listen(tlsConf, conf) })
+	raw, l, err := listen(t, func(raw *quic.Transport, g *gate) (*quic.Listener, error) {
+		return raw.Listen(tlsConf, g.watch(conf))
+	})
 	if err != nil {
 		return nil, err
 	}
@@ -92,7 +105,9 @@ func (t *Transport) Listen(tlsConf *tls.Config, conf *Config) (*Listener, error)
 
 // ListenEarly is Listen for connections whose handshake has not completed.
 func (t *Transport) ListenEarly(tlsConf *tls.Config, conf *Config) (*EarlyListener, error) {
-	raw, l, err := listen(t, conf, func(raw *quic.Transport) (*quic.EarlyListener, error) { return raw.ListenEarly(tlsConf, conf) })
+	raw, l, err := listen(t, func(raw *quic.Transport, g *gate) (*quic.EarlyListener, error) {
+		return raw.ListenEarly(tlsConf, g.watch(conf))
+	})
 	if err != nil {
 		return nil, err
 	}
@@ -100,25 +115,33 @@ func (t *Transport) ListenEarly(tlsConf *tls.Config, conf *Config) (*EarlyListen
 }
 
 // listen has quic-go listen, with the fields brought up to date that it reads
-// when it starts to listen, not before. That does not block, so the lock is
-// held: other calls must not write to them meanwhile.
-func listen[L rawListener](t *Transport, conf *quic.Config, start func(*quic.Transport) (L, error)) (none L, l *listener, err error) {
+// when it starts to listen. It reads these nowhere else, so a Dial at the same
+// time does not mind. That does not block, so the lock is held: other calls
+// must not write to them meanwhile.
+func listen[L rawListener](t *Transport, start func(*quic.Transport, *gate) (L, error)) (none L, l *listener, err error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	raw := t.rawLocked()
 	raw.MaxTokenAge = t.MaxTokenAge
 	raw.DisableVersionNegotiationPackets = t.DisableVersionNegotiationPackets
-	raw.VerifySourceAddress = t.VerifySourceAddress
-	raw.ConnContext = t.guard().connContext(t.ConnContext)
-	if t.TokenGeneratorKey != nil {
-		raw.TokenGeneratorKey = t.TokenGeneratorKey
+	g := t.newGateLocked()
+	g.attach(raw)
+	if t.TokenGeneratorKey != nil && t.TokenGeneratorKey != t.tokenKey {
+		initialize(raw) // which reads and may write it, in whatever call comes first
+		raw.TokenGeneratorKey, t.tokenKey = t.TokenGeneratorKey, t.TokenGeneratorKey
 	}
-	rawL, err := start(raw)
+	rawL, err := start(raw, g)
 	if err != nil {
 		return none, nil, err
 	}
-	t.listener = t.guard().listening(&listener{raw: rawL, limits: limitsOf(conf)})
+	t.listener = g.guard.listening(&listener{raw: rawL, guard: g.guard, gate: g, transport: t})
 	return rawL, t.listener, nil
+}
+
+// initialize has raw do what it does once, on first use. A Dial with a Config
+// that is not valid does no more than that.
+func initialize(raw *quic.Transport) {
+	raw.Dial(context.Background(), nil, nil, &quic.Config{Versions: []quic.Version{0}})
 }
 
 // ReadNonQUICPacket is quic-go's [quic.Transport.ReadNonQUICPacket].
@@ -132,13 +155,45 @@ func (t *Transport) WriteTo(b []byte, addr net.Addr) (int, error) { return t.Unw
 // Close ends all connections of the transport at once, without telling the
 // peers, and its listener. It does not close Conn. It may be called again.
 func (t *Transport) Close() error {
-	err := t.Unwrap().Close()
+	return t.Unwrap().Close()
+}
+
+// ended is called when nothing is left of raw.
+func (t *Transport) ended() {
 	t.mu.Lock()
 	l := t.listener
 	t.mu.Unlock()
 	if l != nil {
 		l.leave()
 	}
+}
+
+func (t *Transport) forget(l *listener) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.listener == l {
+		t.listener = nil
+	}
+}
+
+// An endWatcher is a Tracer that learns of a transport's end. quic-go ends it
+// also by itself, when the socket fails, and tells nobody else.
+type endWatcher struct {
+	user  qlogwriter.Recorder // or nil
+	ended func()              // must not wait for the transport
+}
+
+func (w endWatcher) RecordEvent(event qlogwriter.Event) {
+	if w.user != nil {
+		w.user.RecordEvent(event)
+	}
+}
+
+func (w endWatcher) Close() (err error) {
+	if w.user != nil {
+		err = w.user.Close()
+	}
+	w.ended()
 	return err
 }
 
@@ -166,8 +221,13 @@ func (l *Listener) Addr() net.Addr { return l.raw.Addr() }
 
 // Unwrap returns quic-go's own listener. Connections accepted through it are
 // not ours, until [Wrap], which counts them a second time against
-// Guard.MaxConns. Close the listener with its own Close all the same.
-func (l *Listener) Unwrap() *quic.Listener { return l.raw }
+// Guard.MaxConns. Close the listener with its own Close all the same. From now
+// on Guard.MaxConns cannot tell connections that were accepted from others: new
+// ones may fill it, and clients may be asked for their address more often.
+func (l *Listener) Unwrap() *quic.Listener {
+	l.l.gate.unwrapped.Store(true)
+	return l.raw
+}
 
 // An EarlyListener accepts connections before their handshake has completed.
 // See [quic.EarlyListener] for what that means; its methods are those of
@@ -187,7 +247,10 @@ func (l *EarlyListener) Close() error { return l.l.close() }
 func (l *EarlyListener) Addr() net.Addr { return l.raw.Addr() }
 
 // Unwrap is [Listener.Unwrap].
-func (l *EarlyListener) Unwrap() *quic.EarlyListener { return l.raw }
+func (l *EarlyListener) Unwrap() *quic.EarlyListener {
+	l.l.gate.unwrapped.Store(true)
+	return l.raw
+}
 
 // An ownedTransport belongs to a listener that was made without a Transport.
 // quic-go's own is never closed if the last connection of a closed listener
@@ -196,7 +259,7 @@ type ownedTransport struct {
 	tr     *quic.Transport
 	socket net.PacketConn // to be closed too, or nil
 	gone   chan struct{}  // closed when nothing is left
-	leave  func()         // called then; nil if listening failed
+	leave  func()         // called then, or nil
 
 	mu             sync.Mutex // guards the fields below
 	conns          int        // connections, and handshakes under way
@@ -206,9 +269,9 @@ type ownedTransport struct {
 }
 
 // own makes a transport that counts its connections.
-func (g *Guard) own(conn net.PacketConn) *ownedTransport {
+func own(conn net.PacketConn) *ownedTransport {
 	o := &ownedTransport{gone: make(chan struct{})}
-	o.tr = &quic.Transport{Conn: conn, ConnContext: g.connContext(o.connContext)}
+	o.tr = &quic.Transport{Conn: conn, Tracer: endWatcher{ended: func() { go o.listenerClosed() }}}
 	return o
 }
 
@@ -226,7 +289,8 @@ func (o *ownedTransport) connContext(ctx context.Context, _ *quic.ClientInfo) (c
 	return ctx, nil
 }
 
-// listenerClosed is called when no connection can be added any more.
+// listenerClosed is called when no connection can be added any more: the
+// listener was closed, or could not be made, or the socket failed.
 func (o *ownedTransport) listenerClosed() { o.update(func() { o.noMore = true }) }
 
 // minLinger is how long the transport outlives its last connection at least,

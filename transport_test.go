@@ -3,18 +3,25 @@ package quiclife_test
 import (
 	"context"
 	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"os"
 	"reflect"
 	"runtime"
 	"runtime/debug"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/quic-go/quic-go"
 	"github.com/quic-go/quic-go/qlogwriter"
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	"go.uber.org/goleak"
 
@@ -284,7 +291,7 @@ func TestNothingLeftOfListener(t *testing.T) {
 					require.Equal(t, end == fails, err != nil)
 					var c, s *quiclife.Conn
 					if end != fails {
-						c = quiclife.Wrap(rc)
+						c = quiclife.Wrap(rc, nil)
 					}
 					if end != fails && end != ignored {
 						s, err = ln.Accept(t.Context())
@@ -513,7 +520,7 @@ func TestDialAddr(t *testing.T) {
 				if err != nil {
 					return nil, err
 				}
-				return quiclife.Wrap(raw), nil
+				return quiclife.Wrap(raw, nil), nil
 			},
 		} {
 			sockets := openSockets(t)
@@ -535,12 +542,12 @@ func TestDialAddr(t *testing.T) {
 // Values of fields that are interfaces; they are never called for anything.
 type (
 	connIDs  struct{}
-	recorder struct{}
+	recorder struct{ recorded *atomic.Bool }
 )
 
 func (connIDs) GenerateConnectionID() (id quiclife.ConnectionID, _ error) { return id, nil }
 func (connIDs) ConnectionIDLen() int                                      { return 6 }
-func (recorder) RecordEvent(qlogwriter.Event)                             {}
+func (r recorder) RecordEvent(qlogwriter.Event)                           { r.recorded.Store(true) }
 func (recorder) Close() error                                             { return nil }
 
 // Every field of a Transport reaches quic-go, and stays the caller's.
@@ -549,6 +556,7 @@ func TestTransportFields(t *testing.T) {
 	done, cancel := context.WithCancel(t.Context())
 	cancel()
 	asked := 0
+	var recorded atomic.Bool
 	tr := &quiclife.Transport{
 		Conn:                             udpSocket(t),
 		ConnectionIDLength:               6,
@@ -557,9 +565,9 @@ func TestTransportFields(t *testing.T) {
 		TokenGeneratorKey:                &quiclife.TokenGeneratorKey{2},
 		MaxTokenAge:                      time.Hour,
 		DisableVersionNegotiationPackets: true,
-		VerifySourceAddress:              func(net.Addr) bool { return false },
+		VerifySourceAddress:              func(net.Addr) bool { return true },
 		ConnContext:                      func(ctx context.Context, _ *quiclife.ClientInfo) (context.Context, error) { asked++; return ctx, nil },
-		Tracer:                           recorder{},
+		Tracer:                           recorder{recorded: &recorded},
 	}
 	defer tr.Close()
 	fields := func() map[string]any {
@@ -572,11 +580,18 @@ func TestTransportFields(t *testing.T) {
 				switch {
 				case f.Name == "ConnContext": // the Guard's, which asks ours
 					m[f.Name] = mine.Pointer()
-					_, err := tr.Unwrap().ConnContext(done, nil)
+					_, err := tr.Unwrap().ConnContext(done, &quiclife.ClientInfo{})
 					require.NoError(t, err)
-				case f.Type.Kind() == reflect.Func:
+				case f.Name == "VerifySourceAddress":
 					m[f.Name] = mine.Pointer()
-					require.Equal(t, m[f.Name], its.Pointer(), f.Name)
+					require.True(t, tr.Unwrap().VerifySourceAddress(nil), f.Name)
+				case f.Name == "Tracer": // which tells us of the end, too
+					m[f.Name] = mine.Interface()
+					its.Interface().(qlogwriter.Recorder).RecordEvent(nil)
+					require.True(t, recorded.Swap(false), f.Name)
+				case f.Name == "ConnectionIDGenerator":
+					m[f.Name] = mine.Interface()
+					require.Equal(t, 6, tr.Unwrap().ConnectionIDGenerator.ConnectionIDLen(), f.Name)
 				default:
 					m[f.Name] = mine.Interface()
 					require.Equal(t, m[f.Name], its.Interface(), f.Name)
@@ -770,7 +785,7 @@ func TestUnwrap(t *testing.T) {
 		require.NoError(t, err)
 		rs, err := accept[early](t.Context())
 		require.NoError(t, err)
-		c, s := quiclife.Wrap(rc), quiclife.Wrap(rs)
+		c, s := quiclife.Wrap(rc, nil), quiclife.Wrap(rs, nil)
 		require.Same(t, rc, c.Unwrap())
 		_, err = rc.OpenStream()
 		require.NoError(t, err)
@@ -781,4 +796,182 @@ func TestUnwrap(t *testing.T) {
 	require.NoError(t, server.Unwrap().Close())
 	_, err = server.Listen(serverTLS, nil)
 	require.ErrorIs(t, err, quiclife.ErrTransportClosed)
+}
+
+// The Config that GetConfigForClient returns for a connection is the one that
+// counts, also for its limits and RequireStreamCreditRelease.
+func TestGetConfigForClientSaysTheLimits(t *testing.T) {
+	serverTLS, clientTLS := quictest.TLS()
+	var answer atomic.Pointer[func() (*quiclife.Config, error)]
+	conf := &quiclife.Config{
+		MaxIncomingStreams: 9,
+		GetConfigForClient: func(*quiclife.ClientInfo) (*quiclife.Config, error) { return (*answer.Load())() },
+	}
+	before := reflect.ValueOf(conf.GetConfigForClient).Pointer()
+	transportListens, _ := transportWays(t, nil)
+	for _, l := range append(transportListens, listenWays(nil)...) {
+		ln, err := l.listen("127.0.0.1:0", udpSocket(t), serverTLS, conf)
+		require.NoError(t, err)
+		connect := func(chosen *quiclife.Config, err error) (*quiclife.Conn, error) {
+			f := func() (*quiclife.Config, error) { return chosen, err }
+			answer.Store(&f)
+			c, dialErr := quiclife.DialAddr(t.Context(), ln.Addr().String(), clientTLS, nil)
+			if dialErr == nil {
+				t.Cleanup(func() { c.CloseWithError(0, "") })
+			}
+			return c, dialErr
+		}
+		for _, tt := range []struct {
+			chosen    *quiclife.Config
+			bidi, uni int64
+		}{
+			{&quiclife.Config{MaxIncomingStreams: 3, MaxIncomingUniStreams: -1}, 3, 0},
+			{nil, 100, 100},
+			{&quiclife.Config{MaxIncomingStreams: 1, RequireStreamCreditRelease: true}, 1, 100},
+		} {
+			_, err := connect(&quiclife.Config{MaxIncomingStreams: 7}, errors.New("refused"))
+			require.ErrorIs(t, err, &quiclife.TransportError{ErrorCode: quiclife.ConnectionRefused, Remote: true}, l.name)
+			_, err = connect(tt.chosen, nil)
+			require.NoError(t, err, l.name)
+			s, err := ln.Accept(t.Context())
+			require.NoError(t, err, l.name)
+			stats := s.Stats()
+			require.Equal(t, []int64{tt.bidi, tt.uni}, []int64{stats.Incoming.Limit, stats.IncomingUni.Limit}, l.name)
+			require.Equal(t, tt.chosen != nil && tt.chosen.RequireStreamCreditRelease, quiclife.CreditRequired(s), l.name)
+			require.NoError(t, s.CloseWithError(0, ""))
+		}
+		require.NoError(t, ln.Close())
+	}
+	require.Equal(t, before, reflect.ValueOf(conf.GetConfigForClient).Pointer(), "the caller's Config is not written to")
+}
+
+// A handshake that a TLS callback of the program holds up makes nobody else
+// wait: Accept and Wrap return while it runs.
+func TestAcceptDoesNotWaitForTLSCallback(t *testing.T) {
+	serverTLS, clientTLS := quictest.TLS()
+	serverTLS, clientTLS = serverTLS.Clone(), clientTLS.Clone()
+	entered, proceed := make(chan struct{}, 1), make(chan struct{})
+	serverTLS.ClientAuth = tls.RequireAnyClientCert
+	serverTLS.VerifyPeerCertificate = func([][]byte, [][]*x509.Certificate) error {
+		entered <- struct{}{}
+		<-proceed
+		return nil
+	}
+	clientTLS.Certificates = serverTLS.Certificates
+	guard := &quiclife.Guard{Logger: slog.New(slog.DiscardHandler)}
+	for name, take := range map[string]func(ln *quiclife.EarlyListener) error{
+		"Accept": func(ln *quiclife.EarlyListener) error {
+			_, err := ln.Accept(t.Context())
+			return err
+		},
+		"Wrap": func(ln *quiclife.EarlyListener) error {
+			raw, err := ln.Unwrap().Accept(t.Context())
+			if err == nil {
+				guard.Wrap(raw, nil)
+			}
+			return err
+		},
+	} {
+		ln, err := guard.ListenAddrEarly("127.0.0.1:0", serverTLS, nil)
+		require.NoError(t, err)
+		// The handshake is complete for the client before the server looks at
+		// its certificate.
+		c, err := quiclife.DialAddr(t.Context(), ln.Addr().String(), clientTLS, nil)
+		require.NoError(t, err, name)
+		<-entered
+		took := make(chan error, 1)
+		go func() { took <- take(ln) }()
+		select {
+		case err := <-took:
+			require.NoError(t, err, name)
+		case <-time.After(5 * time.Second):
+			t.Errorf("%s waits for the callback of another connection", name)
+		}
+		proceed <- struct{}{}
+		require.NoError(t, c.CloseWithError(0, ""))
+		require.NoError(t, ln.Close())
+	}
+}
+
+// Listen may run beside Dial, WriteTo and AddPath, which initialize quic-go's
+// transport with the key that Listen needs. Without -race it tests nothing of
+// that. A key that is set late counts all the same.
+func TestListenBesideFirstUseIsNoRace(t *testing.T) {
+	serverTLS, clientTLS := quictest.TLS()
+	done, cancel := context.WithCancel(t.Context())
+	cancel()
+	for name, use := range map[string]func(tr *quiclife.Transport){
+		"Dial":    func(tr *quiclife.Transport) { tr.Dial(done, tr.Conn.LocalAddr(), clientTLS, nil) },
+		"WriteTo": func(tr *quiclife.Transport) { tr.WriteTo([]byte("\x00"), tr.Conn.LocalAddr()) },
+	} {
+		for _, late := range []bool{false, true} {
+			first, second := &quiclife.TokenGeneratorKey{1}, &quiclife.TokenGeneratorKey{2}
+			tr := &quiclife.Transport{Conn: udpSocket(t), TokenGeneratorKey: first}
+			tr.Unwrap()
+			if late {
+				tr.TokenGeneratorKey = second
+			}
+			var both sync.WaitGroup
+			both.Go(func() { use(tr) })
+			both.Go(func() {
+				ln, err := tr.Listen(serverTLS, nil)
+				assert.NoError(t, err, name)
+				ln.Close()
+			})
+			both.Wait()
+			if late {
+				require.Same(t, second, tr.Unwrap().TokenGeneratorKey, name)
+			} else {
+				require.Same(t, first, tr.Unwrap().TokenGeneratorKey, name)
+			}
+			require.NoError(t, tr.Close())
+		}
+	}
+}
+
+// A listener whose socket fails is forgotten, as quic-go forgets it, though
+// nobody has closed it: with its tls.Config, connections and goroutines.
+func TestListenerIsForgottenWhenItsSocketFails(t *testing.T) {
+	guard := &quiclife.Guard{Logger: slog.New(slog.DiscardHandler)}
+	transportListens, _ := transportWays(t, guard)
+	for _, l := range append(transportListens, listenWays(guard)...) {
+		if !l.socket {
+			continue
+		}
+		for _, conns := range []int{0, 1} {
+			name := fmt.Sprintf("%s with %d connections", l.name, conns)
+			before := goleak.IgnoreCurrent()
+			forgotten := make(chan struct{})
+			func() {
+				shared, clientTLS := quictest.TLS()
+				serverTLS := shared.Clone()
+				runtime.AddCleanup(serverTLS, func(c chan struct{}) { close(c) }, forgotten)
+				socket := udpSocket(t)
+				ln, err := l.listen("", socket, serverTLS, nil)
+				require.NoError(t, err, name)
+				for range conns {
+					c, err := quiclife.DialAddr(t.Context(), ln.Addr().String(), clientTLS, nil)
+					require.NoError(t, err, name)
+					s, err := ln.Accept(t.Context())
+					require.NoError(t, err, name)
+					socket.Close()
+					<-s.Context().Done()
+					require.ErrorIs(t, context.Cause(s.Context()), net.ErrClosed)
+					require.NoError(t, c.CloseWithError(0, ""))
+				}
+				socket.Close()
+			}()
+			eventually(t, func() bool {
+				runtime.GC()
+				select {
+				case <-forgotten:
+					return true
+				default:
+					return false
+				}
+			}, name)
+			require.NoError(t, goleak.Find(before), name)
+		}
+	}
+	require.NoError(t, guard.Shutdown(t.Context()))
 }

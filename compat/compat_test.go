@@ -22,7 +22,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 // TestNetConn: Stream.NetConn is a net.Conn, by x/net's contract.
 func TestNetConn(t *testing.T) {
 	rc, rs := quictest.Loopback(t, nil, nil)
-	client, server := quiclife.Wrap(rc), quiclife.Wrap(rs)
+	client, server := quiclife.Wrap(rc, nil), quiclife.Wrap(rs, nil)
 	nettest.TestConn(t, func() (c1, c2 net.Conn, stop func(), err error) {
 		s1, err := client.OpenStreamSync(t.Context())
 		if err != nil {
@@ -49,7 +49,7 @@ func TestNetConn(t *testing.T) {
 // TestHTTP3 hands a connection to http3, which insists on quic-go's types.
 func TestHTTP3(t *testing.T) {
 	rc, rs := quictest.Loopback(t, nil, nil)
-	client, server := quiclife.Wrap(rc), quiclife.Wrap(rs)
+	client, server := quiclife.Wrap(rc, nil), quiclife.Wrap(rs, nil)
 	h3 := &http3.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { io.Copy(w, r.Body) })}
 	done := make(chan error)
 	go func() { done <- h3.ServeQUICConn(server.Unwrap()) }()

@@ -11,8 +11,8 @@ var group = []mutation{
 	},
 	{
 		name:   "accept: counted twice at the end",
-		old:    "return l.guard.wrap(raw, l.limits, l), nil",
-		new:    "return l.guard.wrap(raw, l.limits, nil), nil",
+		old:    "return l.guard.wrap(raw, l.terms, l), nil",
+		new:    "return l.guard.wrap(raw, l.terms, nil), nil",
 		killer: "TestMaxConns",
 	},
 	{

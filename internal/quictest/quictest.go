@@ -48,6 +48,12 @@ func (r *lossyRouter) SendPacket(p simnet.Packet) error {
 // Endpoints returns packet connections of a client and a server on n, and the
 // server's address. It must be called inside a synctest bubble.
 func (n Net) Endpoints(t testing.TB) (client, server net.PacketConn, addr *net.UDPAddr) {
+	clients, server, addr := n.Star(t, 1)
+	return clients[0], server, addr
+}
+
+// Star is [Net.Endpoints] for several clients, on ports from 1000 on.
+func (n Net) Star(t testing.TB, count int) (clients []net.PacketConn, server net.PacketConn, addr *net.UDPAddr) {
 	if n.Latency == 0 {
 		n.Latency = 5 * time.Millisecond
 	}
@@ -57,15 +63,19 @@ func (n Net) Endpoints(t testing.TB) (client, server net.PacketConn, addr *net.U
 		link.LatencyFunc = func(simnet.Packet) time.Duration { return n.Latency + n.Jitter() }
 	}
 	addr = &net.UDPAddr{IP: net.IPv4(1, 0, 0, 2), Port: 443}
-	c := network.NewEndpoint(&net.UDPAddr{IP: net.IPv4(1, 0, 0, 1), Port: 1000}, link)
-	s := network.NewEndpoint(addr, link)
+	for i := range count {
+		clients = append(clients, network.NewEndpoint(&net.UDPAddr{IP: net.IPv4(1, 0, 0, 1), Port: 1000 + i}, link))
+	}
+	server = network.NewEndpoint(addr, link)
 	require.NoError(t, network.Start())
 	t.Cleanup(func() {
-		c.Close()
-		s.Close()
+		for _, c := range clients {
+			c.Close()
+		}
+		server.Close()
 		network.Close()
 	})
-	return c, s, addr
+	return clients, server, addr
 }
 
 // Pair returns the two ends of a connection on n, closed at the end of the

@@ -10,6 +10,8 @@ import (
 
 	"github.com/quic-go/quic-go"
 	"github.com/quic-go/quic-go/qlogwriter"
+
+	"github.com/quiclife/quiclife/internal/quiet"
 )
 
 // A Conn is a QUIC connection that knows its streams. It has all methods of
@@ -32,8 +34,10 @@ type Conn struct {
 	// draining is done from the start of Shutdown on, which calls drain.
 	draining context.Context
 	drain    context.CancelFunc
+	arrived  atomic.Bool // Shutdown has found all acknowledged
 
 	endOnce sync.Once
+	sampler sampler      // for Shutdown
 	next    sync.Mutex   // serializes NextConnection, once the handshake is complete
 	phase   atomic.Int32 // counts rejections of 0-RTT, after which stream IDs begin anew
 
@@ -42,11 +46,12 @@ type Conn struct {
 	owing   streamList // incoming streams that have ended, and whose credit was not returned
 	ended   bool
 	serving bool
-	drained chan struct{} // not nil if Shutdown waits for the last stream to end
+	drained chan struct{} // not nil if somebody waits for the last stream to end
 	cut     []StreamInfo  // streams that Shutdown, or the connection's end during it, has cut
 	sweep   *time.Timer   // pending while some stream has a timeout, else nil
 	sweepAt time.Duration // when it fires
 	retry   *time.Timer   // pending while slots are short, see collectAtLimit, else nil
+	given   int64         // detached streams whose send half is open, as far as quic-go tells
 }
 
 // Wrap takes over a connection that was made with quic-go itself, under
@@ -62,7 +67,9 @@ func (g *Guard) Wrap(raw *quic.Conn) *Conn {
 		panic("quiclife: Wrap of a nil connection")
 	}
 	g.countConn()
-	return g.wrap(raw, incomingLimits{g.MaxIncomingStreams, g.MaxIncomingUniStreams}, nil)
+	c := g.wrap(raw, incomingLimits{g.MaxIncomingStreams, g.MaxIncomingUniStreams}, nil)
+	c.mayBeUnknown()
+	return c
 }
 
 // incomingLimits are MaxIncomingStreams and MaxIncomingUniStreams as configured.
@@ -82,6 +89,7 @@ func (g *Guard) wrap(raw *quic.Conn, limits incomingLimits, from *listener) *Con
 	if from != nil {
 		c.owned = from.owned
 	}
+	c.sampler.detector = quiet.New(began(raw.Context(), c.start))
 	c.draining, c.drain = context.WithCancel(context.Background())
 	// Inside a bubble the time has no monotonic clock reading (time.Time's ==
 	// compares it, Round(0) strips it).
@@ -112,6 +120,7 @@ func (c *Conn) endAll() {
 		}
 	}
 	c.mu.Unlock()
+	c.stopLooking()
 	c.guard.remove(c)
 	if c.owned != nil && closedLocally(context.Cause(c.raw.Context())) {
 		c.owned.linger(3 * c.pto())
@@ -145,7 +154,10 @@ func (c *Conn) endIfClosed() {
 // Unwrap returns quic-go's own connection, for packages that insist on it.
 // Streams that are opened or accepted through it are not ours: they are not
 // counted, and never reclaimed.
-func (c *Conn) Unwrap() *quic.Conn { return c.raw }
+func (c *Conn) Unwrap() *quic.Conn {
+	c.mayBeUnknown()
+	return c.raw
+}
 
 // OpenStream opens a bidirectional stream without blocking. The peer learns of
 // it when something is sent on it.
@@ -244,6 +256,7 @@ func refuse(raw receiver, code quic.StreamErrorCode) {
 func (c *Conn) CloseWithError(code ApplicationErrorCode, desc string) error {
 	err := c.raw.CloseWithError(code, desc)
 	c.end()
+	<-c.whenDrained() // those that are just being ended elsewhere, which does not block
 	return err
 }
 

@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"net"
+	"time"
 
 	"github.com/quic-go/quic-go"
 )
@@ -103,12 +104,15 @@ func (g *Guard) dial(conf *quic.Config, f func() (*quic.Conn, error)) (*Conn, er
 	if err := g.admitConn(); err != nil {
 		return nil, err
 	}
+	start := time.Now()
 	raw, err := f()
 	if err != nil {
 		g.connGone()
 		return nil, err
 	}
-	return g.wrap(raw, limitsOf(conf), nil), nil
+	c := g.wrap(raw, limitsOf(conf), nil)
+	c.beganAt(start)
+	return c, nil
 }
 
 // ListenAddr makes a UDP socket on addr and listens on it. When the listener

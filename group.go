@@ -109,10 +109,13 @@ func (g *Guard) connContext(next func(context.Context, *quic.ClientInfo) (contex
 			return nil, err
 		}
 		context.AfterFunc(ctx, g.connGone) // done when the connection ends, or the handshake fails
-		if next == nil {
-			return ctx, nil
+		if next != nil {
+			var err error
+			if ctx, err = next(ctx, info); err != nil {
+				return nil, err
+			}
 		}
-		return next(ctx, info)
+		return withBeginning(ctx), nil
 	}
 }
 
@@ -215,6 +218,11 @@ type listener struct {
 	guard  *Guard
 	limits incomingLimits
 	owned  *ownedTransport // nil if the listener is a Transport's
+
+	// guarded by guard.mu
+	accepts int           // calls of accept under way
+	idle    chan struct{} // not nil if somebody waits for the last of them
+	left    bool          // leave was called
 }
 
 // listening makes l a member of the group until nothing is left of it.
@@ -235,15 +243,50 @@ func (g *Guard) listening(l *listener) *listener {
 func (l *listener) leave() {
 	l.guard.mu.Lock()
 	defer l.guard.mu.Unlock()
-	delete(l.guard.listeners, l)
+	if l.left = true; l.accepts == 0 {
+		delete(l.guard.listeners, l)
+	}
 }
 
 func (l *listener) accept(ctx context.Context) (*Conn, error) {
+	l.accepting(1)
+	defer l.accepting(-1)
 	raw, err := l.raw.Accept(ctx)
 	if err != nil {
 		return nil, err
 	}
 	return l.guard.wrap(raw, l.limits, l), nil
+}
+
+// accepting counts calls of accept: they may have a connection that is no
+// member of the group yet.
+func (l *listener) accepting(n int) {
+	l.guard.mu.Lock()
+	defer l.guard.mu.Unlock()
+	if l.accepts += n; l.accepts > 0 {
+		return
+	}
+	if l.idle != nil {
+		close(l.idle)
+		l.idle = nil
+	}
+	if l.left {
+		delete(l.guard.listeners, l)
+	}
+}
+
+// awaitAccepts waits until no call of accept is under way. It does not take
+// long once the listener is closed.
+func (l *listener) awaitAccepts() {
+	l.guard.mu.Lock()
+	if l.accepts > 0 && l.idle == nil {
+		l.idle = make(chan struct{})
+	}
+	idle := l.idle
+	l.guard.mu.Unlock()
+	if idle != nil {
+		<-idle
+	}
 }
 
 func (l *listener) close() error {

@@ -122,10 +122,7 @@ func (c *Conn) unregister(st *streamState, count func(*StreamStats) *int64) {
 	if !st.kind.incoming() {
 		c.unreserveLocked(r)
 	}
-	if c.drained != nil && c.openLocked() == 0 {
-		close(c.drained)
-		c.drained = nil
-	}
+	c.drainedLocked()
 	c.mu.Unlock()
 	c.guard.streams.Add(-1)
 	if owes && dropped && c.guard.abandonGrace() > 0 { // found dropped, and ended by itself since
@@ -133,7 +130,9 @@ func (c *Conn) unregister(st *streamState, count func(*StreamStats) *int64) {
 	}
 }
 
-func (c *Conn) openLocked() (open int64) {
+// openLocked returns how many streams Shutdown has to wait for.
+func (c *Conn) openLocked() int64 {
+	open := c.given
 	for k := range c.kinds {
 		open += c.kinds[k].stats.Open
 	}

@@ -1,0 +1,200 @@
+package quiclife
+
+import (
+	"context"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/quiclife/quiclife/internal/quiet"
+)
+
+// Has all that was sent been acknowledged? Package quiet knows, from samples.
+// Shutdown takes them as often as it likes. But if the first sample after
+// minutes shows that something was sent meanwhile, it must be feared that it
+// was the last of many probes, and Shutdown has to wait up to a minute. So the
+// first write of a burst takes a sample, and a timer takes some more, until
+// all is known to be acknowledged. Then it rests.
+
+// sampler feeds the detector of a connection.
+type sampler struct {
+	// wrote: something was handed to quic-go since the detector was told of it,
+	// and the timer is pending. So a write in a burst costs one load.
+	wrote atomic.Bool
+	// unknown: quic-go's connection, or a stream, is in the program's hands,
+	// which may write there without our knowing.
+	unknown atomic.Bool
+
+	mu       sync.Mutex // guards the fields below
+	detector quiet.Detector
+	timer    *time.Timer // nil before the first burst
+	looks    int         // of the timer, since something was written
+	stopped  bool        // the connection has ended
+}
+
+const maxLooks = 8 // each after twice the time of the last: 640 PTO in all
+
+// firstLook is when what was sent should have been acknowledged, even if it had
+// to be sent twice.
+func firstLook(pto time.Duration) time.Duration { return 5 * pto / 2 }
+
+// sends is called after something that must arrive was handed to quic-go.
+func (c *Conn) sends() {
+	if !c.sampler.wrote.Load() {
+		c.burst()
+	}
+}
+
+func (c *Conn) burst() {
+	c.look()
+	q := &c.sampler
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.wrote.Swap(true) || q.stopped {
+		return
+	}
+	q.looks = 0
+	wait := firstLook(q.detector.PTO())
+	if q.timer == nil {
+		q.timer = time.AfterFunc(wait, c.lookAgain)
+	} else {
+		q.timer.Reset(wait)
+	}
+}
+
+// lookAgain is called by the timer.
+func (c *Conn) lookAgain() {
+	q := &c.sampler
+	wrote := q.wrote.Load()
+	wait := c.look()
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if wrote {
+		q.looks = 0
+	}
+	if q.looks++; wait > 0 && q.looks < maxLooks && !q.stopped {
+		q.timer.Reset(min(wait, firstLook(q.detector.PTO())<<q.looks))
+	}
+}
+
+// look takes a sample. It returns how long after it all is known to be
+// acknowledged, if nothing is sent until then.
+func (c *Conn) look() (wait time.Duration) {
+	q := &c.sampler
+	q.mu.Lock()
+	if q.wrote.Swap(false) { // before the sample, or what is written meanwhile may be in neither
+		q.detector.Wrote(time.Now())
+	}
+	q.mu.Unlock()
+	select {
+	case <-c.raw.HandshakeComplete():
+	default: // samples would prove nothing yet
+		return time.Hour
+	}
+
+	s := quiet.Sample{From: time.Now()}
+	stats := c.raw.ConnectionStats()
+	s.RTT, s.Sent = rttOf(stats), stats.PacketsSent
+	s.To = time.Now()
+
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.detector.Add(s)
+	return q.detector.Wait()
+}
+
+func rttOf(s ConnectionStats) quiet.RTT {
+	return quiet.RTT{Latest: s.LatestRTT, Smoothed: s.SmoothedRTT, Deviation: s.MeanDeviation}
+}
+
+// mayBeUnknown is called when the program gets hold of what is quic-go's.
+func (c *Conn) mayBeUnknown() { c.sampler.unknown.Store(true) }
+
+// stopLooking stops the timer.
+func (c *Conn) stopLooking() {
+	q := &c.sampler
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.stopped = true
+	if q.timer != nil {
+		q.timer.Stop()
+	}
+}
+
+// awaitQuiet waits until all that was sent is known to be acknowledged.
+func (c *Conn) awaitQuiet(ctx context.Context) error {
+	select { // before that, the limit on what a server sends to an address that is not validated looks quiet
+	case <-c.raw.HandshakeComplete():
+	case <-c.raw.Context().Done():
+		return c.peerClosed()
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	if c.rejected0RTT() {
+		return Err0RTTRejected
+	}
+	// A peer that opens streams without end uses up its slots, and the transport
+	// falls quiet.
+	defer c.refuseWhile(ctx, c.kinds[incoming].stats.Limit, c.kinds[incomingUni].stats.Limit)()
+
+	start := time.Now()
+	if c.sampler.unknown.Load() {
+		c.sampler.mu.Lock()
+		c.sampler.detector.Sent(start)
+		c.sampler.mu.Unlock()
+	}
+	for {
+		wait := c.look()
+		switch {
+		case c.raw.Context().Err() != nil: // which is quiet, too
+			return c.peerClosed()
+		case wait <= 0:
+			return nil
+		}
+		// Often enough to lose an eighth of the time at most, and a peer that keeps
+		// sending does not keep us busy.
+		often := max(c.pto(), time.Since(start)) / 8
+		timer := time.NewTimer(min(wait, often, time.Second))
+		select {
+		case <-timer.C:
+		case <-c.raw.Context().Done():
+			timer.Stop()
+			return c.peerClosed()
+		case <-ctx.Done():
+			timer.Stop()
+			return ctx.Err()
+		}
+	}
+}
+
+// pto is the probe timeout of quic-go, as far as its figures tell.
+func (c *Conn) pto() time.Duration { return rttOf(c.raw.ConnectionStats()).PTO() }
+
+// The beginning of a connection is before its first packet. For one that was
+// accepted its context has it.
+
+type beginning struct{}
+
+// withBeginning is called when the first packet has come. A nil ctx is quic-go's
+// to complain of.
+func withBeginning(ctx context.Context) context.Context {
+	if ctx == nil {
+		return nil
+	}
+	return context.WithValue(ctx, beginning{}, time.Now())
+}
+
+// began returns when the connection of ctx began, else wrapped.
+func began(ctx context.Context, wrapped time.Time) time.Time {
+	if t, ok := ctx.Value(beginning{}).(time.Time); ok {
+		return t
+	}
+	return wrapped
+}
+
+// beganAt is for a connection that was dialed.
+func (c *Conn) beganAt(start time.Time) {
+	c.sampler.mu.Lock()
+	defer c.sampler.mu.Unlock()
+	c.sampler.detector = quiet.New(start)
+}

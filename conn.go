@@ -68,7 +68,7 @@ func (g *Guard) Wrap(raw *quic.Conn) *Conn {
 	}
 	g.countConn()
 	c := g.wrap(raw, incomingLimits{g.MaxIncomingStreams, g.MaxIncomingUniStreams}, nil)
-	c.mayBeUnknown()
+	c.handedOut()
 	return c
 }
 
@@ -155,7 +155,7 @@ func (c *Conn) endIfClosed() {
 // Streams that are opened or accepted through it are not ours: they are not
 // counted, and never reclaimed.
 func (c *Conn) Unwrap() *quic.Conn {
-	c.mayBeUnknown()
+	c.handedOut()
 	return c.raw
 }
 

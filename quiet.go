@@ -21,9 +21,6 @@ type sampler struct {
 	// wrote: something was handed to quic-go since the detector was told of it,
 	// and the timer is pending. So a write in a burst costs one load.
 	wrote atomic.Bool
-	// unknown: quic-go's connection, or a stream, is in the program's hands,
-	// which may write there without our knowing.
-	unknown atomic.Bool
 
 	mu       sync.Mutex // guards the fields below
 	detector quiet.Detector
@@ -32,11 +29,12 @@ type sampler struct {
 	stopped  bool        // the connection has ended
 }
 
-const maxLooks = 8 // each after twice the time of the last: 640 PTO in all
+const maxLooks = 5
 
-// firstLook is when what was sent should have been acknowledged, even if it had
-// to be sent twice.
-func firstLook(pto time.Duration) time.Duration { return 5 * pto / 2 }
+// lookAfter is how long after the last look the timer has the next. At the
+// first all should be acknowledged, 4.25 PTO later that is known. The others are
+// for when something is sent meanwhile, or lost: 430 PTO in all.
+func lookAfter(pto time.Duration, looks int) time.Duration { return 5 * pto / 4 << (2 * looks) }
 
 // sends is called after something that must arrive was handed to quic-go.
 func (c *Conn) sends() {
@@ -54,7 +52,7 @@ func (c *Conn) burst() {
 		return
 	}
 	q.looks = 0
-	wait := firstLook(q.detector.PTO())
+	wait := lookAfter(q.detector.PTO(), 0)
 	if q.timer == nil {
 		q.timer = time.AfterFunc(wait, c.lookAgain)
 	} else {
@@ -73,7 +71,7 @@ func (c *Conn) lookAgain() {
 		q.looks = 0
 	}
 	if q.looks++; wait > 0 && q.looks < maxLooks && !q.stopped {
-		q.timer.Reset(min(wait, firstLook(q.detector.PTO())<<q.looks))
+		q.timer.Reset(min(wait, lookAfter(q.detector.PTO(), q.looks)))
 	}
 }
 
@@ -107,8 +105,13 @@ func rttOf(s ConnectionStats) quiet.RTT {
 	return quiet.RTT{Latest: s.LatestRTT, Smoothed: s.SmoothedRTT, Deviation: s.MeanDeviation}
 }
 
-// mayBeUnknown is called when the program gets hold of what is quic-go's.
-func (c *Conn) mayBeUnknown() { c.sampler.unknown.Store(true) }
+// handedOut is called when the program has quic-go's connection, where it may
+// write without our knowing.
+func (c *Conn) handedOut() {
+	c.sampler.mu.Lock()
+	defer c.sampler.mu.Unlock()
+	c.sampler.detector.Blind()
+}
 
 // stopLooking stops the timer.
 func (c *Conn) stopLooking() {
@@ -138,11 +141,9 @@ func (c *Conn) awaitQuiet(ctx context.Context) error {
 	defer c.refuseWhile(ctx, c.kinds[incoming].stats.Limit, c.kinds[incomingUni].stats.Limit)()
 
 	start := time.Now()
-	if c.sampler.unknown.Load() {
-		c.sampler.mu.Lock()
-		c.sampler.detector.Sent(start)
-		c.sampler.mu.Unlock()
-	}
+	c.sampler.mu.Lock()
+	c.sampler.detector.Asked(start)
+	c.sampler.mu.Unlock()
 	for {
 		wait := c.look()
 		switch {
@@ -196,5 +197,5 @@ func began(ctx context.Context, wrapped time.Time) time.Time {
 func (c *Conn) beganAt(start time.Time) {
 	c.sampler.mu.Lock()
 	defer c.sampler.mu.Unlock()
-	c.sampler.detector = quiet.New(start)
+	c.sampler.detector.Began(start)
 }

@@ -6,7 +6,10 @@ import (
 	"encoding/binary"
 	"io"
 	"log/slog"
+	"math"
 	"math/rand/v2"
+	"os"
+	"slices"
 	"strconv"
 	"sync"
 	"testing"
@@ -251,5 +254,129 @@ func TestShutdownTakesOutageForQuiet(t *testing.T) {
 			}
 			require.Zero(t, lost, "outage %s, latency %v: Shutdown returned nil and data was lost in %d of %d", name, latency, lost, runs)
 		}
+	}
+}
+
+// drawn returns a history of some kind, for Shutdown to survive.
+func drawn(r *rand.Rand) history {
+	within := func(least, most time.Duration) time.Duration {
+		return least + time.Duration(r.Int64N(int64(most-least)+1))
+	}
+	oneOf := func(n int) bool { return r.IntN(n) == 0 }
+	// Small and large ones are as likely.
+	latency := time.Duration(float64(ms) * math.Pow(300, r.Float64()))
+	unit := 4*latency + 30*ms // about a PTO
+	h := history{latency: latency, jitter: latency * time.Duration(r.IntN(50)) / 100, size: 10, server: oneOf(3)}
+	if oneOf(2) {
+		h.loss = r.IntN(41)
+		h.lossyHandshake = oneOf(2)
+	}
+	if oneOf(4) {
+		h.size = 1 + r.IntN(100_000)
+	}
+	h.size = max(h.size, 4)
+	rest := time.Duration(0) // the handshake may not be confirmed
+	if !oneOf(3) {
+		rest = within(0, 3*time.Second)
+	}
+	at := rest
+	for range 1 + r.IntN(6) {
+		h.streams = append(h.streams, at)
+		if oneOf(2) {
+			at += within(0, 4*unit)
+		}
+	}
+	last := h.streams[len(h.streams)-1]
+	h.shutdown = last
+	if oneOf(2) {
+		h.shutdown += within(0, 30*unit)
+	}
+	if oneOf(3) {
+		h.keepAlive = within(100*ms, 5*time.Second)
+	}
+	if oneOf(3) {
+		h.peerSends, h.peerStops = within(ms, 4*unit), within(0, h.shutdown+10*unit)
+	}
+	for range r.IntN(3) { // before, during and after the call
+		o := outage{from: within(0, h.shutdown+5*unit)}
+		if oneOf(2) { // just when something is sent
+			o.from = max(0, h.streams[r.IntN(len(h.streams))]-ms)
+		}
+		o.to = o.from + within(0, 40*unit)
+		o.in, o.out = !oneOf(4), !oneOf(4)
+		h.outages = append(h.outages, o)
+	}
+	return h
+}
+
+// number is that of an environment variable.
+func number(t *testing.T, name string, otherwise uint64) uint64 {
+	s := os.Getenv(name)
+	if s == "" {
+		return otherwise
+	}
+	n, err := strconv.ParseUint(s, 10, 64)
+	require.NoError(t, err)
+	return n
+}
+
+// TestShutdownLosesNothing: when Shutdown returns nil, the peer has all that
+// was written and closed, whatever the network does. It runs random histories;
+// QUICLIFE_SHUTDOWN_RUNS says how many, QUICLIFE_SHUTDOWN_SEED which is the first.
+func TestShutdownLosesNothing(t *testing.T) {
+	runs, first := number(t, "QUICLIFE_SHUTDOWN_RUNS", 300), number(t, "QUICLIFE_SHUTDOWN_SEED", rand.Uint64N(1<<40))
+	t.Logf("QUICLIFE_SHUTDOWN_SEED=%d QUICLIFE_SHUTDOWN_RUNS=%d", first, runs)
+	var lost, failed, unconnected int
+	for seed := first; seed < first+runs; seed++ {
+		h := drawn(rand.New(rand.NewPCG(seed, 0)))
+		o, ok := h.run(t, seed)
+		switch {
+		case !ok:
+			unconnected++
+		case o.err != nil: // it need not return nil
+			failed++
+		case o.lost > 0:
+			lost++
+			t.Errorf("QUICLIFE_SHUTDOWN_SEED=%d QUICLIFE_SHUTDOWN_RUNS=1: Shutdown returned nil after %v, and %d of %d streams did not arrive: %+v",
+				seed, o.took, o.lost, len(h.streams), h)
+		}
+	}
+	t.Logf("%d runs: Shutdown returned nil in %d, and lost data in %d of these; an error in %d; no connection in %d",
+		runs, int(runs)-failed-unconnected, lost, failed, unconnected)
+	require.Less(t, failed+unconnected, int(runs)/2+1, "a test of few")
+}
+
+// TestShutdownTakes as long as the README says, on a network that loses nothing;
+// -v prints the medians of QUICLIFE_SHUTDOWN_RUNS runs each.
+func TestShutdownTakes(t *testing.T) {
+	const day = 24 * time.Hour
+	for _, c := range []struct {
+		latency     time.Duration
+		rest, pings time.Duration // before the call; of the peer, meanwhile
+		most        time.Duration
+	}{
+		{ms, 0, 0, 200 * ms},
+		{ms, time.Second, 0, 0},
+		{ms, time.Minute, 5 * time.Second, 0},
+		{25 * ms, 0, 0, 700 * ms},
+		{25 * ms, time.Second, 0, 400 * ms},
+		{25 * ms, time.Minute, 5 * time.Second, 0},
+		{150 * ms, 0, 0, 4 * time.Second},
+		{150 * ms, time.Second, 0, 4 * time.Second},
+		{150 * ms, time.Minute, 7 * time.Second, 0},
+	} {
+		var took []time.Duration
+		for seed := range number(t, "QUICLIFE_SHUTDOWN_RUNS", 20) {
+			h := history{latency: c.latency, jitter: c.latency / 10, size: 10, streams: []time.Duration{time.Second},
+				shutdown: time.Second + c.rest, peerSends: c.pings, peerStops: day}
+			o, ok := h.run(t, seed)
+			require.True(t, ok)
+			require.NoError(t, o.err)
+			require.Zero(t, o.lost)
+			took = append(took, o.took)
+		}
+		slices.Sort(took)
+		t.Logf("latency %v, after %v, pings %v: %v (median; least %v, most %v)", c.latency, c.rest, c.pings, took[len(took)/2], took[0], took[len(took)-1])
+		require.LessOrEqual(t, took[len(took)/2], c.most)
 	}
 }

@@ -1,15 +1,9 @@
 package quiclife_test
 
 import (
-	"bytes"
 	"context"
 	"errors"
-	"fmt"
 	"io"
-	"math/rand/v2"
-	"os"
-	"slices"
-	"strconv"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -31,100 +25,6 @@ func shutdown(c *quiclife.Conn, limit time.Duration) error {
 	ctx, cancel := context.WithTimeout(context.Background(), limit)
 	defer cancel()
 	return c.Shutdown(ctx, 42, "done")
-}
-
-// TestShutdownLosesNothing holds promise 2 at the end of a connection: Write,
-// Close, Shutdown at once, and all of it arrives; beside it, what
-// CloseWithError loses. QUICLIFE_SHUTDOWN_RUNS is the number of runs for each
-// RTT, size and loss; -v prints how many lost data, and how long Shutdown took.
-func TestShutdownLosesNothing(t *testing.T) {
-	runs := 10
-	if s := os.Getenv("QUICLIFE_SHUTDOWN_RUNS"); s != "" {
-		var err error
-		runs, err = strconv.Atoi(s)
-		require.NoError(t, err)
-	}
-	for _, rtt := range []time.Duration{2 * time.Millisecond, 50 * time.Millisecond, 300 * time.Millisecond} {
-		for _, size := range []int{10, 200_000, 5_000_000} {
-			for _, loss := range []int{0, 5, 20} {
-				t.Run(fmt.Sprintf("RTT %v, %d bytes, loss %d%%", rtt, size, loss), func(t *testing.T) {
-					t.Parallel()
-					runs := runs
-					if size > 1_000_000 { // seconds each
-						runs = max(runs/10, 1)
-					}
-					data := randomBytes(size)
-					lost, lostByClose := 0, 0
-					var took []float64
-					for run := range runs {
-						seed := uint64(run)
-						var last time.Duration
-						if !sendAndEnd(t, rtt, loss, seed, data, func(c *quiclife.Conn) {
-							start := time.Now()
-							require.NoError(t, shutdown(c, time.Hour))
-							last = time.Since(start)
-						}) {
-							lost++
-						}
-						took = append(took, last.Seconds()/rtt.Seconds())
-						if size < 1_000_000 && !sendAndEnd(t, rtt, loss, seed, data, func(c *quiclife.Conn) { c.CloseWithError(42, "done") }) {
-							lostByClose++
-						}
-					}
-					slices.Sort(took)
-					byClose := "was not run"
-					if size < 1_000_000 {
-						byClose = fmt.Sprint("lost ", lostByClose)
-					}
-					t.Logf("%d runs: Shutdown lost %d, in %.1f RTTs (median; most %.1f); CloseWithError %s", runs, lost, took[len(took)/2], took[len(took)-1], byClose)
-					require.Zero(t, lost)
-					if size < 1_000_000 {
-						require.Positive(t, lostByClose, "if CloseWithError loses nothing, this test shows nothing")
-					}
-				})
-			}
-		}
-	}
-}
-
-// sendAndEnd writes data to a new connection, ends it, and returns whether all
-// of it arrived.
-func sendAndEnd(t *testing.T, rtt time.Duration, loss int, seed uint64, data []byte, end func(*quiclife.Conn)) (arrived bool) {
-	conf := &quic.Config{MaxIdleTimeout: 10 * time.Minute, HandshakeIdleTimeout: time.Minute}
-	var mu sync.Mutex
-	r := rand.New(rand.NewPCG(seed, uint64(loss)))
-	lossy := false
-	drop := func(simnet.Packet) bool {
-		mu.Lock()
-		defer mu.Unlock()
-		return lossy && r.IntN(100) < loss
-	}
-	setup{net: quictest.Net{Latency: rtt / 2, Drop: drop}, clientConf: conf, serverConf: conf}.in(t, func(t *testing.T, e ends) {
-		done := make(chan []byte)
-		go func() {
-			s, err := e.rawServer.AcceptUniStream(context.Background())
-			var b []byte
-			if err == nil {
-				if b, err = io.ReadAll(s); err != nil {
-					b = nil
-				}
-			}
-			done <- b
-		}()
-		mu.Lock()
-		lossy = true // after the handshake
-		mu.Unlock()
-		s, err := e.client.OpenUniStream()
-		require.NoError(t, err)
-		_, err = s.Write(data)
-		require.NoError(t, err)
-		require.NoError(t, s.Close())
-		end(e.client)
-		time.Sleep(time.Second)
-		e.server.CloseWithError(0, "") // a lost CONNECTION_CLOSE would have it wait
-		arrived = bytes.Equal(data, <-done)
-	})
-	return arrived
 }
 
 // TestShutdownAgainst peers and programs of all sorts; each call is bounded.

@@ -86,23 +86,37 @@ type Detector struct {
 	// owing: something was written, and it is not known yet that all of it was
 	// acknowledged.
 	owing bool
+	blind bool // see Blind
 }
 
-// New returns a Detector for a connection that began at start, or later.
+// New returns a Detector for a connection that began at start or later.
 func New(start time.Time) Detector {
 	return Detector{acked: start, last: Sample{RTT: unmeasured}}
 }
 
+// Began is for a start that becomes known later than the Detector is made.
+func (d *Detector) Began(start time.Time) { d.acked = start }
+
+// Blind is called when things may be written from now on that Wrote is not told
+// of. What is known of them is that no packet was sent for long.
+func (d *Detector) Blind() { d.blind = true }
+
 // Wrote notes that up to now something was handed to quic-go that must arrive.
 func (d *Detector) Wrote(now time.Time) {
 	d.owing = true
-	d.Sent(now)
+	d.sentBefore(now)
 }
 
-// Sent notes that up to now something may have been handed to quic-go.
-func (d *Detector) Sent(now time.Time) {
-	if now.After(d.sent) {
-		d.sent = now
+// Asked is called when somebody begins to wait.
+func (d *Detector) Asked(now time.Time) {
+	if d.blind { // something may have been handed to quic-go just now
+		d.sentBefore(now)
+	}
+}
+
+func (d *Detector) sentBefore(t time.Time) {
+	if t.After(d.sent) {
+		d.sent = t
 	}
 }
 
@@ -112,7 +126,7 @@ func (d *Detector) Add(s Sample) {
 		return
 	}
 	if s.Sent != d.last.Sent {
-		d.Sent(s.To)
+		d.sentBefore(s.To)
 	}
 	if first := d.last.From.IsZero(); !first && s.RTT != d.last.RTT && s.RTT != unmeasured {
 		d.acked = d.last.From
@@ -124,6 +138,9 @@ func (d *Detector) Add(s Sample) {
 // Wait returns how long after the last sample all is known to be acknowledged,
 // if nothing is sent until then. It is known now if that is not positive.
 func (d *Detector) Wait() time.Duration {
+	if !d.owing && !d.blind {
+		return 0
+	}
 	wait := 3 * d.last.RTT.PTO()
 	if d.owing {
 		backoff := min(d.sent.Sub(d.acked), maxBackoff)

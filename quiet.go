@@ -152,10 +152,7 @@ func (c *Conn) awaitQuiet(ctx context.Context) error {
 		case wait <= 0:
 			return nil
 		}
-		// Often enough to lose an eighth of the time at most, and a peer that keeps
-		// sending does not keep us busy.
-		often := max(c.pto(), time.Since(start)) / 8
-		timer := time.NewTimer(min(wait, often, time.Second))
+		timer := time.NewTimer(min(wait, quiet.Poll(c.pto(), time.Since(start))))
 		select {
 		case <-timer.C:
 		case <-c.raw.Context().Done():

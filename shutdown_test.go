@@ -2,6 +2,7 @@ package quiclife_test
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"io"
 	"sync"
@@ -507,4 +508,172 @@ func TestGuardShutdown(t *testing.T) {
 	ln, err = server.ListenAddr(ln.Addr().String(), serverTLS, nil) // its socket is closed, and the group lives on
 	require.NoError(t, err)
 	ln.Close()
+}
+
+// TestShutdownReturnsNilThoughThisSideCut: what another call cuts, an impatient
+// Shutdown or CloseWithError, has not arrived.
+func TestShutdownReturnsNilThoughThisSideCut(t *testing.T) {
+	for name, cut := range map[string]func(c *quiclife.Conn) error{
+		"Shutdown": func(c *quiclife.Conn) error { return shutdown(c, 10*time.Millisecond) },
+		"CloseWithError": func(c *quiclife.Conn) error {
+			return errors.Join(errors.New("as expected"), c.CloseWithError(42, "done"))
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var dead atomic.Bool
+			setup{net: quictest.Net{Drop: func(simnet.Packet) bool { return dead.Load() }}}.in(t, func(t *testing.T, e ends) {
+				s, err := e.client.OpenUniStream()
+				require.NoError(t, err)
+				settled()
+				dead.Store(true)
+				write(t, s, "data")
+				s.Close()
+				down := make(chan error, 1)
+				go func() { down <- shutdown(e.client, time.Minute) }()
+				settled()
+				require.Error(t, cut(e.client))
+				require.ErrorIs(t, <-down, &quiclife.ApplicationError{ErrorCode: 42, ErrorMessage: "done"})
+			})
+		})
+	}
+}
+
+// TestShutdownTwiceBothReturnNil: the second is told what the first has found.
+func TestShutdownTwiceBothReturnNil(t *testing.T) {
+	for range 20 {
+		setup{}.in(t, func(t *testing.T, e ends) {
+			s, err := e.client.OpenUniStream()
+			require.NoError(t, err)
+			write(t, s, "data")
+			s.Close()
+			down := make(chan error)
+			for range 2 {
+				go func() { down <- shutdown(e.client, time.Minute) }()
+			}
+			require.NoError(t, <-down)
+			require.NoError(t, <-down)
+		})
+	}
+}
+
+// TestShutdownIgnoresContextAfterRejection: a stream that a rejection of 0-RTT
+// has ended was not ended by the connection's end, which is far.
+func TestShutdownIgnoresContextAfterRejection(t *testing.T) {
+	setupEarly(t, func(t *testing.T, c *quiclife.Conn) {
+		s, err := c.OpenStream()
+		require.NoError(t, err)
+		write(t, s, "data")
+		go func() {
+			s.Read(make([]byte, 1))
+			s.Release()
+		}()
+		start := time.Now()
+		require.ErrorIs(t, shutdown(c, time.Second), quiclife.Err0RTTRejected)
+		require.Less(t, time.Since(start), time.Second)
+	})
+}
+
+// TestShutdownIgnoresContextInTLSCallback: quic-go closes a connection when a
+// callback of its tls.Config has returned, which is not waited for.
+func TestShutdownIgnoresContextInTLSCallback(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		clientSocket, serverSocket, addr := quictest.Net{}.Endpoints(t)
+		serverTLS, clientTLS := quictest.TLS()
+		clientTLS = clientTLS.Clone()
+		clientTLS.ClientSessionCache = tls.NewLRUClientSessionCache(1)
+		client, server := &quiclife.Transport{Conn: clientSocket}, &quiclife.Transport{Conn: serverSocket}
+		defer client.Close()
+		defer server.Close()
+		_, err := server.ListenEarly(serverTLS, &quiclife.Config{Allow0RTT: true})
+		require.NoError(t, err)
+		c, err := client.Dial(t.Context(), addr, clientTLS, nil)
+		require.NoError(t, err)
+		settled() // the session ticket arrives
+		c.CloseWithError(0, "")
+		clientTLS.VerifyConnection = func(tls.ConnectionState) error { time.Sleep(3 * time.Second); return nil }
+		c, err = client.DialEarly(t.Context(), addr, clientTLS, nil)
+		require.NoError(t, err)
+		time.Sleep(100 * time.Millisecond) // now it sleeps
+		start := time.Now()
+		require.ErrorIs(t, shutdown(c, time.Second), context.DeadlineExceeded)
+		require.Less(t, time.Since(start), 1100*time.Millisecond)
+		<-c.Context().Done()
+	})
+}
+
+// TestShutdownLosesDetachedStream: it waits for its send half, as far as
+// quic-go tells of it.
+func TestShutdownLosesDetachedStream(t *testing.T) {
+	setup{}.in(t, func(t *testing.T, e ends) {
+		s, peer := e.stream(t)
+		raw := s.Detach()
+		got := make(chan string, 1)
+		go func() {
+			b, _ := io.ReadAll(peer)
+			got <- string(b)
+		}()
+		go func() {
+			time.Sleep(10 * time.Second)
+			raw.Write([]byte("late"))
+			raw.Close()
+		}()
+		require.NoError(t, shutdown(e.client, time.Minute))
+		require.Equal(t, "late", <-got)
+		require.Equal(t, int64(1), e.client.Stats().Outgoing.Detached)
+	})
+}
+
+// TestGuardShutdownMissesConnectionBeingAccepted: it is a member of the group
+// as soon as quic-go has given it to Accept.
+func TestGuardShutdownMissesConnectionBeingAccepted(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		serverTLS, clientTLS := quictest.TLS()
+		clientSocket, serverSocket, addr := quictest.Net{}.Endpoints(t)
+		guard := &quiclife.Guard{}
+		client, server := &quiclife.Transport{Conn: clientSocket, Guard: &quiclife.Guard{}}, &quiclife.Transport{Conn: serverSocket, Guard: guard}
+		defer client.Close()
+		defer server.Close()
+		ln, err := server.Listen(serverTLS, nil)
+		require.NoError(t, err)
+		quiclife.AfterAccept(ln, func() { time.Sleep(time.Second) })
+		accepted := make(chan *quiclife.Conn, 1)
+		go func() {
+			c, _ := ln.Accept(context.Background())
+			accepted <- c
+		}()
+		_, err = client.Dial(t.Context(), addr, clientTLS, nil)
+		require.NoError(t, err)
+		time.Sleep(100 * time.Millisecond)
+		ln.Close() // also if the program has closed the listener
+		require.NoError(t, guard.Shutdown(t.Context()))
+		require.Error(t, (<-accepted).Context().Err(), "the connection lives on")
+	})
+}
+
+// TestGuardShutdownErrorGrowsWithConnections: it is one line, with counts.
+func TestGuardShutdownErrorGrowsWithConnections(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		guard, others := &quiclife.Guard{}, &quiclife.Guard{}
+		for range 3 {
+			rc, rs := quictest.Net{}.Pair(t, nil, nil)
+			c := guard.Wrap(rc)
+			others.Wrap(rs)
+			for range 2 {
+				s, err := c.OpenStream()
+				require.NoError(t, err)
+				keep(t, s)
+			}
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		err := guard.Shutdown(ctx)
+		require.EqualError(t, err, "quiclife: shutdown: of 3 connections 3 ended with 6 open streams cut, or with data that may not have arrived; 0 sockets are still open")
+		require.ErrorIs(t, err, context.DeadlineExceeded)
+		several, ok := err.(interface{ Unwrap() []error })
+		require.True(t, ok)
+		require.Len(t, several.Unwrap(), 3)
+		var cut *quiclife.ShutdownError
+		require.ErrorAs(t, err, &cut)
+		require.Len(t, cut.Streams, 2)
+	})
 }

@@ -154,3 +154,8 @@ func (d *Detector) Wait() time.Duration {
 
 // PTO is that of the last sample.
 func (d *Detector) PTO() time.Duration { return d.last.RTT.PTO() }
+
+// Poll returns how long somebody who has waited for so long should wait until
+// the next sample: no more than an eighth of the time is lost by that, and a
+// peer that keeps sending does not keep us busy.
+func Poll(pto, waited time.Duration) time.Duration { return min(max(pto, waited)/8, time.Second) }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net"
 	"sync/atomic"
+	"time"
 
 	"github.com/quic-go/quic-go"
 )
@@ -38,6 +39,7 @@ type admission struct {
 	// the connection, or when the handshake fails. The one that the user's
 	// ConnContext returned may end before.
 	lifetime context.Context
+	began    time.Time // before its first packet
 	terms    terms
 	verified bool // the client has shown that it receives at its address
 	unseen   bool // the listener was unwrapped: we do not see what it accepts
@@ -160,7 +162,7 @@ func (g *gate) watch(conf *quic.Config) *quic.Config {
 // admit is quic-go's callback. It refuses connections above the limits before
 // quic-go does any work for the handshake, and then asks the user's.
 func (g *gate) admit(ctx context.Context, info *quic.ClientInfo) (context.Context, error) {
-	a := &admission{guard: g.guard, lifetime: ctx, terms: g.terms, verified: info.AddrVerified, unseen: g.unwrapped.Load()}
+	a := &admission{guard: g.guard, lifetime: ctx, began: time.Now(), terms: g.terms, verified: info.AddrVerified, unseen: g.unwrapped.Load()}
 	if err := g.guard.admit(a); err != nil {
 		return nil, err
 	}

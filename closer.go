@@ -105,6 +105,7 @@ func (st *streamState) close() error {
 		st.sendEnded(HalfAborted, err)
 		return err
 	}
+	st.conn.sends()
 	st.settle(HalfFinished, HalfAbsent)
 	return nil
 }
@@ -132,7 +133,8 @@ func (st *streamState) sendFailed(err error) {
 // ends: the program may learn of that, and settle it, before we do.
 func (st *streamState) noticed(err error) {
 	_, reset := errors.AsType[*quic.StreamError](err)
-	if st.conn.draining.Err() != nil && err != io.EOF && err != quic.ErrStreamClosed && !reset {
+	ours := err == io.EOF || err == quic.ErrStreamClosed || err == quic.Err0RTTRejected // the connection lives
+	if st.conn.draining.Err() != nil && !ours && !reset {
 		st.conn.cutStreams([]*streamState{st})
 	}
 }
@@ -230,6 +232,7 @@ func (st *streamState) abortSend(code quic.StreamErrorCode, claimed bool) {
 	// The ID of a stream of a rejected 0-RTT phase may be another stream's now.
 	if stale := st.phase != st.conn.phase.Load(); !deliver && !stale {
 		st.send.CancelWrite(code)
+		st.conn.sends()
 	}
 }
 
@@ -270,6 +273,9 @@ func (st *streamState) detach() {
 			return halfDetached
 		}
 		return HalfAbsent
+	}
+	if send {
+		st.conn.gaveAway(st.send)
 	}
 	if send || receive {
 		st.settle(given(send), given(receive))

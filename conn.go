@@ -12,6 +12,7 @@ import (
 	"github.com/quic-go/quic-go/qlogwriter"
 
 	"github.com/quiclife/quiclife/internal/pace"
+	"github.com/quiclife/quiclife/internal/quiet"
 )
 
 // A Conn is a QUIC connection that knows its streams. It has all methods of
@@ -38,8 +39,10 @@ type Conn struct {
 	// draining is done from the start of Shutdown on, which calls drain.
 	draining context.Context
 	drain    context.CancelFunc
+	arrived  atomic.Bool // Shutdown has found all acknowledged
 
 	endOnce sync.Once
+	sampler sampler      // for Shutdown
 	next    sync.Mutex   // serializes NextConnection, once the handshake is complete
 	phase   atomic.Int32 // counts rejections of 0-RTT, after which stream IDs begin anew
 
@@ -51,8 +54,9 @@ type Conn struct {
 	owing   streamList // incoming streams that have ended, and whose credit was not returned
 	ended   bool
 	serving bool
-	drained chan struct{} // not nil if Shutdown waits for the last stream to end
+	drained chan struct{} // not nil if somebody waits for the last stream to end
 	cut     []StreamInfo  // streams that Shutdown, or the connection's end during it, has cut
+	given   int64         // detached streams whose send half is open, as far as quic-go tells
 
 	timer   *time.Timer   // has the streams looked at (timeouts.go)
 	sweepAt time.Duration // when it fires, 0: it is not pending
@@ -87,7 +91,9 @@ func (g *Guard) Wrap(raw *quic.Conn, conf *Config) *Conn {
 		panic("quiclife: Wrap of a nil connection")
 	}
 	g.countConn()
-	return g.wrap(raw, termsOf(conf), nil, nil)
+	c := g.wrap(raw, termsOf(conf), nil, nil)
+	c.handedOut()
+	return c
 }
 
 // wrap is Wrap for a connection that is counted already. a is its admission,
@@ -96,6 +102,10 @@ func (g *Guard) wrap(raw *quic.Conn, terms terms, a *admission, owned *ownedTran
 	c := &Conn{raw: raw, guard: g, lifetime: raw.Context(), admission: a, owned: owned, start: time.Now()}
 	if a != nil {
 		c.lifetime = a.lifetime
+	}
+	c.sampler.detector = quiet.New(c.start)
+	if a != nil {
+		c.sampler.detector = quiet.New(a.began)
 	}
 	c.draining, c.drain = context.WithCancel(context.Background())
 	// Inside a bubble the time has no monotonic clock reading (time.Time's ==
@@ -130,6 +140,7 @@ func (c *Conn) endAll() {
 	}
 	c.mu.Unlock()
 	c.collector.remove(c)
+	c.stopLooking()
 	c.guard.remove(c)
 	if c.owned != nil && closedLocally(context.Cause(c.lifetime)) {
 		c.owned.linger(3 * c.pto())
@@ -163,7 +174,10 @@ func (c *Conn) endIfClosed() {
 // Unwrap returns quic-go's own connection, for packages that insist on it.
 // Streams that are opened or accepted through it are not ours: they are not
 // counted, and never reclaimed.
-func (c *Conn) Unwrap() *quic.Conn { return c.raw }
+func (c *Conn) Unwrap() *quic.Conn {
+	c.handedOut()
+	return c.raw
+}
 
 // OpenStream opens a bidirectional stream without blocking. The peer learns of
 // it when something is sent on it.
@@ -265,6 +279,7 @@ func refuse(raw receiver, code quic.StreamErrorCode) {
 func (c *Conn) CloseWithError(code ApplicationErrorCode, desc string) error {
 	err := c.closeRaw(code, desc)
 	c.end()
+	<-c.whenDrained() // those that are just being ended elsewhere, which does not block
 	return err
 }
 

@@ -662,3 +662,17 @@ func TestCloseWithErrorAfterConnContextEnded(t *testing.T) {
 		require.ErrorIs(t, context.Cause(e.client.Context()), &quiclife.ApplicationError{Remote: true, ErrorCode: 7})
 	})
 }
+
+// TestCloseWithErrorReturnsBeforeStreamIsEnded: the counts are down also of a
+// stream that another call is just ending.
+func TestCloseWithErrorReturnsBeforeStreamIsEnded(t *testing.T) {
+	setup{}.in(t, func(t *testing.T, e ends) {
+		s, err := e.client.OpenUniStream()
+		require.NoError(t, err)
+		quiclife.AfterClose(s, func() { time.Sleep(time.Second) })
+		go s.Close()
+		time.Sleep(100 * time.Millisecond)
+		require.NoError(t, e.client.CloseWithError(1, ""))
+		require.Zero(t, e.client.Stats().Open())
+	})
+}

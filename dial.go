@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"net"
+	"time"
 
 	"github.com/quic-go/quic-go"
 )
@@ -104,12 +105,15 @@ func (g *Guard) dial(conf *quic.Config, f func() (*quic.Conn, error)) (*Conn, er
 		return nil, err
 	}
 	terms := termsOf(conf)
+	start := time.Now()
 	raw, err := f()
 	if err != nil {
 		g.connGone()
 		return nil, err
 	}
-	return g.wrap(raw, terms, nil, nil), nil
+	c := g.wrap(raw, terms, nil, nil)
+	c.beganAt(start)
+	return c, nil
 }
 
 // ListenAddr makes a UDP socket on addr and listens on it. When the listener

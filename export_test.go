@@ -1,6 +1,7 @@
 package quiclife
 
 import (
+	"context"
 	"time"
 
 	"github.com/quic-go/quic-go"
@@ -46,3 +47,20 @@ func CollectionsAsked(c *Conn) int {
 
 // CreditRequired returns what c knows of Config.RequireStreamCreditRelease.
 func CreditRequired(c *Conn) bool { return c.creditRequired }
+
+// AfterAccept has f called when an Accept of l has a connection of quic-go's,
+// but the group does not know of it yet.
+func AfterAccept(l *Listener, f func()) { l.l.raw = afterAccept{l.l.raw, f} }
+
+type afterAccept struct {
+	rawListener
+	f func()
+}
+
+func (l afterAccept) Accept(ctx context.Context) (*quic.Conn, error) {
+	c, err := l.rawListener.Accept(ctx)
+	if err == nil {
+		l.f()
+	}
+	return c, err
+}

@@ -260,7 +260,11 @@ type listener struct {
 	// Whose it is: one is nil.
 	owned     *ownedTransport
 	transport *Transport
-	left      bool // guard.mu guards it: nothing is left of it
+
+	// guarded by guard.mu
+	accepts int           // calls of accept under way
+	idle    chan struct{} // not nil if somebody waits for the last of them
+	left    bool          // nothing is left of it, but for those calls
 }
 
 // listening makes l a member of the group until nothing is left of it.
@@ -279,8 +283,9 @@ func (g *Guard) listening(l *listener) *listener {
 
 func (l *listener) leave() {
 	l.guard.mu.Lock()
-	delete(l.guard.listeners, l)
-	l.left = true
+	if l.left = true; l.accepts == 0 {
+		delete(l.guard.listeners, l)
+	}
 	l.guard.mu.Unlock()
 	l.gate.unwrapped.Store(true) // it stays for a Listen of quic-go's transport
 	if l.transport != nil {
@@ -289,6 +294,8 @@ func (l *listener) leave() {
 }
 
 func (l *listener) accept(ctx context.Context) (*Conn, error) {
+	l.accepting(1)
+	defer l.accepting(-1)
 	raw, err := l.raw.Accept(ctx)
 	if err != nil {
 		return nil, err
@@ -296,6 +303,37 @@ func (l *listener) accept(ctx context.Context) (*Conn, error) {
 	a := raw.Context().Value(admissionKey{}).(*admission)
 	a.enter(accepted)
 	return l.guard.wrap(raw, a.terms, a, l.owned), nil
+}
+
+// accepting counts calls of accept: they may have a connection that is no
+// member of the group yet.
+func (l *listener) accepting(n int) {
+	l.guard.mu.Lock()
+	defer l.guard.mu.Unlock()
+	if l.accepts += n; l.accepts > 0 {
+		return
+	}
+	if l.idle != nil {
+		close(l.idle)
+		l.idle = nil
+	}
+	if l.left {
+		delete(l.guard.listeners, l)
+	}
+}
+
+// awaitAccepts waits until no call of accept is under way. It does not take
+// long once the listener is closed.
+func (l *listener) awaitAccepts() {
+	l.guard.mu.Lock()
+	if l.accepts > 0 && l.idle == nil {
+		l.idle = make(chan struct{})
+	}
+	idle := l.idle
+	l.guard.mu.Unlock()
+	if idle != nil {
+		<-idle
+	}
 }
 
 func (l *listener) close() error {

@@ -129,7 +129,7 @@ func (c *Conn) unregister(st *streamState, count func(*StreamStats) *int64) {
 	if !st.kind.incoming() {
 		c.unreserveLocked(r)
 	}
-	c.noteDrainedLocked()
+	c.drainedLocked()
 	c.mu.Unlock()
 	c.guard.streams.Add(-1)
 	if owes && dropped && !c.guard.ReportOnly { // found dropped, and ended by itself since
@@ -137,17 +137,10 @@ func (c *Conn) unregister(st *streamState, count func(*StreamStats) *int64) {
 	}
 }
 
-// noteDrainedLocked tells Shutdown when no stream is left to wait for.
-func (c *Conn) noteDrainedLocked() {
-	if c.drained != nil && c.openLocked() == 0 {
-		close(c.drained)
-		c.drained = nil
-	}
-}
-
 // openLocked is how many streams Shutdown has to wait for. Nobody will end a
 // dropped unidirectional stream.
-func (c *Conn) openLocked() (open int64) {
+func (c *Conn) openLocked() int64 {
+	open := c.given
 	for k := range c.kinds {
 		r := &c.kinds[k]
 		open += r.stats.Open

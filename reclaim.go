@@ -42,7 +42,7 @@ func (c *Conn) look() []Leak {
 		c.asking.Failed(now)
 	}
 	c.asked = false
-	c.noteDrainedLocked()
+	c.drainedLocked()
 	c.mu.Unlock()
 
 	var leaks []Leak

@@ -95,7 +95,7 @@ func (c *Conn) graceInShortage() time.Duration {
 		return 0
 	}
 	stats := c.raw.ConnectionStats()
-	return ptoOf(stats) + stats.MinRTT
+	return rttOf(stats).PTO() + stats.MinRTT
 }
 
 const stuckAfter = time.Second // when an open that waits is logged

@@ -44,15 +44,24 @@ func (e *ShutdownError) Unwrap() error { return e.Err }
 // closed all the same, which is what the peer sees, and the error is a
 // [*ShutdownError] that names them and matches ctx.Err(). So is the error, with
 // the connection's, if the connection ended by itself before all streams had.
-// On a connection that has ended Shutdown returns nil. Concurrent calls wait
-// for the same end; the first whose context is done cuts.
+// On a connection that has ended Shutdown returns nil, as it does if the peer
+// closes the connection when all streams have ended here. Concurrent calls wait
+// for the same end; the first whose context is done cuts, and then all return
+// an error.
 //
-// quic-go does not tell when all is acknowledged. It is taken to be when no
-// packet was sent for longer than quic-go could wait before it had to send one
-// again; see the README for how long this takes. A peer whose max_ack_delay is
-// above 25 ms is not reckoned with. While the peer sends, or a KeepAlivePeriod
-// has us send, more often than that, the transport is never quiet, and only
-// ctx ends the wait: give it a deadline.
+// nil means that the peer's transport has acknowledged all that was written and
+// closed, whatever the network did before and during the call. quic-go does not
+// tell when that is so. It must be so when no packet was sent for longer than
+// quic-go could wait before it had to send one again; see the README for how
+// long this takes. While the peer sends, or a KeepAlivePeriod has us send, more
+// often than that, only ctx ends the wait: give it a deadline.
+//
+// Not promised: anything for a peer whose max_ack_delay is above 25 ms, or for
+// a server that acknowledges the end of the client's handshake before it
+// confirms it, as quic-go's does not. Streams of [Conn.Unwrap], and those that
+// [Wrap] did not see, are not known: they are not waited for, and an outage
+// that had begun before Wrap is not reckoned with. A stream that was given away
+// with [Stream.Detach] is waited for until its send half has ended.
 func (c *Conn) Shutdown(ctx context.Context, code ApplicationErrorCode, reason string) error {
 	if ctx == nil {
 		return errNilContext
@@ -62,12 +71,47 @@ func (c *Conn) Shutdown(ctx context.Context, code ApplicationErrorCode, reason s
 	}
 	c.drain()
 	cut, err := c.awaitEnd(ctx)
-	c.closeRaw(code, reason)
-	c.end()
+	if err == nil {
+		c.arrived.Store(true)
+	}
+	c.closeWithin(ctx, code, reason)
 	if err != nil {
 		return &ShutdownError{Streams: cut, Err: err}
 	}
 	return nil
+}
+
+// closeWithin is CloseWithError. In the handshake, when quic-go may be in a
+// callback of a tls.Config, ctx ends the wait for it, and the connection is
+// closed when the callback returns.
+func (c *Conn) closeWithin(ctx context.Context, code ApplicationErrorCode, reason string) {
+	select {
+	case <-c.raw.HandshakeComplete():
+		c.CloseWithError(code, reason)
+		return
+	default:
+	}
+	within(ctx, func() { c.CloseWithError(code, reason) })
+}
+
+// within waits for f, which should not block, until ctx is done and a little
+// longer: long enough for an f that does not. f goes on.
+func within(ctx context.Context, f func()) {
+	const little = 50 * time.Millisecond
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		f()
+	}()
+	select {
+	case <-done:
+		return
+	case <-ctx.Done():
+	}
+	select {
+	case <-done:
+	case <-time.After(little):
+	}
 }
 
 // awaitEnd waits until all streams have ended and the transport is quiet. It
@@ -96,16 +140,12 @@ func (c *Conn) awaitEnd(ctx context.Context) (cut []StreamInfo, err error) {
 
 // awaitStreams waits until no stream is open.
 func (c *Conn) awaitStreams(ctx context.Context) error {
-	c.mu.Lock()
-	if c.openLocked() == 0 {
-		c.mu.Unlock()
+	drained := c.whenDrained()
+	select {
+	case <-drained:
 		return nil
+	default:
 	}
-	if c.drained == nil {
-		c.drained = make(chan struct{})
-	}
-	drained := c.drained
-	c.mu.Unlock()
 	c.mu.Lock()
 	c.wakeLocked(c.now()) // dropped streams would have us wait in vain
 	c.mu.Unlock()
@@ -113,14 +153,52 @@ func (c *Conn) awaitStreams(ctx context.Context) error {
 	defer c.refuseWhile(ctx, math.MaxInt64, math.MaxInt64)()
 	select {
 	case <-drained:
-		if len(c.streamsCut()) > 0 { // ended by the connection's end, which is near
-			<-c.lifetime.Done()
-			return context.Cause(c.lifetime)
+		if len(c.streamsCut()) == 0 {
+			return nil
 		}
-		return nil
+		select { // ended by the connection's end, which is near
+		case <-c.lifetime.Done():
+			return context.Cause(c.lifetime)
+		case <-ctx.Done():
+			return ctx.Err()
+		}
 	case <-ctx.Done():
 		return ctx.Err()
 	}
+}
+
+// whenDrained returns a channel that is closed when no stream is open.
+func (c *Conn) whenDrained() <-chan struct{} {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.drained == nil {
+		c.drained = make(chan struct{})
+	}
+	drained := c.drained
+	c.drainedLocked()
+	return drained
+}
+
+// drainedLocked is called when a stream has ended.
+func (c *Conn) drainedLocked() {
+	if c.drained != nil && c.openLocked() == 0 {
+		close(c.drained)
+		c.drained = nil
+	}
+}
+
+// gaveAway has Shutdown wait for the send half of a detached stream.
+func (c *Conn) gaveAway(send sender) {
+	c.mu.Lock()
+	c.given++
+	c.mu.Unlock()
+	context.AfterFunc(send.Context(), func() {
+		c.sends()
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		c.given--
+		c.drainedLocked()
+	})
 }
 
 // refuseWhile refuses incoming streams until stop is called, but no more than
@@ -158,89 +236,12 @@ func (c *Conn) streamsCut() []StreamInfo {
 	return c.cut
 }
 
-// awaitQuiet waits until all that was sent must have been acknowledged: if
-// something were outstanding, quic-go would have sent a probe (RFC 9002, 6.2).
-// It does so a PTO after the last packet, or after twice the last wait if that
-// one was in vain, of which the largest gap between probes tells. What is sent
-// soon after something was received is no probe: it may be an ACK, or what an
-// ACK has called for.
-func (c *Conn) awaitQuiet(ctx context.Context) error {
-	select { // before that, the limit on what a server sends to an address that is not validated looks quiet
-	case <-c.raw.HandshakeComplete():
-	case <-c.lifetime.Done():
-		return c.peerClosed()
-	case <-ctx.Done():
-		return ctx.Err()
-	}
-	if c.rejected0RTT() {
-		return Err0RTTRejected
-	}
-	// A peer that opens streams without end uses up its slots, and the transport
-	// falls quiet.
-	defer c.refuseWhile(ctx, c.kinds[incoming].stats.Limit, c.kinds[incomingUni].stats.Limit)()
-
-	stats := c.raw.ConnectionStats()
-	lastSent := time.Now()
-	lastProbe, lastReceived := lastSent, time.Time{}
-	var gap time.Duration
-	for {
-		pto := ptoOf(stats)
-		quiet := 2 * pto
-		switch {
-		case stats.PacketsLost > 0: // the backoff may be hidden behind what we answer the peer
-			quiet = 8 * pto
-		case lastReceived.Before(lastSent): // nothing tells of the backoff before we began to look
-			quiet = 3 * pto
-		}
-		if time.Since(lastSent) >= quiet && time.Since(lastProbe) >= 3*gap {
-			return nil
-		}
-		poll := pto / 8
-		timer := time.NewTimer(poll)
-		select {
-		case <-timer.C:
-		case <-c.lifetime.Done():
-			timer.Stop()
-			return c.peerClosed()
-		case <-ctx.Done():
-			timer.Stop()
-			return ctx.Err()
-		}
-		before, now := stats, time.Now()
-		stats = c.raw.ConnectionStats()
-		if stats.PacketsReceived != before.PacketsReceived {
-			lastReceived = now
-		}
-		if stats.PacketsSent != before.PacketsSent {
-			lastSent = now
-			if now.Sub(lastReceived) > maxAckDelay+poll {
-				gap, lastProbe = max(gap, now.Sub(lastProbe)), now
-			}
-		}
-	}
-}
-
-// pto is the probe timeout of quic-go, as far as its stats tell (RFC 9002, 6.2.1).
-func (c *Conn) pto() time.Duration { return ptoOf(c.raw.ConnectionStats()) }
-
-const maxAckDelay = 25 * time.Millisecond // the default of RFC 9000, section 18.2
-
-func ptoOf(stats ConnectionStats) time.Duration {
-	const (
-		granularity = time.Millisecond
-		initialPTO  = 200 * time.Millisecond // quic-go's, without an RTT sample
-	)
-	if stats.SmoothedRTT == 0 {
-		return initialPTO
-	}
-	return stats.SmoothedRTT + max(4*stats.MeanDeviation, granularity) + maxAckDelay
-}
-
-// peerClosed is the connection's error, or nil if the peer's application closed
-// it, now that all streams have ended: it has what it wanted.
+// peerClosed is the connection's error. It is nil, now that all streams have
+// ended, if the peer's application closed the connection, as it has what it
+// wanted, or another Shutdown, when all had arrived.
 func (c *Conn) peerClosed() error {
 	err := context.Cause(c.lifetime)
-	if _, ok := errors.AsType[*ApplicationError](err); ok && len(c.streamsCut()) == 0 {
+	if e, ok := errors.AsType[*ApplicationError](err); ok && (e.Remote || c.arrived.Load()) && len(c.streamsCut()) == 0 {
 		return nil
 	}
 	return err
@@ -249,9 +250,10 @@ func (c *Conn) peerClosed() error {
 // Shutdown closes the listeners of the group and shuts down all of its
 // connections side by side, as [Conn.Shutdown] does, with code 0; also those
 // that were not accepted yet. When it returns, the sockets of ListenAddr are
-// closed. Its error joins those of the connections. If ctx is done while a
-// socket is left open for 3 PTO, to repeat a CONNECTION_CLOSE that was lost, it
-// is also joined by one that says so and matches ctx.Err(); the socket is then
+// closed. Its error is one line that counts what was cut; its Unwrap() []error
+// has the error of each connection, a [*ShutdownError]. If ctx is done while a
+// socket is left open for 3 PTO, to repeat a CONNECTION_CLOSE that was lost,
+// there is also one that says so and matches ctx.Err(); the socket is then
 // closed without Shutdown.
 //
 // New connections can be made afterwards. Connections that are being dialed
@@ -266,30 +268,30 @@ func (g *Guard) Shutdown(ctx context.Context) error {
 		listeners = append(listeners, l)
 	}
 	g.mu.Unlock()
-	for _, l := range listeners {
-		l.close()
-		for { // those that nobody accepted; it does not block any more
-			if _, err := l.accept(context.Background()); err != nil {
-				break
-			}
-		}
-	}
+	g.closeAll(ctx, listeners)
 
-	var mu sync.Mutex // guards errs
-	var errs []error
-	for conns := g.members(); len(conns) > 0; conns = g.members() {
+	var failed groupError
+	var mu sync.Mutex // guards failed
+	seen := make(map[*Conn]bool)
+	for more := true; more; {
 		var wg sync.WaitGroup
-		for _, c := range conns {
+		more = false
+		for _, c := range g.members() {
+			if seen[c] {
+				continue
+			}
+			seen[c], more = true, true
 			wg.Go(func() {
 				err := c.Shutdown(ctx, 0, "")
 				c.endIfClosed() // so that c is no member any more
 				mu.Lock()
 				defer mu.Unlock()
-				errs = append(errs, err)
+				failed.add(err)
 			})
 		}
 		wg.Wait()
 	}
+	failed.conns = len(seen)
 	for _, l := range listeners {
 		if l.owned != nil {
 			select {
@@ -300,9 +302,57 @@ func (g *Guard) Shutdown(ctx context.Context) error {
 			select {
 			case <-l.owned.gone:
 			case <-ctx.Done():
-				errs = append(errs, fmt.Errorf("quiclife: shutdown: the socket of %v is still open: %w", l.raw.Addr(), ctx.Err()))
+				failed.sockets++
+				failed.errs = append(failed.errs, fmt.Errorf("quiclife: shutdown: the socket of %v is still open: %w", l.raw.Addr(), ctx.Err()))
 			}
 		}
 	}
-	return errors.Join(errs...)
+	if len(failed.errs) > 0 {
+		return &failed
+	}
+	return nil
 }
+
+// closeAll closes listeners, and waits until the connections that they had in
+// store are members of the group, or ctx is done.
+func (g *Guard) closeAll(ctx context.Context, listeners []*listener) {
+	var wg sync.WaitGroup
+	for _, l := range listeners {
+		wg.Go(func() {
+			l.close() // which waits for handshakes, so perhaps for a callback of a tls.Config
+			for {     // those that nobody accepted; it does not block any more
+				if _, err := l.accept(context.Background()); err != nil {
+					break
+				}
+			}
+			l.awaitAccepts()
+		})
+	}
+	within(ctx, wg.Wait)
+}
+
+// A groupError is the error of Guard.Shutdown.
+type groupError struct {
+	conns, streams, sockets int
+	errs                    []error // of the connections, then of the sockets
+}
+
+func (e *groupError) add(err error) {
+	if err == nil {
+		return
+	}
+	e.errs = append(e.errs, err)
+	if cut, ok := errors.AsType[*ShutdownError](err); ok {
+		e.streams += len(cut.Streams)
+	}
+}
+
+func (e *groupError) Error() string {
+	if len(e.errs) == 1 {
+		return e.errs[0].Error()
+	}
+	return fmt.Sprintf("quiclife: shutdown: of %d connections %d ended with %d open streams cut, or with data that may not have arrived; %d sockets are still open",
+		e.conns, len(e.errs)-e.sockets, e.streams, e.sockets)
+}
+
+func (e *groupError) Unwrap() []error { return e.errs }

@@ -1,15 +1,10 @@
 package quiclife_test
 
 import (
-	"bytes"
 	"context"
+	"crypto/tls"
 	"errors"
-	"fmt"
 	"io"
-	"math/rand/v2"
-	"os"
-	"slices"
-	"strconv"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -31,100 +26,6 @@ func shutdown(c *quiclife.Conn, limit time.Duration) error {
 	ctx, cancel := context.WithTimeout(context.Background(), limit)
 	defer cancel()
 	return c.Shutdown(ctx, 42, "done")
-}
-
-// TestShutdownLosesNothing holds promise 2 at the end of a connection: Write,
-// Close, Shutdown at once, and all of it arrives; beside it, what
-// CloseWithError loses. QUICLIFE_SHUTDOWN_RUNS is the number of runs for each
-// RTT, size and loss; -v prints how many lost data, and how long Shutdown took.
-func TestShutdownLosesNothing(t *testing.T) {
-	runs := 10
-	if s := os.Getenv("QUICLIFE_SHUTDOWN_RUNS"); s != "" {
-		var err error
-		runs, err = strconv.Atoi(s)
-		require.NoError(t, err)
-	}
-	for _, rtt := range []time.Duration{2 * time.Millisecond, 50 * time.Millisecond, 300 * time.Millisecond} {
-		for _, size := range []int{10, 200_000, 5_000_000} {
-			for _, loss := range []int{0, 5, 20} {
-				t.Run(fmt.Sprintf("RTT %v, %d bytes, loss %d%%", rtt, size, loss), func(t *testing.T) {
-					t.Parallel()
-					runs := runs
-					if size > 1_000_000 { // seconds each
-						runs = max(runs/10, 1)
-					}
-					data := randomBytes(size)
-					lost, lostByClose := 0, 0
-					var took []float64
-					for run := range runs {
-						seed := uint64(run)
-						var last time.Duration
-						if !sendAndEnd(t, rtt, loss, seed, data, func(c *quiclife.Conn) {
-							start := time.Now()
-							require.NoError(t, shutdown(c, time.Hour))
-							last = time.Since(start)
-						}) {
-							lost++
-						}
-						took = append(took, last.Seconds()/rtt.Seconds())
-						if size < 1_000_000 && !sendAndEnd(t, rtt, loss, seed, data, func(c *quiclife.Conn) { c.CloseWithError(42, "done") }) {
-							lostByClose++
-						}
-					}
-					slices.Sort(took)
-					byClose := "was not run"
-					if size < 1_000_000 {
-						byClose = fmt.Sprint("lost ", lostByClose)
-					}
-					t.Logf("%d runs: Shutdown lost %d, in %.1f RTTs (median; most %.1f); CloseWithError %s", runs, lost, took[len(took)/2], took[len(took)-1], byClose)
-					require.Zero(t, lost)
-					if size < 1_000_000 {
-						require.Positive(t, lostByClose, "if CloseWithError loses nothing, this test shows nothing")
-					}
-				})
-			}
-		}
-	}
-}
-
-// sendAndEnd writes data to a new connection, ends it, and returns whether all
-// of it arrived.
-func sendAndEnd(t *testing.T, rtt time.Duration, loss int, seed uint64, data []byte, end func(*quiclife.Conn)) (arrived bool) {
-	conf := &quic.Config{MaxIdleTimeout: 10 * time.Minute, HandshakeIdleTimeout: time.Minute}
-	var mu sync.Mutex
-	r := rand.New(rand.NewPCG(seed, uint64(loss)))
-	lossy := false
-	drop := func(simnet.Packet) bool {
-		mu.Lock()
-		defer mu.Unlock()
-		return lossy && r.IntN(100) < loss
-	}
-	setup{net: quictest.Net{Latency: rtt / 2, Drop: drop}, clientConf: conf, serverConf: conf}.in(t, func(t *testing.T, e ends) {
-		done := make(chan []byte)
-		go func() {
-			s, err := e.rawServer.AcceptUniStream(context.Background())
-			var b []byte
-			if err == nil {
-				if b, err = io.ReadAll(s); err != nil {
-					b = nil
-				}
-			}
-			done <- b
-		}()
-		mu.Lock()
-		lossy = true // after the handshake
-		mu.Unlock()
-		s, err := e.client.OpenUniStream()
-		require.NoError(t, err)
-		_, err = s.Write(data)
-		require.NoError(t, err)
-		require.NoError(t, s.Close())
-		end(e.client)
-		time.Sleep(time.Second)
-		e.server.CloseWithError(0, "") // a lost CONNECTION_CLOSE would have it wait
-		arrived = bytes.Equal(data, <-done)
-	})
-	return arrived
 }
 
 // TestShutdownAgainst peers and programs of all sorts; each call is bounded.
@@ -607,4 +508,175 @@ func TestGuardShutdown(t *testing.T) {
 	ln, err = server.ListenAddr(ln.Addr().String(), serverTLS, nil) // its socket is closed, and the group lives on
 	require.NoError(t, err)
 	ln.Close()
+}
+
+// TestShutdownReturnsNilThoughThisSideCut: what another call cuts, an impatient
+// Shutdown or CloseWithError, has not arrived.
+func TestShutdownReturnsNilThoughThisSideCut(t *testing.T) {
+	for name, cut := range map[string]func(c *quiclife.Conn) error{
+		"Shutdown": func(c *quiclife.Conn) error { return shutdown(c, 10*time.Millisecond) },
+		"CloseWithError": func(c *quiclife.Conn) error {
+			return errors.Join(errors.New("as expected"), c.CloseWithError(42, "done"))
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var dead atomic.Bool
+			setup{net: quictest.Net{Drop: func(simnet.Packet) bool { return dead.Load() }}}.in(t, func(t *testing.T, e ends) {
+				s, err := e.client.OpenUniStream()
+				require.NoError(t, err)
+				settled()
+				dead.Store(true)
+				write(t, s, "data")
+				s.Close()
+				down := make(chan error, 1)
+				go func() { down <- shutdown(e.client, time.Minute) }()
+				settled()
+				require.Error(t, cut(e.client))
+				require.ErrorIs(t, <-down, &quiclife.ApplicationError{ErrorCode: 42, ErrorMessage: "done"})
+			})
+		})
+	}
+}
+
+// TestShutdownTwiceBothReturnNil: the second is told what the first has found.
+func TestShutdownTwiceBothReturnNil(t *testing.T) {
+	for range 10 {
+		e := setup{}.onLoopback(t)
+		s, err := e.client.OpenUniStream()
+		require.NoError(t, err)
+		write(t, s, "data")
+		s.Close()
+		down := make(chan error)
+		for i := range 4 {
+			go func() {
+				time.Sleep(time.Duration(i) * time.Millisecond) // so that they do not look at the same time
+				down <- shutdown(e.client, time.Minute)
+			}()
+		}
+		for range 4 {
+			require.NoError(t, <-down)
+		}
+	}
+}
+
+// TestShutdownIgnoresContextAfterRejection: a stream that a rejection of 0-RTT
+// has ended was not ended by the connection's end, which is far.
+func TestShutdownIgnoresContextAfterRejection(t *testing.T) {
+	setupEarly(t, func(t *testing.T, c *quiclife.Conn) {
+		s, err := c.OpenStream()
+		require.NoError(t, err)
+		write(t, s, "data")
+		go func() {
+			s.Read(make([]byte, 1))
+			s.Release()
+		}()
+		start := time.Now()
+		require.ErrorIs(t, shutdown(c, time.Second), quiclife.Err0RTTRejected)
+		require.Less(t, time.Since(start), time.Second)
+	})
+}
+
+// TestShutdownIgnoresContextInTLSCallback: quic-go closes a connection when a
+// callback of its tls.Config has returned, which is not waited for.
+func TestShutdownIgnoresContextInTLSCallback(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		clientSocket, serverSocket, addr := quictest.Net{}.Endpoints(t)
+		serverTLS, clientTLS := quictest.TLS()
+		clientTLS = clientTLS.Clone()
+		clientTLS.ClientSessionCache = tls.NewLRUClientSessionCache(1)
+		client, server := &quiclife.Transport{Conn: clientSocket}, &quiclife.Transport{Conn: serverSocket}
+		defer client.Close()
+		defer server.Close()
+		_, err := server.ListenEarly(serverTLS, &quiclife.Config{Allow0RTT: true})
+		require.NoError(t, err)
+		c, err := client.Dial(t.Context(), addr, clientTLS, nil)
+		require.NoError(t, err)
+		settled() // the session ticket arrives
+		c.CloseWithError(0, "")
+		clientTLS.VerifyConnection = func(tls.ConnectionState) error { time.Sleep(3 * time.Second); return nil }
+		c, err = client.DialEarly(t.Context(), addr, clientTLS, nil)
+		require.NoError(t, err)
+		time.Sleep(100 * time.Millisecond) // now it sleeps
+		start := time.Now()
+		require.ErrorIs(t, shutdown(c, time.Second), context.DeadlineExceeded)
+		require.Less(t, time.Since(start), 1100*time.Millisecond)
+		<-c.Context().Done()
+	})
+}
+
+// TestShutdownLosesDetachedStream: it waits for its send half, as far as
+// quic-go tells of it.
+func TestShutdownLosesDetachedStream(t *testing.T) {
+	setup{}.in(t, func(t *testing.T, e ends) {
+		s, peer := e.stream(t)
+		raw := s.Detach()
+		got := make(chan string, 1)
+		go func() {
+			b, _ := io.ReadAll(peer)
+			got <- string(b)
+		}()
+		go func() {
+			time.Sleep(10 * time.Second)
+			raw.Write([]byte("late"))
+			raw.Close()
+		}()
+		require.NoError(t, shutdown(e.client, time.Minute))
+		require.Equal(t, "late", <-got)
+		require.Equal(t, int64(1), e.client.Stats().Outgoing.Detached)
+	})
+}
+
+// TestGuardShutdownMissesConnectionBeingAccepted: it is a member of the group
+// as soon as quic-go has given it to Accept.
+func TestGuardShutdownMissesConnectionBeingAccepted(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		serverTLS, clientTLS := quictest.TLS()
+		clientSocket, serverSocket, addr := quictest.Net{}.Endpoints(t)
+		guard := &quiclife.Guard{}
+		client, server := &quiclife.Transport{Conn: clientSocket, Guard: &quiclife.Guard{}}, &quiclife.Transport{Conn: serverSocket, Guard: guard}
+		defer client.Close()
+		defer server.Close()
+		ln, err := server.Listen(serverTLS, nil)
+		require.NoError(t, err)
+		quiclife.AfterAccept(ln, func() { time.Sleep(time.Second) })
+		accepted := make(chan *quiclife.Conn, 1)
+		go func() {
+			c, _ := ln.Accept(context.Background())
+			accepted <- c
+		}()
+		_, err = client.Dial(t.Context(), addr, clientTLS, nil)
+		require.NoError(t, err)
+		time.Sleep(100 * time.Millisecond)
+		ln.Close() // also if the program has closed the listener
+		require.NoError(t, guard.Shutdown(t.Context()))
+		require.Error(t, (<-accepted).Context().Err(), "the connection lives on")
+	})
+}
+
+// TestGuardShutdownErrorGrowsWithConnections: it is one line, with counts.
+func TestGuardShutdownErrorGrowsWithConnections(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		guard, others := &quiclife.Guard{}, &quiclife.Guard{}
+		for range 3 {
+			rc, rs := quictest.Net{}.Pair(t, nil, nil)
+			c := guard.Wrap(rc, nil)
+			others.Wrap(rs, nil)
+			for range 2 {
+				s, err := c.OpenStream()
+				require.NoError(t, err)
+				keep(t, s)
+			}
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		err := guard.Shutdown(ctx)
+		require.EqualError(t, err, "quiclife: shutdown: of 3 connections 3 ended with 6 open streams cut, or with data that may not have arrived; 0 sockets are still open")
+		require.ErrorIs(t, err, context.DeadlineExceeded)
+		several, ok := err.(interface{ Unwrap() []error })
+		require.True(t, ok)
+		require.Len(t, several.Unwrap(), 3)
+		var cut *quiclife.ShutdownError
+		require.ErrorAs(t, err, &cut)
+		require.Len(t, cut.Streams, 2)
+	})
 }

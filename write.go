@@ -58,6 +58,9 @@ func (st *streamState) endWrite(n, size int, err error) {
 	if turn != nil {
 		close(turn)
 	}
+	if n > 0 {
+		st.conn.sends()
+	}
 	if err != nil && endsSendHalf(err) {
 		st.sendFailed(err)
 	}

@@ -1,6 +1,8 @@
 package quiclife
 
 import (
+	"context"
+	"net"
 	"time"
 
 	"github.com/quic-go/quic-go"
@@ -36,3 +38,8 @@ func (s afterClose) Close() error {
 
 // CreditRequired returns what c knows of Config.RequireStreamCreditRelease.
 func CreditRequired(c *Conn) bool { return c.creditRequired }
+
+// ResolveUDPAddr is how DialAddr resolves addresses.
+func ResolveUDPAddr(ctx context.Context, addr string) (*net.UDPAddr, error) {
+	return resolveUDPAddr(ctx, addr)
+}

@@ -5,6 +5,8 @@ import (
 	"crypto/tls"
 	"errors"
 	"net"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/quic-go/quic-go"
@@ -55,7 +57,7 @@ func ListenEarly(conn net.PacketConn, tlsConf *tls.Config, conf *Config) (*Early
 // handshake has completed or failed, or ctx is done. The socket is closed
 // when the connection has ended. conf may be nil.
 func (g *Guard) DialAddr(ctx context.Context, addr string, tlsConf *tls.Config, conf *Config) (*Conn, error) {
-	addr, tlsConf, err := resolve(addr, tlsConf)
+	addr, tlsConf, err := resolve(ctx, addr, tlsConf)
 	if err != nil {
 		return nil, err
 	}
@@ -64,21 +66,24 @@ func (g *Guard) DialAddr(ctx context.Context, addr string, tlsConf *tls.Config, 
 
 // DialAddrEarly is DialAddr with 0-RTT, if the server allows it.
 func (g *Guard) DialAddrEarly(ctx context.Context, addr string, tlsConf *tls.Config, conf *Config) (*Conn, error) {
-	addr, tlsConf, err := resolve(addr, tlsConf)
+	addr, tlsConf, err := resolve(ctx, addr, tlsConf)
 	if err != nil {
 		return nil, err
 	}
 	return g.dial(conf, func() (*quic.Conn, error) { return quic.DialAddrEarly(ctx, addr, tlsConf, conf) })
 }
 
-// resolve finds the mistakes for which quic-go's DialAddr returns an error but
-// leaves its socket open.
-func resolve(addr string, tlsConf *tls.Config) (string, *tls.Config, error) {
+// resolve resolves addr, which quic-go's DialAddr does without regard to ctx,
+// and finds the mistakes for which that returns an error but leaves its socket
+// open.
+func resolve(ctx context.Context, addr string, tlsConf *tls.Config) (string, *tls.Config, error) {
 	if tlsConf == nil {
 		return "", nil, errors.New("quiclife: tls.Config not set")
 	}
-	udpAddr, err := net.ResolveUDPAddr("udp", addr)
-	if err != nil {
+	udpAddr, err := resolveUDPAddr(ctx, addr)
+	if _, dns := errors.AsType[*net.DNSError](err); dns && ctx.Err() != nil {
+		return "", nil, context.Cause(ctx) // as when it is done later
+	} else if err != nil {
 		return "", nil, err
 	}
 	if tlsConf.ServerName == "" { // from the name, as quic-go does, not from the address
@@ -86,6 +91,31 @@ func resolve(addr string, tlsConf *tls.Config) (string, *tls.Config, error) {
 		tlsConf.ServerName, _, _ = net.SplitHostPort(addr)
 	}
 	return udpAddr.String(), tlsConf, nil
+}
+
+// resolveUDPAddr is [net.ResolveUDPAddr] with a context.
+func resolveUDPAddr(ctx context.Context, addr string) (*net.UDPAddr, error) {
+	if addr == "" {
+		return &net.UDPAddr{}, nil
+	}
+	host, service, err := net.SplitHostPort(addr)
+	if err != nil {
+		return nil, err
+	}
+	port, err := net.DefaultResolver.LookupPort(ctx, "udp", service)
+	if err != nil {
+		return nil, err
+	}
+	if host == "" {
+		return &net.UDPAddr{Port: port}, nil
+	}
+	ips, err := net.DefaultResolver.LookupIPAddr(ctx, host)
+	if err != nil {
+		return nil, err
+	}
+	want4 := !strings.Contains(addr, "[")
+	ip := ips[max(0, slices.IndexFunc(ips, func(ip net.IPAddr) bool { return (ip.IP.To4() != nil) == want4 }))]
+	return &net.UDPAddr{IP: ip.IP, Port: port, Zone: ip.Zone}, nil
 }
 
 // Dial dials a connection over conn, which can then be used for nothing else.

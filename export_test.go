@@ -2,6 +2,7 @@ package quiclife
 
 import (
 	"context"
+	"net"
 	"time"
 
 	"github.com/quic-go/quic-go"
@@ -63,4 +64,9 @@ func (l afterAccept) Accept(ctx context.Context) (*quic.Conn, error) {
 		l.f()
 	}
 	return c, err
+}
+
+// ResolveUDPAddr is how DialAddr resolves addresses.
+func ResolveUDPAddr(ctx context.Context, addr string) (*net.UDPAddr, error) {
+	return resolveUDPAddr(ctx, addr)
 }

@@ -1,9 +1,11 @@
 package quiclife_test
 
 import (
+	"bytes"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -542,13 +544,17 @@ func TestDialAddr(t *testing.T) {
 // Values of fields that are interfaces; they are never called for anything.
 type (
 	connIDs  struct{}
-	recorder struct{ recorded *atomic.Bool }
+	recorder struct{ recorded *atomic.Bool } // or nil
 )
 
 func (connIDs) GenerateConnectionID() (id quiclife.ConnectionID, _ error) { return id, nil }
 func (connIDs) ConnectionIDLen() int                                      { return 6 }
-func (r recorder) RecordEvent(qlogwriter.Event)                           { r.recorded.Store(true) }
-func (recorder) Close() error                                             { return nil }
+func (r recorder) RecordEvent(qlogwriter.Event) {
+	if r.recorded != nil {
+		r.recorded.Store(true)
+	}
+}
+func (recorder) Close() error { return nil }
 
 // Every field of a Transport reaches quic-go, and stays the caller's.
 func TestTransportFields(t *testing.T) {
@@ -974,4 +980,105 @@ func TestListenerIsForgottenWhenItsSocketFails(t *testing.T) {
 		}
 	}
 	require.NoError(t, guard.Shutdown(t.Context()))
+}
+
+// setResolver has names resolved by DNS servers that dial reaches, until the
+// end of the test.
+func setResolver(t *testing.T, dial func(context.Context, string, string) (net.Conn, error)) {
+	old := net.DefaultResolver
+	net.DefaultResolver = &net.Resolver{PreferGo: true, Dial: dial}
+	t.Cleanup(func() { net.DefaultResolver = old })
+}
+
+// answerDNS answers one question, as over TCP: both.example has addresses of
+// both families, v6.example has one, others have none.
+func answerDNS(c net.Conn) {
+	defer c.Close()
+	length := make([]byte, 2)
+	if _, err := io.ReadFull(c, length); err != nil {
+		return
+	}
+	query := make([]byte, binary.BigEndian.Uint16(length))
+	if _, err := io.ReadFull(c, query); err != nil {
+		return
+	}
+	const header = 12
+	end := header + bytes.IndexByte(query[header:], 0) + 5 // of the question: name, type, class
+	answer := append(query[:2:2], 0x81, 0x80, 0, 1, 0, 0, 0, 0, 0, 0)
+	answer = append(answer, query[header:end]...)
+	name, aaaa := string(query[header+1:header+5]), query[end-3] == 28
+	var ip net.IP
+	switch {
+	case aaaa && (name == "both" || name[:2] == "v6"):
+		ip = net.ParseIP("2001:db8::1")
+	case !aaaa && name == "both":
+		ip = net.IPv4(192, 0, 2, 1).To4()
+	}
+	if ip != nil {
+		answer[7] = 1
+		answer = append(answer, 0xc0, header)
+		answer = append(answer, query[end-4:end]...)
+		answer = append(answer, 0, 0, 0, 60, 0, byte(len(ip)))
+		answer = append(answer, ip...)
+	}
+	binary.BigEndian.PutUint16(length, uint16(len(answer)))
+	c.Write(append(length, answer...))
+}
+
+// DialAddr resolves to the same addresses as quic-go's, and fails as that does.
+func TestDialAddrResolvesAsQUICGoDoes(t *testing.T) {
+	setResolver(t, func(context.Context, string, string) (net.Conn, error) {
+		client, server := net.Pipe()
+		go answerDNS(server)
+		return client, nil
+	})
+	for _, addr := range []string{
+		"", ":", ":443", ":domain", "127.0.0.1", "127.0.0.1:", "127.0.0.1:443", "127.0.0.1:domain", "127.0.0.1:nosuchport",
+		"127.0.0.1:99999", "127.0.0.1:-1", "::1:443", "[::1]", "[::1]:443", "[::]:1", "[fe80::1%lo]:443", "[fe80::1%nosuch]:1",
+		"[::ffff:1.2.3.4]:443", "[127.0.0.1]:443", "localhost:443", "[localhost]:443", "both.example:443", "[both.example]:443", "v6.example:domain",
+		"none.example:443",
+		"a b:443", "[::1:443", "127.0.0.1:443:443",
+	} {
+		want, wantErr := net.ResolveUDPAddr("udp", addr)
+		got, err := quiclife.ResolveUDPAddr(t.Context(), addr)
+		require.Equal(t, wantErr, err, addr)
+		require.Equal(t, want, got, addr)
+	}
+	got, err := quiclife.ResolveUDPAddr(t.Context(), "both.example:443")
+	require.NoError(t, err)
+	require.Equal(t, "192.0.2.1:443", got.String())
+	got, err = quiclife.ResolveUDPAddr(t.Context(), "[both.example]:443")
+	require.NoError(t, err)
+	require.Equal(t, "[2001:db8::1]:443", got.String())
+}
+
+// A resolver that does not answer holds a dial up no longer than its context.
+func TestDialAddrEndsWithContextWhileItResolves(t *testing.T) {
+	_, clientTLS := quictest.TLS()
+	asked := make(chan struct{}, 10)
+	setResolver(t, func(ctx context.Context, _, _ string) (net.Conn, error) {
+		asked <- struct{}{}
+		<-ctx.Done()
+		return nil, ctx.Err()
+	})
+	before, tired := goleak.IgnoreCurrent(), errors.New("tired")
+	for name, dial := range map[string]func(context.Context, string, *tls.Config, *quiclife.Config) (*quiclife.Conn, error){
+		"DialAddr": quiclife.DialAddr, "DialAddrEarly": quiclife.DialAddrEarly,
+	} {
+		ctx, cancel := context.WithCancelCause(t.Context())
+		dialed := make(chan error, 1)
+		go func() {
+			_, err := dial(ctx, name+".example:443", clientTLS, nil)
+			dialed <- err
+		}()
+		<-asked
+		cancel(tired)
+		select {
+		case err := <-dialed:
+			require.Equal(t, tired, err, name)
+		case <-time.After(5 * time.Second):
+			t.Fatalf("%s goes on though its context is done", name)
+		}
+	}
+	require.NoError(t, goleak.Find(before))
 }

@@ -4,7 +4,7 @@ package main
 var conn = []mutation{
 	{
 		name: "wrap: end not called at the end of the connection",
-		old: `	context.AfterFunc(raw.Context(), c.end)
+		old: `	context.AfterFunc(c.lifetime, c.end)
 `,
 		new: `	_ = context.AfterFunc
 `,
@@ -34,10 +34,10 @@ var conn = []mutation{
 	},
 	{
 		name: "CloseWithError: end not called",
-		old: `	err := c.raw.CloseWithError(code, desc)
+		old: `	err := c.closeRaw(code, desc)
 	c.end()
 `,
-		new: `	err := c.raw.CloseWithError(code, desc)
+		new: `	err := c.closeRaw(code, desc)
 `,
 		killer: "TestMaxConns",
 	},

@@ -25,18 +25,18 @@ var dial = []mutation{
 	},
 	{
 		name: "listen: nothing closed when Listen fails",
-		old: `	raw, err := o.tr.Listen(tlsConf, conf)
+		old: `	raw, err := o.tr.Listen(tlsConf, l.gate.watch(conf))
 	if err != nil {
 		o.listenerClosed()
 `,
-		new: `	raw, err := o.tr.Listen(tlsConf, conf)
+		new: `	raw, err := o.tr.Listen(tlsConf, l.gate.watch(conf))
 	if err != nil {
 `,
 		killer: "TestListenFails",
 	},
 	{
 		name: "DialAddr: resolve dropped (socket leak on error)",
-		old: `	addr, tlsConf, err := resolve(addr, tlsConf)
+		old: `	addr, tlsConf, err := resolve(ctx, addr, tlsConf)
 	if err != nil {
 		return nil, err
 	}
@@ -46,8 +46,8 @@ var dial = []mutation{
 	},
 	{
 		name:   "dial: limits of Config not passed",
-		old:    "return g.wrap(raw, terms, nil), nil",
-		new:    "_ = terms\n\treturn g.wrap(raw, termsOf(nil), nil), nil",
+		old:    "return g.wrap(raw, terms, nil, nil), nil",
+		new:    "_ = terms\n\treturn g.wrap(raw, termsOf(nil), nil, nil), nil",
 		killer: "TestDialListen",
 	},
 }

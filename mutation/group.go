@@ -11,33 +11,23 @@ var group = []mutation{
 	},
 	{
 		name:   "accept: counted twice at the end",
-		old:    "return l.guard.wrap(raw, l.terms, l), nil",
-		new:    "return l.guard.wrap(raw, l.terms, nil), nil",
+		old:    "return l.guard.wrap(raw, a.terms, a, l.owned), nil",
+		new:    "return l.guard.wrap(raw, a.terms, nil, l.owned), nil",
 		killer: "TestMaxConns",
 	},
 	{
-		name:   "admitConn: MaxConns off by one",
+		name:   "admit: MaxConns off by one",
 		old:    "g.counted >= g.MaxConns",
 		new:    "g.counted > g.MaxConns",
 		killer: "TestMaxConns",
 	},
 	{
-		name: "admitConn: MaxHeap ignored",
+		name: "admit: MaxHeap ignored",
 		old: `	case heap > 0:
 `,
 		new: `	case false:
 `,
 		killer: "TestMaxHeap",
-	},
-	{
-		name: "connContext: admits all",
-		old: `		if err := g.admitConn(); err != nil {
-			return nil, err
-		}
-`,
-		new: `		g.countConn()
-`,
-		killer: "TestMaxStreams",
 	},
 	{
 		name: "heapAbove: no collection asked for",

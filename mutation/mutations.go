@@ -32,6 +32,7 @@ func all() []mutation {
 		{"reclaim.go", reclaim},
 		{"stream.go", stream},
 		{"unistream.go", unistream},
+		{"admission.go", admission},
 		{"conn.go", conn},
 		{"transport.go", transport},
 		{"dial.go", dial},

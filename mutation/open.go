@@ -49,7 +49,7 @@ var open = []mutation{
 	},
 	{
 		name: "awaitPeer: wrapped though the connection ended",
-		old: `	if err != nil && c.raw.Context().Err() == nil {
+		old: `	if err != nil && c.lifetime.Err() == nil {
 		switch`,
 		new: `	if err != nil {
 		switch`,
@@ -72,7 +72,7 @@ var open = []mutation{
 	},
 	{
 		name: "admit: opens during Shutdown",
-		old: `	if c.draining.Err() != nil && c.raw.Context().Err() == nil {
+		old: `	if c.draining.Err() != nil && c.lifetime.Err() == nil {
 		return ErrShutdown
 	}
 	return c.guard.admitStream`,

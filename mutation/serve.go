@@ -50,8 +50,8 @@ var serve = []mutation{
 		name: "serveAll: ctx ignored while it waits for a slot",
 		old: `		case <-ctx.Done():
 			return ctx.Err()
-		case <-c.Context`,
-		new:    `		case <-c.Context`,
+		case <-c.lifetime`,
+		new:    `		case <-c.lifetime`,
 		killer: "TestServeEndsAtLimit",
 	},
 	{

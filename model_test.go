@@ -557,7 +557,7 @@ func playRandom(t *testing.T, seed uint64, n int) {
 	// In its own test, so that its name and failure are its own.
 	bubble := func(t *testing.T) {
 		rc, rs := network.Pair(t, conf, conf)
-		e := setup{guard: &quiclife.Guard{Codes: modelCodes}}.wrap(rc, rs)
+		e := setup{clientConf: conf, serverConf: conf, guard: &quiclife.Guard{Codes: modelCodes}}.wrap(rc, rs)
 		mu.Lock()
 		lossy = true
 		mu.Unlock()

@@ -180,7 +180,7 @@ func TestDroppedWithoutCredit(t *testing.T) {
 				client, server := e.stream(t)
 				server.Close()
 				if endsLater {
-					time.AfterFunc(100*time.Millisecond, client.Release)
+					time.AfterFunc(20*time.Millisecond, client.Release)
 				} else {
 					client.Release()
 					io.ReadAll(server)

@@ -78,6 +78,7 @@ type Guard struct {
 	CaptureStacks bool
 
 	// Logger receives one record for each leak, each panic of a handler, each
+	// answer that a handler left cut, each
 	// connection that Listener.Serve had to cut, and for what fails at a limit,
 	// at most one a second for the group and for each connection. When opens
 	// have waited at a limit for one to two seconds in vain, there is a record

@@ -203,6 +203,21 @@ func TestHostilePeer(t *testing.T) {
 			require.Less(t, mostGoroutines, int64(2*limit+2*limit+20))
 			require.Less(t, mostHeap, int64(4<<20))
 
+			// Once its streams have timed out, nothing is kept of all that came and went.
+			var opened int64
+			eventually(t, func() bool {
+				open := int64(0)
+				opened = 0
+				for conn := range guard.Conns() {
+					stats := conn.Stats()
+					open += stats.Open()
+					opened += stats.Incoming.Opened + stats.IncomingUni.Opened
+				}
+				return open == 0
+			})
+			rest := kept() - heap - int64(quictest.Held(bad)*16<<10)
+			require.Less(t, rest, int64(512<<10), "bytes of heap after %d streams", opened)
+
 			bad.CloseWithError(0, "")
 			eventually(t, func() bool {
 				for conn := range guard.Conns() {

@@ -227,7 +227,7 @@ func runHandler[S ender](ctx context.Context, c *Conn, s S, finish func() error,
 			err := finish()
 			s.Release()
 			if errors.Is(err, ErrWriteCut) { // what else finish returns is the peer's doing
-				c.guard.logger().Warn("quiclife: answer cut: the handler returned nil after a Write that was not complete",
+				c.guard.logger().Warn("quiclife: answer cut: the handler returned nil, but a Write was not complete",
 					"remote", c.RemoteAddr(), "stream", s.StreamID(), "error", err)
 			}
 		} else {

@@ -223,7 +223,8 @@ func (c *Conn) OpenUniStreamSync(ctx context.Context) (*SendStream, error) {
 }
 
 // AcceptStream returns the next bidirectional stream that the peer opened. It
-// blocks until there is one, ctx is done or the connection has ended.
+// blocks until there is one, ctx is done or the connection has ended. A stream
+// that is queued is returned even if ctx is done, as quic-go does.
 //
 // During Shutdown it fails with [ErrShutdown].
 func (c *Conn) AcceptStream(ctx context.Context) (*Stream, error) {

@@ -676,3 +676,30 @@ func TestCloseWithErrorReturnsBeforeStreamIsEnded(t *testing.T) {
 		require.Zero(t, e.client.Stats().Open())
 	})
 }
+
+// TestAcceptStreamWithDoneContext: a stream that is queued is returned, as
+// quic-go does, and then the context's error.
+func TestAcceptStreamWithDoneContext(t *testing.T) {
+	done, cancel := context.WithCancel(context.Background())
+	cancel()
+	for name, accept := range map[string]func(e ends) error{
+		"AcceptStream":            func(e ends) error { _, err := e.server.AcceptStream(done); return err },
+		"AcceptUniStream":         func(e ends) error { _, err := e.server.AcceptUniStream(done); return err },
+		"quic-go AcceptStream":    func(e ends) error { _, err := e.rawServer.AcceptStream(done); return err },
+		"quic-go AcceptUniStream": func(e ends) error { _, err := e.rawServer.AcceptUniStream(done); return err },
+	} {
+		setup{}.in(t, func(t *testing.T, e ends) {
+			s, err := e.client.OpenStream()
+			require.NoError(t, err)
+			defer s.Release()
+			write(t, s, "x")
+			uni, err := e.client.OpenUniStream()
+			require.NoError(t, err)
+			defer uni.Release()
+			write(t, uni, "x")
+			settled()
+			require.NoError(t, accept(e), name)
+			require.Equal(t, context.Canceled, accept(e), name)
+		})
+	}
+}

@@ -92,6 +92,106 @@ func TestMaxStreams(t *testing.T) {
 	d.CloseWithError(0, "")
 }
 
+// TestFailedOpensKeepGroupCount: an open that fails, for whatever reason, neither
+// keeps a place of MaxStreams nor makes one.
+func TestFailedOpensKeepGroupCount(t *testing.T) {
+	const places, tries = 20, 10
+	for i, o := range openers {
+		peersLimit := &quic.Config{MaxIncomingStreams: 1, MaxIncomingUniStreams: 1}
+		for _, c := range []struct {
+			name string
+			own  int64 // limit of this side
+			conf *quic.Config
+			fail func(t *testing.T, c *quiclife.Conn) error
+		}{
+			{"at the peer's limit", 0, peersLimit, func(t *testing.T, c *quiclife.Conn) error {
+				_, err := o.open(c)
+				return err
+			}},
+			{"waits at the peer's limit until ctx is done", 0, peersLimit, func(t *testing.T, c *quiclife.Conn) error {
+				ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+				defer cancel()
+				_, err := o.sync(c, ctx)
+				return err
+			}},
+			{"waits at the peer's limit until Shutdown", 0, peersLimit, func(t *testing.T, c *quiclife.Conn) error {
+				time.AfterFunc(time.Second, func() { c.Shutdown(t.Context(), 0, "") })
+				_, err := o.sync(c, t.Context())
+				return err
+			}},
+			{"waits at the peer's limit until the connection ends", 0, peersLimit, func(t *testing.T, c *quiclife.Conn) error {
+				time.AfterFunc(time.Second, func() { c.CloseWithError(1, "") })
+				_, err := o.sync(c, t.Context())
+				return err
+			}},
+			{"at our limit", 1, nil, func(t *testing.T, c *quiclife.Conn) error {
+				_, err := o.open(c)
+				return err
+			}},
+			{"waits at our limit until ctx is done", 1, nil, func(t *testing.T, c *quiclife.Conn) error {
+				ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+				defer cancel()
+				_, err := o.sync(c, ctx)
+				return err
+			}},
+			{"waits at our limit until Shutdown", 1, nil, func(t *testing.T, c *quiclife.Conn) error {
+				time.AfterFunc(time.Second, func() { c.Shutdown(t.Context(), 0, "") })
+				_, err := o.sync(c, t.Context())
+				return err
+			}},
+			{"waits at our limit until the connection ends", 1, nil, func(t *testing.T, c *quiclife.Conn) error {
+				time.AfterFunc(time.Second, func() { c.CloseWithError(1, "") })
+				_, err := o.sync(c, t.Context())
+				return err
+			}},
+			{"after the connection's end", 0, nil, func(t *testing.T, c *quiclife.Conn) error {
+				c.CloseWithError(1, "")
+				_, err := o.open(c)
+				return err
+			}},
+			{"after the connection's end, waiting", 0, nil, func(t *testing.T, c *quiclife.Conn) error {
+				c.CloseWithError(1, "")
+				_, err := o.sync(c, t.Context())
+				return err
+			}},
+		} {
+			guard := &quiclife.Guard{MaxStreams: places}
+			o.limit(guard, c.own)
+			setup{guard: guard, serverConf: c.conf}.in(t, func(t *testing.T, e ends) {
+				name := o.name + ", " + c.name
+				held, err := o.open(e.client)
+				require.NoError(t, err, name)
+				var waiting sync.WaitGroup
+				for range tries {
+					waiting.Go(func() {
+						if err := c.fail(t, e.client); err == nil {
+							t.Error(name, "did not fail")
+						}
+					})
+				}
+				go func() {
+					time.Sleep(2 * time.Second)
+					held.Release()
+				}()
+				waiting.Wait()
+				settled()
+				settled()
+
+				rc, _ := quictest.Net{}.Pair(t, nil, nil)
+				probe, opened := guard.Wrap(rc), 0 // of the same group
+				for err = nil; err == nil; opened++ {
+					_, err = openers[1-i].open(probe) // the kind without a limit of ours
+				}
+				limit := new(quiclife.LimitError)
+				require.ErrorAs(t, err, &limit, name)
+				require.Equal(t, quiclife.GroupLimit, limit.Scope, name)
+				opened--
+				require.Equal(t, places, opened, name)
+			})
+		}
+	}
+}
+
 // TestMaxConns: a storm of 500 connections at a limit of 20. Those that are
 // refused see it at once, those that are accepted all finish.
 func TestMaxConns(t *testing.T) {

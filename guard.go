@@ -86,8 +86,8 @@ type Guard struct {
 	// (go test -run '^$' -bench CaptureStacks).
 	CaptureStacks bool
 
-	// Logger is told of leaks, panics of handlers, connections that
-	// Listener.Serve had to cut, and what fails at a limit. When opens have
+	// Logger is told of leaks, panics of handlers, answers that
+	// were cut, connections that Listener.Serve had to cut, and what fails at a limit. When opens have
 	// waited at a limit for a second in vain, it is told too. The first record
 	// of a kind is written at once. Those of the next ten seconds are held back,
 	// then one is written for them all: its attribute "count" says how many it

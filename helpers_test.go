@@ -9,6 +9,7 @@ import (
 	"runtime"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -122,6 +123,12 @@ func requireBalance(t testing.TB, stats quiclife.Stats) {
 		require.Equal(t, s.Opened, s.Open+s.Finished+s.Reset+s.Reclaimed+s.Detached, "%+v", s)
 		require.GreaterOrEqual(t, s.Open, int64(0))
 		require.GreaterOrEqual(t, s.Peak, s.Open)
+	}
+}
+
+// raise makes to at least n, beside others that do.
+func raise(to *atomic.Int64, n int64) {
+	for old := to.Load(); old < n && !to.CompareAndSwap(old, n); old = to.Load() {
 	}
 }
 

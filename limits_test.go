@@ -419,3 +419,58 @@ func TestGuardIsNotWrittenTo(t *testing.T) {
 	require.Zero(t, guard.HalfCloseTimeout+guard.AbandonGrace)
 	require.Nil(t, guard.OnLeak)
 }
+
+// TestFailedOpensKeepOwnLimit: an open that fails at the peer's limit neither
+// keeps a slot of ours nor makes one.
+func TestFailedOpensKeepOwnLimit(t *testing.T) {
+	const own, peers = 4, 5
+	for _, o := range openers {
+		for name, fail := range map[string]func(c *quiclife.Conn) error{
+			"at once": func(c *quiclife.Conn) error { _, err := o.open(c); return err },
+			"waiting": func(c *quiclife.Conn) error {
+				ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+				defer cancel()
+				_, err := o.sync(c, ctx)
+				return err
+			},
+		} {
+			guard := &quiclife.Guard{}
+			o.limit(guard, own)
+			conf := &quic.Config{MaxIncomingStreams: peers, MaxIncomingUniStreams: peers}
+			setup{guard: guard, serverConf: conf}.in(t, func(t *testing.T, e ends) {
+				name := o.name + ", " + name
+				open := func() (s released) {
+					s, err := o.open(e.client)
+					require.NoError(t, err, name)
+					return s
+				}
+				for range own - 1 { // slots that are the peer's to free, and no more ours
+					open().Release()
+				}
+				held := []released{open(), open()} // and the peer's limit is reached
+				settled()
+				for range 10 {
+					limit := new(quiclife.LimitError)
+					require.ErrorAs(t, fail(e.client), &limit, name)
+					require.Equal(t, quiclife.PeerLimit, limit.Scope, name)
+				}
+				done := e.serve(t.Context(), quiclife.Handler{}) // the peer frees all that it has seen
+				settled()
+				for range own - len(held) {
+					held = append(held, open())
+				}
+				_, err := o.open(e.client)
+				limit := new(quiclife.LimitError)
+				require.ErrorAs(t, err, &limit, name)
+				require.Equal(t, quiclife.OutgoingLimit, limit.Scope, name)
+				for _, s := range held {
+					s.Release()
+				}
+				settled()
+				e.requireNothingLeft(t)
+				e.client.CloseWithError(0, "")
+				<-done
+			})
+		}
+	}
+}

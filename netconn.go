@@ -105,7 +105,8 @@ func (c *netConn) setDeadline(set func(time.Time) error, t time.Time) error {
 // that expect one. Its Addr is the connection's local address. Accept fails
 // with [net.ErrClosed] once it is closed, with [ErrShutdown] once Shutdown has
 // begun, and with the connection's error, which is net.ErrClosed too, once
-// that has ended. Close leaves the connection and its streams as they are.
+// that has ended. Close leaves the connection and its streams as they are: an
+// Accept that begins after it returns none, not even one that is queued.
 func (c *Conn) Listener() net.Listener {
 	l := &netListener{conn: c}
 	l.open, l.stop = context.WithCancel(c.draining)
@@ -120,7 +121,7 @@ type netListener struct {
 }
 
 func (l *netListener) Accept() (net.Conn, error) {
-	s, err := l.conn.AcceptStream(l.open)
+	s, err := acceptUntil(l.open, l.conn.AcceptStream)
 	if errors.Is(err, context.Canceled) {
 		if l.conn.draining.Err() != nil {
 			return nil, ErrShutdown

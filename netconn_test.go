@@ -156,6 +156,30 @@ func TestNetListener(t *testing.T) {
 	})
 }
 
+// TestNetListenerReturnsQueuedStreamAfterClose: what the peer opened before
+// Close is not given to an Accept after it, and stays for others.
+func TestNetListenerReturnsQueuedStreamAfterClose(t *testing.T) {
+	setup{}.in(t, func(t *testing.T, e ends) {
+		ln := e.server.Listener()
+		for range 3 {
+			s, err := e.client.OpenStream()
+			require.NoError(t, err)
+			defer s.Release()
+			write(t, s, "x")
+		}
+		settled()
+		require.NoError(t, ln.Close())
+		for range 3 {
+			_, err := ln.Accept()
+			require.Equal(t, net.ErrClosed, err)
+		}
+		s, err := e.server.AcceptStream(t.Context())
+		require.NoError(t, err, "a queued stream went with the listener")
+		expect(t, s, "x")
+		s.Release()
+	})
+}
+
 // dialer returns a function that opens a stream on c as a net.Conn.
 func dialer(c *quiclife.Conn) func(ctx context.Context, network, addr string) (net.Conn, error) {
 	return func(ctx context.Context, network, addr string) (net.Conn, error) {

@@ -486,6 +486,47 @@ func TestHalfCloseTimeout(t *testing.T) {
 	})
 }
 
+// TestLongTimeoutHoldsUpShortOne: IdleTimeout and HalfCloseTimeout share a timer,
+// and each stream ends at its own time, whichever is the longer, and however
+// many other streams start theirs meanwhile.
+func TestLongTimeoutHoldsUpShortOne(t *testing.T) {
+	for _, c := range []struct {
+		name  string
+		guard *quiclife.Guard
+		alone bool
+	}{
+		{"long IdleTimeout", &quiclife.Guard{IdleTimeout: time.Minute, HalfCloseTimeout: time.Second}, false},
+		{"long IdleTimeout, alone", &quiclife.Guard{IdleTimeout: time.Minute, HalfCloseTimeout: time.Second}, true},
+		{"long HalfCloseTimeout", &quiclife.Guard{IdleTimeout: time.Second, HalfCloseTimeout: 12 * time.Second}, false},
+		{"long HalfCloseTimeout, alone", &quiclife.Guard{IdleTimeout: time.Second, HalfCloseTimeout: 12 * time.Second}, true},
+	} {
+		conf := &quic.Config{MaxIdleTimeout: time.Hour, MaxIncomingStreams: 1000}
+		setup{guard: c.guard, clientConf: conf, serverConf: conf}.in(t, func(t *testing.T, e ends) {
+			time.Sleep(10 * time.Second) // the connection's age is no matter
+			first, err := e.client.OpenStream()
+			require.NoError(t, err)
+			first.Close()
+			start := time.Now()
+			for range 20 {
+				time.Sleep(100 * time.Millisecond)
+				if !c.alone {
+					s, err := e.client.OpenStream()
+					require.NoError(t, err)
+					keep(t, s)
+					s.Close()
+				}
+				aborted := first.Info().Receive == quiclife.HalfAborted
+				switch since := time.Since(start); {
+				case since < time.Second:
+					require.False(t, aborted, "%s: after %v", c.name, since)
+				case since > 1250*time.Millisecond:
+					require.True(t, aborted, "%s: after %v", c.name, since)
+				}
+			}
+		})
+	}
+}
+
 // TestHealsAtLimit: a program that leaks up to the limit and then waits for a
 // slot gets one, as a collection is asked for; so does one whose peer leaks.
 func TestHealsAtLimit(t *testing.T) {
@@ -527,6 +568,63 @@ func TestHealsAtLimit(t *testing.T) {
 			require.NoError(t, err)
 			s.Release()
 			e.client.CloseWithError(0, "")
+		})
+	}
+}
+
+// TestAccepterDropsAtItsLimit: an accepter that takes all of its slots and drops
+// the streams later has them collected, whatever limit it was configured with,
+// also if GetConfigForClient has granted more. Below the limit, or with a limit
+// that is not known, it asks for no collection.
+func TestAccepterDropsAtItsLimit(t *testing.T) {
+	forced := func() uint32 {
+		var m runtime.MemStats
+		runtime.ReadMemStats(&m)
+		return m.NumForcedGC
+	}
+	for _, c := range []struct {
+		configured, granted int64
+		streams             int
+		full                bool
+	}{
+		{1, 1, 1, true},
+		{2, 2, 2, true},
+		{2, 3, 3, true},
+		{3, 3, 2, false},
+		{-1, 3, 2, false},
+	} {
+		conf := &quic.Config{MaxIncomingStreams: c.granted, MaxIdleTimeout: time.Hour}
+		guard := &quiclife.Guard{MaxIncomingStreams: c.configured, AbandonGrace: time.Millisecond}
+		setup{serverConf: conf, clientConf: conf, guard: guard}.in(t, func(t *testing.T, e ends) {
+			quiclife.ForgetCollections()
+			before := forced()
+			func() {
+				held := make(map[*quiclife.Stream]bool)
+				for range c.streams {
+					s, err := e.rawClient.OpenStream()
+					require.NoError(t, err)
+					write(t, s, "x")
+					s.Close()
+					s.CancelRead(1)
+					accepted, err := e.server.AcceptStream(t.Context())
+					require.NoError(t, err)
+					held[accepted] = true
+				}
+				time.Sleep(2500 * time.Millisecond)
+				for s := range held {
+					require.Equal(t, quiclife.HalfOpen, s.Info().Receive)
+				}
+			}()
+			if !c.full {
+				time.Sleep(10 * time.Second)
+				require.Equal(t, before, forced(), "%+v: collections asked for", c)
+				return
+			}
+			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+			defer cancel()
+			s, err := e.rawClient.OpenStreamSync(ctx) // plain: it asks for no collection itself
+			require.NoError(t, err, "%+v", c)
+			s.CancelWrite(1)
 		})
 	}
 }

@@ -18,10 +18,15 @@ var errNilContext = errors.New("quiclife: nil context")
 // Stream and UniStream are called in a goroutine of their own for each stream,
 // at most as many at a time as the peer may have streams of that kind open. A
 // func that is nil refuses streams of its kind (Codes.Refused) as they come, so
-// that they hold no slot.
+// that they hold no slot: as many at once as the peer may have open, 1000 at
+// most, from then on 100 a second. To forbid a kind, set
+// Config.MaxIncomingStreams or Config.MaxIncomingUniStreams to -1 as well: then
+// the peer cannot open such streams, and refusing them costs nothing.
 //
 // The stream ends with the handler. If it returns nil, the stream is closed,
-// then released: what was written arrives. If it returns an error, the stream
+// then released: what was written arrives. If a Write was cut short and not
+// continued, the stream is reset instead (see [Stream.Close]), and the loss is
+// logged. If the handler returns an error, the stream
 // is reset with the code that Code gives for it. If it panics, the panic is
 // logged with its stack and the stream reset with Codes.Panic; other streams
 // do not notice. Only then the stream credit goes back.
@@ -42,8 +47,8 @@ type Handler struct {
 // have returned. It returns ctx.Err(), [ErrShutdown] or the error that ended
 // the connection, never nil. A connection can be served once at a time.
 //
-// When ctx is done, handlers that are running go on. To end them too, within a
-// time, call [Conn.Shutdown].
+// When ctx is done, no further stream is accepted, and handlers that are
+// running go on. To end them too, within a time, call [Conn.Shutdown].
 func (c *Conn) Serve(ctx context.Context, h Handler) error {
 	if ctx == nil {
 		return errNilContext
@@ -69,7 +74,7 @@ func (c *Conn) Serve(ctx context.Context, h Handler) error {
 	var ended error // what accepting unidirectional streams ended with: bidirectional ones do with the same
 	both.Go(func() {
 		if h.Stream == nil {
-			refuseAll(until, math.MaxInt64, c.raw.AcceptStream, c.guard.Codes.Refused)
+			refuseAll(until, c, incoming, math.MaxInt64, c.raw.AcceptStream, c.guard.Codes.Refused)
 			return
 		}
 		serveAll(until, c, incoming, c.AcceptStream, func(s *Stream) {
@@ -78,7 +83,7 @@ func (c *Conn) Serve(ctx context.Context, h Handler) error {
 	})
 	both.Go(func() {
 		if h.UniStream == nil {
-			ended = refuseAll(until, math.MaxInt64, c.raw.AcceptUniStream, c.guard.Codes.Refused)
+			ended = refuseAll(until, c, incomingUni, math.MaxInt64, c.raw.AcceptUniStream, c.guard.Codes.Refused)
 			return
 		}
 		ended = serveAll(until, c, incomingUni, c.AcceptUniStream, func(s *ReceiveStream) {
@@ -125,7 +130,7 @@ func serveAll[S any](ctx context.Context, c *Conn, k kind, accept func(context.C
 		case <-c.lifetime.Done():
 			return context.Cause(c.lifetime)
 		}
-		s, err := accept(ctx)
+		s, err := acceptUntil(ctx, accept)
 		if err != nil {
 			return err
 		}
@@ -136,16 +141,71 @@ func serveAll[S any](ctx context.Context, c *Conn, k kind, accept func(context.C
 	}
 }
 
-// refuseAll refuses streams until accepting fails, but no more than most.
-func refuseAll[S receiver](ctx context.Context, most int64, accept func(context.Context) (S, error), code StreamErrorCode) error {
+// acceptUntil is accept, except that it accepts nothing once ctx is done.
+// quic-go's own returns a stream that is queued even then.
+func acceptUntil[S any](ctx context.Context, accept func(context.Context) (S, error)) (none S, err error) {
+	if err := ctx.Err(); err != nil {
+		return none, err
+	}
+	return accept(ctx)
+}
+
+// refuseAll refuses streams until accepting fails or ctx is done, but no more
+// than most. It does so at a pace, since refusing gives the slot back, and a
+// peer that opens streams in a loop would keep us busy: as many at once as the
+// peer may have open, then one each refusalInterval.
+func refuseAll[S receiver](ctx context.Context, c *Conn, k kind, most int64, accept func(context.Context) (S, error), code StreamErrorCode) error {
+	pace := refusalPace{atOnce: min(c.kinds[k].stats.Limit, maxRefusedAtOnce)}
+	if pace.atOnce == 0 { // GetConfigForClient may have said otherwise
+		pace.atOnce = maxRefusedAtOnce
+	}
 	for range most {
-		raw, err := accept(ctx)
+		if err := pace.wait(ctx); err != nil {
+			return err
+		}
+		raw, err := acceptUntil(ctx, accept)
 		if err != nil {
 			return err
 		}
 		refuse(raw, code)
+		pace.refused(time.Now())
 	}
 	return nil
+}
+
+const (
+	maxRefusedAtOnce = 1000
+	refusalInterval  = 10 * time.Millisecond
+)
+
+// A refusalPace lets atOnce refusals pass, and one more for each
+// refusalInterval that has gone by.
+type refusalPace struct {
+	atOnce int64
+	rested time.Time // when atOnce may pass again
+}
+
+func (p *refusalPace) refused(now time.Time) {
+	if p.rested.Before(now) {
+		p.rested = now
+	}
+	p.rested = p.rested.Add(refusalInterval)
+}
+
+// wait waits until one more refusal may pass, or ctx is done.
+func (p *refusalPace) wait(ctx context.Context) error {
+	early := time.Until(p.rested.Add(-time.Duration(p.atOnce-1) * refusalInterval))
+	if early <= 0 {
+		return nil
+	}
+	timer := time.NewTimer(early)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 }
 
 // ender is what runHandler and do need of a stream.
@@ -165,8 +225,12 @@ func runHandler[S ender](ctx context.Context, c *Conn, s S, finish func() error,
 				"panic", fmt.Sprint(v), "stack", string(debug.Stack()))
 		}
 		if finished {
-			finish()
+			err := finish()
 			s.Release()
+			if errors.Is(err, ErrWriteCut) { // what else finish returns is the peer's doing
+				c.guard.log(slog.LevelWarn, recordKind{msg: "quiclife: answer cut: the handler returned nil, but a Write was not complete"},
+					"remote", c.RemoteAddr(), "stream", s.StreamID(), "error", err)
+			}
 		} else {
 			s.Reset(abort)
 		}

@@ -211,6 +211,116 @@ func TestServeEndsAtLimit(t *testing.T) {
 	})
 }
 
+// TestServeHandlesQueuedStreamsAfterItsContext: what was queued when its context
+// ended is neither handled nor refused.
+func TestServeHandlesQueuedStreamsAfterItsContext(t *testing.T) {
+	setup{guard: &quiclife.Guard{Codes: serveCodes}}.in(t, func(t *testing.T, e ends) {
+		for range 20 {
+			s, err := e.client.OpenStream()
+			require.NoError(t, err)
+			defer s.Release()
+			write(t, s, "x")
+			uni, err := e.client.OpenUniStream()
+			require.NoError(t, err)
+			defer uni.Release()
+			write(t, uni, "x")
+		}
+		settled()
+		done, cancel := context.WithCancel(t.Context())
+		cancel()
+		var handled atomic.Int64
+		for range 20 { // a select may happen to choose right
+			require.Equal(t, context.Canceled, e.server.Serve(done, quiclife.Handler{
+				Stream: func(context.Context, *quiclife.Stream) error { handled.Add(1); return nil },
+			}))
+		}
+		require.Zero(t, handled.Load(), "streams handled")
+		for range 20 { // all are still there
+			_, err := e.server.AcceptStream(done)
+			require.NoError(t, err)
+			_, err = e.server.AcceptUniStream(done)
+			require.NoError(t, err, "a stream was refused")
+		}
+	})
+}
+
+// TestRefusingIsPaced: a peer that opens streams of a refused kind as fast as
+// it can has as many refused at once as it may have open, then 100 a second,
+// also during Shutdown. One that has rested may do the same again.
+func TestRefusingIsPaced(t *testing.T) {
+	for _, c := range []struct {
+		name   string
+		limit  int64
+		atOnce int
+		refuse func(t *testing.T, e ends) (stop func())
+	}{
+		{"Serve", 50, 50, func(t *testing.T, e ends) func() {
+			ctx, cancel := context.WithCancel(t.Context())
+			done := e.serve(ctx, quiclife.Handler{})
+			return func() { // in the middle of a wait
+				start := time.Now()
+				cancel()
+				require.Equal(t, context.Canceled, <-done)
+				require.Zero(t, time.Since(start))
+			}
+		}},
+		{"Serve, of a limit that is not known", -1, 1000, func(t *testing.T, e ends) func() {
+			ctx, cancel := context.WithCancel(t.Context())
+			done := e.serve(ctx, quiclife.Handler{})
+			return func() { cancel(); <-done }
+		}},
+		{"Shutdown", 50, 50, func(t *testing.T, e ends) func() {
+			held, err := e.server.OpenStream()
+			require.NoError(t, err)
+			ctx, cancel := context.WithCancel(t.Context())
+			done := make(chan error)
+			go func() { done <- e.server.Shutdown(ctx, 0, "") }()
+			return func() {
+				cancel()
+				require.Error(t, <-done)
+				held.Release()
+			}
+		}},
+	} {
+		conf := &quic.Config{MaxIncomingUniStreams: 50}
+		setup{serverConf: conf, guard: &quiclife.Guard{MaxIncomingUniStreams: c.limit}}.in(t, func(t *testing.T, e ends) {
+			stop := c.refuse(t, e)
+			ctx, cancel := context.WithCancel(t.Context())
+			var opened atomic.Int64
+			var peer sync.WaitGroup
+			peer.Go(func() {
+				for {
+					s, err := e.rawClient.OpenUniStreamSync(ctx)
+					if err != nil {
+						return
+					}
+					s.Write([]byte("x"))
+					s.CancelWrite(1)
+					opened.Add(1)
+				}
+			})
+			refusedIn := func(d time.Duration) int {
+				before := opened.Load()
+				time.Sleep(d)
+				return int(opened.Load() - before)
+			}
+			window := int(conf.MaxIncomingUniStreams) // opened and not yet refused
+			if c.atOnce > window {
+				require.Greater(t, refusedIn(time.Second), 900, c.name)
+			} else {
+				require.InDelta(t, window+c.atOnce+100, refusedIn(time.Second), 10, c.name)
+			}
+			refusedIn(10 * time.Second)
+			require.InDelta(t, 100, refusedIn(time.Second), 2, c.name)
+			require.InDelta(t, 1000, refusedIn(10*time.Second), 2, c.name)
+			cancel()
+			peer.Wait()
+
+			stop()
+		})
+	}
+}
+
 // TestHandlerConcurrency: handlers run at most MaxIncomingStreams at a time,
 // also if the peer opens and resets in a loop.
 func TestHandlerConcurrency(t *testing.T) {
@@ -219,7 +329,7 @@ func TestHandlerConcurrency(t *testing.T) {
 	e := setup{serverConf: conf}.onLoopback(t)
 	var running, most, handled atomic.Int64
 	done := e.serve(context.Background(), quiclife.Handler{Stream: func(ctx context.Context, s *quiclife.Stream) error {
-		most.Store(max(most.Load(), running.Add(1)))
+		raise(&most, running.Add(1))
 		defer running.Add(-1)
 		_, err := io.ReadAll(s)
 		runtime.Gosched()
@@ -313,6 +423,66 @@ func TestBadHandlers(t *testing.T) {
 				e.client.CloseWithError(0, "")
 				<-done
 			})
+		})
+	}
+}
+
+// TestServeLogsCutAnswer: a handler that returns nil though its answer was cut
+// has lost data, and nobody else would say so. A peer that stops reading, and a
+// handler that finishes the answer after all, are no loss.
+func TestServeLogsCutAnswer(t *testing.T) {
+	for _, c := range []struct {
+		name    string
+		handler func(s *quiclife.Stream)
+		logged  bool
+	}{
+		{"cut by a deadline", func(s *quiclife.Stream) {
+			s.SetWriteDeadline(time.Now().Add(time.Second))
+			s.Write(large)
+		}, true},
+		{"and closed by the handler", func(s *quiclife.Stream) {
+			s.SetWriteDeadline(time.Now().Add(time.Second))
+			s.Write(large)
+			s.Close()
+		}, true},
+		{"cut, then continued", func(s *quiclife.Stream) {
+			s.SetWriteDeadline(time.Now().Add(time.Second))
+			n, _ := s.Write(large)
+			s.SetWriteDeadline(time.Time{})
+			s.Write(large[n:])
+		}, false},
+		{"stopped by the peer", func(s *quiclife.Stream) { s.Write(large); s.Write(large) }, false},
+		{"whole", func(s *quiclife.Stream) { s.Write([]byte("answer")) }, false},
+	} {
+		var log logged
+		setup{guard: &quiclife.Guard{Codes: serveCodes, Logger: log.logger()}, clientConf: matrixConf}.in(t, func(t *testing.T, e ends) {
+			done := e.serve(t.Context(), quiclife.Handler{Stream: func(ctx context.Context, s *quiclife.Stream) error {
+				c.handler(s)
+				return nil
+			}})
+			s, err := e.client.OpenStream()
+			require.NoError(t, err)
+			write(t, s, "request")
+			time.Sleep(5 * time.Second)
+			if c.name == "stopped by the peer" {
+				s.CancelRead(1)
+			} else if _, err = io.Copy(io.Discard, s); c.logged {
+				require.ErrorAs(t, err, new(*quiclife.StreamError), c.name)
+			} else {
+				require.NoError(t, err, c.name)
+			}
+			s.Release()
+			settled()
+			if c.logged {
+				require.Contains(t, log.String(), "level=WARN msg=\"quiclife: answer cut", c.name)
+				require.Contains(t, log.String(), "stream=0", c.name)
+				require.Contains(t, log.String(), "remote="+e.server.RemoteAddr().String(), c.name)
+			} else {
+				require.Empty(t, log.String(), c.name)
+			}
+			e.requireNothingLeft(t)
+			e.client.CloseWithError(0, "")
+			<-done
 		})
 	}
 }

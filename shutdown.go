@@ -206,8 +206,8 @@ func (c *Conn) gaveAway(send sender) {
 func (c *Conn) refuseWhile(ctx context.Context, most, mostUni int64) (stop func()) {
 	ctx, cancel := context.WithCancel(ctx)
 	var both sync.WaitGroup
-	both.Go(func() { refuseAll(ctx, most, c.raw.AcceptStream, c.guard.Codes.Shutdown) })
-	both.Go(func() { refuseAll(ctx, mostUni, c.raw.AcceptUniStream, c.guard.Codes.Shutdown) })
+	both.Go(func() { refuseAll(ctx, c, incoming, most, c.raw.AcceptStream, c.guard.Codes.Shutdown) })
+	both.Go(func() { refuseAll(ctx, c, incomingUni, mostUni, c.raw.AcceptUniStream, c.guard.Codes.Shutdown) })
 	return func() {
 		cancel()
 		both.Wait()

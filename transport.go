@@ -205,7 +205,8 @@ type Listener struct {
 }
 
 // Accept returns the next connection. It blocks until there is one, ctx is
-// done, or the listener is closed ([ErrServerClosed]).
+// done, or the listener is closed ([ErrServerClosed]). If a connection is queued
+// and ctx is done, it returns either, as quic-go does.
 func (l *Listener) Accept(ctx context.Context) (*Conn, error) { return l.l.accept(ctx) }
 
 // Close ends handshakes that are under way and has Accept fail once the

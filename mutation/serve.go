@@ -20,7 +20,7 @@ var serve = []mutation{
 	},
 	{
 		name: "Serve: streams of a kind without a func are not refused",
-		old: `			refuseAll(until, math.MaxInt64, c.raw.AcceptStream, c.guard.Codes.Refused)
+		old: `			refuseAll(until, c, incoming, math.MaxInt64, c.raw.AcceptStream, c.guard.Codes.Refused)
 			return
 `,
 		new: `			return
@@ -71,6 +71,18 @@ var serve = []mutation{
 		killer: "TestServeWithoutKnownLimit",
 	},
 	{
+		name:   "acceptUntil: accepts what is queued when ctx is done",
+		old:    "if err := ctx.Err(); err != nil {\n\t\treturn none, err",
+		new:    "if err := ctx.Err(); err != nil && false {\n\t\treturn none, err",
+		killer: "TestServeHandlesQueuedStreamsAfterItsContext",
+	},
+	{
+		name:   "wait: refuses without a pace",
+		old:    "if early <= 0 {",
+		new:    "if early <= 0 || true {",
+		killer: "TestRefusingIsPaced",
+	},
+	{
 		name: "runHandler: a panic goes on",
 		old: `		if v := recover(); v != nil {
 `,
@@ -90,12 +102,12 @@ var serve = []mutation{
 	},
 	{
 		name: "runHandler: released before finish",
-		old: `			finish()
+		old: `			err := finish()
 			s.Release()
-		} else`,
+`,
 		new: `			s.Release()
-			finish()
-		} else`,
+			err := finish()
+`,
 		killer: "TestHandlerEnds",
 	},
 	{

@@ -144,8 +144,13 @@ func (c *Conn) endIfClosed() {
 
 // Unwrap returns quic-go's own connection, for packages that insist on it.
 // Streams that are opened or accepted through it are not ours: they are not
-// counted, and never reclaimed.
-func (c *Conn) Unwrap() *quic.Conn { return c.raw }
+// counted, and never reclaimed. Of a nil Conn, as comes with an error, it is nil.
+func (c *Conn) Unwrap() *quic.Conn {
+	if c == nil {
+		return nil
+	}
+	return c.raw
+}
 
 // OpenStream opens a bidirectional stream without blocking. The peer learns of
 // it when something is sent on it.

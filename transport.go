@@ -38,6 +38,9 @@ type Transport struct {
 // Unwrap returns quic-go's own transport. Connections made through it are not
 // ours, until [Wrap].
 func (t *Transport) Unwrap() *quic.Transport {
+	if t == nil {
+		return nil
+	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	return t.rawLocked()
@@ -167,7 +170,12 @@ func (l *Listener) Addr() net.Addr { return l.raw.Addr() }
 // Unwrap returns quic-go's own listener. Connections accepted through it are
 // not ours, until [Wrap], which counts them a second time against
 // Guard.MaxConns. Close the listener with its own Close all the same.
-func (l *Listener) Unwrap() *quic.Listener { return l.raw }
+func (l *Listener) Unwrap() *quic.Listener {
+	if l == nil {
+		return nil
+	}
+	return l.raw
+}
 
 // An EarlyListener accepts connections before their handshake has completed.
 // See [quic.EarlyListener] for what that means; its methods are those of
@@ -187,7 +195,12 @@ func (l *EarlyListener) Close() error { return l.l.close() }
 func (l *EarlyListener) Addr() net.Addr { return l.raw.Addr() }
 
 // Unwrap is [Listener.Unwrap].
-func (l *EarlyListener) Unwrap() *quic.EarlyListener { return l.raw }
+func (l *EarlyListener) Unwrap() *quic.EarlyListener {
+	if l == nil {
+		return nil
+	}
+	return l.raw
+}
 
 // An ownedTransport belongs to a listener that was made without a Transport.
 // quic-go's own is never closed if the last connection of a closed listener

@@ -33,6 +33,8 @@ type Conn struct {
 	draining context.Context
 	drain    context.CancelFunc
 
+	queue sendQueue // what the streams have queued (write.go)
+
 	endOnce sync.Once
 	next    sync.Mutex   // serializes NextConnection, once the handshake is complete
 	phase   atomic.Int32 // counts rejections of 0-RTT, after which stream IDs begin anew

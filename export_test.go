@@ -33,3 +33,18 @@ func (s afterClose) Close() error {
 	s.f()
 	return err
 }
+
+// AfterTryWriteAll has f called when s has queued something with quic-go, but
+// has not noted it yet.
+func AfterTryWriteAll(s *Stream, f func()) { s.st.send = afterTryWriteAll{s.st.send, f} }
+
+type afterTryWriteAll struct {
+	sender
+	f func()
+}
+
+func (s afterTryWriteAll) TryWriteAll(p []byte) error {
+	err := s.sender.TryWriteAll(p)
+	s.f()
+	return err
+}

@@ -116,7 +116,7 @@ func (s *ReceiveStream) StreamID() StreamID { return s.raw.StreamID() }
 func (s *ReceiveStream) Read(p []byte) (int, error) {
 	s.st.willRead()
 	n, err := s.raw.Read(p)
-	s.st.didRead(n, err)
+	err = s.st.didRead(n, len(p), err)
 	runtime.KeepAlive(s)
 	return n, err
 }
@@ -125,7 +125,7 @@ func (s *ReceiveStream) Read(p []byte) (int, error) {
 func (s *ReceiveStream) Peek(b []byte) (int, error) {
 	s.st.willRead()
 	n, err := s.raw.Peek(b)
-	s.st.didPeek(n, len(b), err)
+	err = s.st.didPeek(n, len(b), err)
 	runtime.KeepAlive(s)
 	return n, err
 }
@@ -169,4 +169,4 @@ func (s *ReceiveStream) SetReceiveFinalSizeCallback(callback func(int64)) {
 }
 
 // SetReadDeadline is [Stream.SetReadDeadline].
-func (s *ReceiveStream) SetReadDeadline(t time.Time) error { return s.raw.SetReadDeadline(t) }
+func (s *ReceiveStream) SetReadDeadline(t time.Time) error { return s.st.setReadDeadline(t) }

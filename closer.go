@@ -3,9 +3,7 @@ package quiclife
 import (
 	"errors"
 	"io"
-	"math"
 	"os"
-	"time"
 
 	"github.com/quic-go/quic-go"
 )
@@ -17,8 +15,9 @@ import (
 // ended. When both halves have ended, settle takes the stream out of the
 // registry. So each half ends once, and the counters move once.
 
-// ErrWriteCut is returned by Close when a Write was blocked at that moment, or
-// had taken only a part of its data and was not continued. The peer sees the
+// ErrWriteCut is returned by Close when a Write was blocked at that moment, and
+// could not be completed, or had taken only a part of its data and was not
+// continued. The peer sees the
 // stream reset (Codes.Cut), not a clean end.
 var ErrWriteCut = errors.New("quiclife: stream closed before a Write was complete")
 
@@ -53,7 +52,7 @@ func (st *streamState) settle(send, receive HalfState) {
 	last := st.sendHalf.ended() && receiveEnded // each half is settled once, so this is seen once
 	count := countFinished
 	switch {
-	case st.sendHalf == halfDetached || st.receiveHalf == halfDetached:
+	case st.given:
 		count = countDetached
 	case st.reclaimed:
 		count = countReclaimed
@@ -80,52 +79,89 @@ func countDetached(s *StreamStats) *int64  { return &s.Detached }
 // message that was cut look whole.
 func (st *streamState) close() error {
 	st.mu.Lock()
-	detached, err := st.sendHalf == halfDetached, st.closeErr
-	got, _ := st.claimLocked(true, false)
-	cut := got && (st.cut || st.writing)
-	if cut {
-		st.closeErr = ErrWriteCut
+	for st.closing { // another Close, whose outcome is this one's
+		st.awaitTurn()
 	}
+	if st.sendHalf == halfDetached {
+		st.mu.Unlock()
+		return st.send.Close()
+	}
+	got, _ := st.claimLocked(true, false)
+	if got {
+		st.hurryWrites()
+		st.closedCut = st.cut
+	}
+	cut, stop := st.closedCut, st.stopErr
 	st.mu.Unlock()
 	switch {
-	case detached:
-		return st.send.Close()
-	case !got:
-		return err
-	case cut:
+	case cut && got:
 		st.abortSend(st.conn.guard.Codes.Cut, true)
 		st.settle(HalfAborted, HalfAbsent)
-		return ErrWriteCut
-	}
-	if st.send.Close() != nil { // an untyped error: the half was reset before
-		var err error
-		if stop, ok := st.peerStopped(); ok {
-			err = stop
+	case got:
+		if st.send.Close() == nil {
+			st.conn.sends()
+			st.settle(HalfFinished, HalfAbsent)
+			return nil
 		}
-		st.sendEnded(HalfAborted, err)
-		return err
+		stop = st.peerStopped() // an untyped error: the half was reset before
+		st.sendAborted(stop)
 	}
-	st.conn.sends()
-	st.settle(HalfFinished, HalfAbsent)
+	switch {
+	case cut:
+		return ErrWriteCut
+	case stop != nil:
+		return stop
+	}
 	return nil
 }
 
-// sendEnded settles a claimed send half of which Close is to return err.
-func (st *streamState) sendEnded(as HalfState, err error) {
+// finish is Close at the end of a handler, which leaves a stream alone that
+// was handed on.
+func (st *streamState) finish() error {
 	st.mu.Lock()
-	st.closeErr = err
+	given := st.given
 	st.mu.Unlock()
-	st.settle(as, HalfAbsent)
+	if given {
+		return nil
+	}
+	return st.close()
+}
+
+// hurryWrites waits until the writes that came before Close have returned,
+// which it has them do at once: what fits into the peer's window is queued, and
+// what does not is cut. st.mu is held, but not while it waits.
+func (st *streamState) hurryWrites() {
+	if st.writing == notWriting && st.waiting == 0 {
+		return
+	}
+	st.closing = true
+	if st.writing == blocking {
+		st.mu.Unlock()
+		st.send.SetWriteDeadline(longAgo)
+		st.mu.Lock()
+	}
+	for st.writing != notWriting || st.waiting > 0 {
+		st.awaitTurn()
+	}
+	st.closing = false
+	st.wakeLocked()
+}
+
+// sendAborted settles a claimed send half that was aborted. stop is the peer's
+// STOP_SENDING, if it was that.
+func (st *streamState) sendAborted(stop *quic.StreamError) {
+	st.mu.Lock()
+	st.stopErr = stop
+	st.mu.Unlock()
+	st.settle(HalfAborted, HalfAbsent)
 }
 
 // sendFailed ends the send half after a Write failed for good with err.
 func (st *streamState) sendFailed(err error) {
 	st.noticed(err)
 	if got, _ := st.claim(true, false); got {
-		if _, stopped := errors.AsType[*quic.StreamError](err); !stopped {
-			err = nil
-		}
-		st.sendEnded(HalfAborted, err)
+		stop, _ := errors.AsType[*quic.StreamError](err)
+		st.sendAborted(stop)
 	}
 }
 
@@ -153,6 +189,11 @@ func (st *streamState) cancelWrite(code quic.StreamErrorCode) {
 func (st *streamState) cancelRead(code quic.StreamErrorCode) {
 	_, got := st.claim(false, true)
 	st.receive.CancelRead(code)
+	st.mu.Lock()
+	if st.unseenEOF && !st.readCancelled {
+		st.readCancelled, st.readCode = true, code
+	}
+	st.mu.Unlock()
 	if got {
 		st.settle(HalfAbsent, HalfAborted)
 	}
@@ -178,10 +219,10 @@ func isDeadline(err error) bool { return errors.Is(err, os.ErrDeadlineExceeded) 
 
 // release aborts the halves that have not ended, and returns the credit.
 func (st *streamState) release(code quic.StreamErrorCode) {
-	if st.detached() {
+	send, receive, ours := st.claimOurs()
+	if !ours {
 		return
 	}
-	send, receive := st.claim(true, true)
 	if send {
 		st.abortSend(code, true)
 	}
@@ -197,10 +238,10 @@ func (st *streamState) release(code quic.StreamErrorCode) {
 // reset aborts both halves, also a finished send half that has not been
 // delivered yet, and returns the credit.
 func (st *streamState) reset(code quic.StreamErrorCode) {
-	if st.detached() {
+	send, receive, ours := st.claimOurs()
+	if !ours {
 		return
 	}
-	send, receive := st.claim(true, true)
 	if st.send != nil {
 		st.abortSend(code, send)
 	}
@@ -213,27 +254,45 @@ func (st *streamState) reset(code quic.StreamErrorCode) {
 	st.returnCredit()
 }
 
-func (st *streamState) detached() bool {
+// claimOurs claims both halves, unless the stream was given away.
+func (st *streamState) claimOurs() (send, receive, ours bool) {
 	st.mu.Lock()
 	defer st.mu.Unlock()
-	return st.sendHalf == halfDetached || st.receiveHalf == halfDetached
+	if st.given {
+		return false, false, false
+	}
+	send, receive = st.claimLocked(true, true)
+	return send, receive, true
 }
 
 // abortSend is CancelWrite; claimed says whether the caller has claimed the
-// half. After SetReliableBoundary, Close and CancelWrite must not both be
-// called: quic-go then sends a FIN whose final size is not that of the
-// RESET_STREAM_AT, which ends the connection. So a half that was closed, or is
-// just being closed, is left to be delivered then. For the same reason Close
+// half. After SetReliableBoundary, two things would have quic-go announce two
+// final sizes for the stream, which ends the connection.
+//
+// Close and CancelWrite must not both be called. So a half that was closed, or
+// is just being closed, is left to be delivered then. For the same reason Close
 // never follows CancelWrite here: it would add nothing.
+//
+// And nothing may be queued beyond the boundary when CancelWrite is called, or
+// a STOP_SENDING after it would find a smaller size. Write queues nothing
+// there; what TryWriteAll has queued comes inside the boundary.
 func (st *streamState) abortSend(code quic.StreamErrorCode, claimed bool) {
 	st.mu.Lock()
+	for st.boundary && st.writing == queueing {
+		st.awaitTurn()
+	}
 	deliver := st.boundary && !claimed && (st.sendHalf == HalfFinished || st.sendHalf == halfEnding)
+	extend := st.boundary && st.queued > 0
 	st.mu.Unlock()
 	// The ID of a stream of a rejected 0-RTT phase may be another stream's now.
-	if stale := st.phase != st.conn.phase.Load(); !deliver && !stale {
-		st.send.CancelWrite(code)
-		st.conn.sends()
+	if stale := st.phase != st.conn.phase.Load(); deliver || stale {
+		return
 	}
+	if extend {
+		st.send.SetReliableBoundary()
+	}
+	st.send.CancelWrite(code)
+	st.conn.sends()
 }
 
 func aborted(got bool) HalfState {
@@ -264,21 +323,30 @@ func (st *streamState) settleCredit() {
 	st.owing, st.credited = false, true
 }
 
-// detach takes the stream out of the registry without ending it.
+// detach takes the stream out of the registry without ending it. It is given
+// away in one step, so that a call beside it finds it ours or not.
 func (st *streamState) detach() {
-	st.settleCredit()
-	send, receive := st.claim(true, true)
-	given := func(got bool) HalfState {
-		if got {
-			return halfDetached
-		}
-		return HalfAbsent
+	st.mu.Lock()
+	given := st.given
+	st.given = true
+	send, receive := st.sendHalf, st.receiveHalf
+	if st.sendHalf == HalfOpen {
+		st.sendHalf = halfDetached
 	}
-	if send {
+	if st.receiveHalf == HalfOpen {
+		st.receiveHalf = halfDetached
+	}
+	last := (send == HalfOpen || receive == HalfOpen) && st.sendHalf.ended() && st.receiveHalf.ended()
+	st.mu.Unlock()
+	if given {
+		return
+	}
+	st.settleCredit()
+	if send == HalfOpen {
 		st.conn.gaveAway(st.send)
 	}
-	if send || receive {
-		st.settle(given(send), given(receive))
+	if last {
+		st.conn.unregister(st, countDetached)
 	}
 }
 
@@ -287,65 +355,5 @@ func (st *streamState) detach() {
 func (st *streamState) connectionEnded() {
 	if send, receive := st.claim(true, true); send || receive {
 		st.settle(aborted(send), aborted(receive))
-	}
-}
-
-// The late FIN. A program that reads just the bytes it expects never sees the
-// EOF, if the FIN comes in a frame of its own, and quic-go keeps the stream
-// for it. So when nothing can be sent any more, we have quic-go tell us the
-// final size, and when all bytes up to it have been read, consume the EOF.
-
-const sizeUnknown = math.MaxInt64 // of streamState.finalSize
-
-// watchFinalSize has finalSizeKnown called, at once if the size is known.
-func (st *streamState) watchFinalSize() {
-	st.receive.SetReceiveFinalSizeCallback(st.finalSizeKnown)
-}
-
-// finalSizeKnown is quic-go's callback. It may be called on the connection's
-// event loop, where it must not block.
-func (st *streamState) finalSizeKnown(size int64) {
-	st.mu.Lock()
-	user := st.userFinalSize
-	st.userFinalSize = nil
-	st.finalSize.Store(size)
-	st.mu.Unlock()
-	if user != nil {
-		user(size)
-	}
-	st.consumeEOF()
-}
-
-// setFinalSizeCallback is SetReceiveFinalSizeCallback: quic-go has one slot,
-// which the user's callback and ours share.
-func (st *streamState) setFinalSizeCallback(callback func(int64)) {
-	st.mu.Lock()
-	size := st.finalSize.Load()
-	if size == sizeUnknown {
-		st.userFinalSize = callback
-	}
-	st.mu.Unlock()
-	if size == sizeUnknown {
-		st.watchFinalSize()
-	} else if callback != nil {
-		callback(size)
-	}
-}
-
-var noBytes [1]byte // never written to: it is read into where only an EOF or an error is left
-
-// consumeEOF reads the EOF, or a reset, if nothing else is left to read. That
-// Read does not block: all bytes up to the final size are read. Nor does the
-// program notice: a later Read of its own returns the same.
-func (st *streamState) consumeEOF() {
-	if st.read.Load() != st.finalSize.Load() {
-		return
-	}
-	st.mu.Lock()
-	open := st.receiveHalf == HalfOpen
-	st.mu.Unlock()
-	if open {
-		st.receive.SetReadDeadline(time.Time{}) // one that has passed would hide the EOF
-		st.readFailed(st.receive.Read(noBytes[:]))
 	}
 }

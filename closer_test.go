@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -705,6 +706,209 @@ func TestDetach(t *testing.T) {
 		require.EqualValues(t, 1, e.client.Stats().OutgoingUni.Detached)
 		require.EqualValues(t, 1, e.server.Stats().IncomingUni.Detached)
 	})
+}
+
+// TestHandlerLeavesDetachedStreamOpen: a handler, or the func of Do, that hands
+// its stream on and returns nil has not ended it.
+func TestHandlerLeavesDetachedStreamOpen(t *testing.T) {
+	// handOn has another goroutine answer, a second after the handler's end.
+	handOn := func(raw io.WriteCloser) {
+		go func() {
+			time.Sleep(time.Second)
+			raw.Write([]byte("answer"))
+			raw.Close()
+		}()
+	}
+	answered := func(t *testing.T, r io.Reader) {
+		t.Helper()
+		b, err := io.ReadAll(r)
+		require.NoError(t, err)
+		require.Equal(t, "answer", string(b))
+	}
+	setup{}.in(t, func(t *testing.T, e ends) {
+		go e.server.Serve(t.Context(), quiclife.Handler{Stream: func(_ context.Context, s *quiclife.Stream) error {
+			handOn(s.Detach())
+			return nil
+		}})
+		s, err := e.client.OpenStream()
+		require.NoError(t, err)
+		write(t, s, "request")
+		answered(t, s)
+		s.Release()
+	})
+	setup{}.in(t, func(t *testing.T, e ends) {
+		require.NoError(t, e.client.Do(t.Context(), func(s *quiclife.Stream) error {
+			handOn(s.Detach())
+			return nil
+		}))
+		s, err := e.server.AcceptStream(t.Context())
+		require.NoError(t, err)
+		answered(t, s)
+		s.Release()
+
+		require.NoError(t, e.client.DoUni(t.Context(), func(s *quiclife.SendStream) error {
+			handOn(s.Detach())
+			return nil
+		}))
+		r, err := e.server.AcceptUniStream(t.Context())
+		require.NoError(t, err)
+		answered(t, r)
+	})
+}
+
+// TestWriteBesideDetachSucceeds: the stream is given away in one step, so that
+// a call beside it finds a stream that is ours, or one that is not.
+func TestWriteBesideDetachSucceeds(t *testing.T) {
+	conf := &quic.Config{MaxIncomingUniStreams: 1 << 40}
+	e := setup{clientConf: conf, serverConf: conf}.onLoopback(t)
+	const n = 3000
+	for range n {
+		s, err := e.client.OpenUniStream()
+		require.NoError(t, err)
+		var wg sync.WaitGroup
+		var wrote error
+		var detached atomic.Bool
+		wg.Go(func() {
+			for wrote == nil && !detached.Load() {
+				_, wrote = s.Write([]byte("x"))
+			}
+		})
+		wg.Go(func() {
+			time.Sleep(time.Microsecond)
+			s.Detach()
+			detached.Store(true)
+		})
+		wg.Wait()
+		require.NoError(t, wrote)
+		s.Detach().CancelWrite(0)
+	}
+	require.EqualValues(t, n, e.client.Stats().OutgoingUni.Detached)
+	requireBalance(t, e.client.Stats())
+	e.client.CloseWithError(0, "")
+}
+
+// TestDetachOfEndedStreamIsFinal: Detach gives away a stream whose halves have
+// both ended too, so that Release keeps its hands off its credit, and Reset off
+// what is not yet delivered.
+func TestDetachOfEndedStreamIsFinal(t *testing.T) {
+	conf := &quic.Config{MaxIncomingStreams: 1, RequireStreamCreditRelease: true}
+	setup{serverConf: conf}.in(t, func(t *testing.T, e ends) {
+		client, server := e.stream(t)
+		client.Close()
+		server.Close()
+		io.ReadAll(client)
+		io.ReadAll(server)
+		settled()
+		raw := server.Detach()
+		server.Release()
+		server.Reset(1)
+		settled()
+		_, err := e.client.OpenStream()
+		require.ErrorIs(t, err, &quiclife.StreamLimitReachedError{}, "Release returned the credit of a detached stream")
+		raw.ReleaseStreamCredit()
+		settled()
+
+		client, server = e.stream(t)
+		server.Close()
+		io.ReadAll(client)
+		write(t, client, "not yet delivered")
+		client.Close()
+		client.Detach()
+		client.Reset(1)
+		expect(t, server, "not yet delivered")
+		_, err = server.Read(make([]byte, 1))
+		require.Equal(t, io.EOF, err)
+		require.EqualValues(t, 2, e.client.Stats().Outgoing.Finished)
+		requireBalance(t, e.client.Stats())
+		server.Release()
+	})
+}
+
+// TestReadAtUnseenEOFIsQuicGos: that the EOF of a stream whose bytes have all been
+// read is consumed for the program does not show in what Read, Peek and
+// CancelRead do.
+func TestReadAtUnseenEOFIsQuicGos(t *testing.T) {
+	type stream interface {
+		io.ReadWriteCloser
+		Peek([]byte) (int, error)
+		CancelRead(quic.StreamErrorCode)
+		CancelWrite(quic.StreamErrorCode)
+		SetReadDeadline(time.Time) error
+	}
+	byte1 := make([]byte, 1)
+	for name, read := range map[string]func(s stream) []error{
+		"a deadline that has passed": func(s stream) (errs []error) {
+			s.SetReadDeadline(time.Now().Add(-time.Second))
+			_, err := s.Read(byte1)
+			_, err2 := s.Peek(byte1)
+			s.SetReadDeadline(time.Now().Add(time.Second))
+			_, err3 := s.Read(byte1)
+			s.SetReadDeadline(time.Now().Add(-time.Second))
+			_, err4 := s.Read(byte1)
+			return []error{err, err2, err3, err4}
+		},
+		"nothing to read into": func(s stream) (errs []error) {
+			_, err := s.Read(nil)
+			_, err2 := s.Peek(nil)
+			_, err3 := s.Read(byte1)
+			_, err4 := s.Read(nil)
+			return []error{err, err2, err3, err4}
+		},
+		"CancelRead": func(s stream) (errs []error) {
+			s.CancelRead(3)
+			s.CancelRead(4)
+			_, err := s.Read(byte1)
+			_, err2 := s.Peek(byte1)
+			_, err3 := s.Read(nil)
+			return []error{err, err2, err3}
+		},
+		"CancelRead after the EOF": func(s stream) (errs []error) {
+			_, err := s.Read(byte1)
+			s.CancelRead(3)
+			_, err2 := s.Read(byte1)
+			return []error{err, err2}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			setup{}.in(t, func(t *testing.T, e ends) {
+				var plain []error
+				for _, wrapped := range []bool{false, true} {
+					var s stream
+					var err error
+					if wrapped {
+						s, err = e.client.OpenStream()
+					} else {
+						s, err = e.rawClient.OpenStream()
+					}
+					require.NoError(t, err)
+					write(t, s, "x")
+					require.NoError(t, s.Close())
+					peer, err := e.rawServer.AcceptStream(t.Context())
+					require.NoError(t, err)
+					peer.Write([]byte("y"))
+					settled()
+					expect(t, s, "y")
+					peer.Close()
+					settled() // the FIN comes alone
+					errs := read(s)
+					if !wrapped {
+						plain = errs
+						continue
+					}
+					for i := range plain {
+						if errors.Is(plain[i], os.ErrDeadlineExceeded) {
+							require.ErrorIs(t, errs[i], os.ErrDeadlineExceeded, "call %d", i)
+						} else {
+							require.Equal(t, fmt.Sprintf("%T", plain[i]), fmt.Sprintf("%T", errs[i]), "call %d", i)
+							require.Equal(t, plain[i] == nil, errs[i] == nil, "call %d", i)
+							require.Equal(t, plain[i] == io.EOF, errs[i] == io.EOF, "call %d: %v", i, errs[i])
+						}
+					}
+					require.EqualValues(t, 1, e.client.Stats().Outgoing.Finished)
+				}
+			})
+		})
+	}
 }
 
 // TestContext: a stream's context ends as quic-go's does.

@@ -41,6 +41,8 @@ type Conn struct {
 	drain    context.CancelFunc
 	arrived  atomic.Bool // Shutdown has found all acknowledged
 
+	queue sendQueue // what the streams have queued (write.go)
+
 	endOnce sync.Once
 	sampler sampler      // for Shutdown
 	next    sync.Mutex   // serializes NextConnection, once the handshake is complete
@@ -173,8 +175,11 @@ func (c *Conn) endIfClosed() {
 
 // Unwrap returns quic-go's own connection, for packages that insist on it.
 // Streams that are opened or accepted through it are not ours: they are not
-// counted, and never reclaimed.
+// counted, and never reclaimed. Of a nil Conn, as comes with an error, it is nil.
 func (c *Conn) Unwrap() *quic.Conn {
+	if c == nil {
+		return nil
+	}
 	c.handedOut()
 	return c.raw
 }

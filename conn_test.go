@@ -27,11 +27,15 @@ import (
 // dialEarly dials with 0-RTT, which the server rejects or not, and returns the
 // client's end before its handshake has completed. To be called in a bubble.
 func dialEarly(t *testing.T, reject bool) (c *quiclife.Conn, accept func() *quiclife.Conn) {
+	return dialEarlyUnder(t, &quiclife.Guard{}, reject)
+}
+
+func dialEarlyUnder(t *testing.T, guard *quiclife.Guard, reject bool) (c *quiclife.Conn, accept func() *quiclife.Conn) {
 	clientSocket, serverSocket, addr := quictest.Net{}.Endpoints(t)
 	serverTLS, clientTLS := quictest.TLS()
 	serverTLS, clientTLS = serverTLS.Clone(), clientTLS.Clone()
 	clientTLS.ClientSessionCache = tls.NewLRUClientSessionCache(1)
-	guard := &quiclife.Guard{Logger: slog.New(slog.DiscardHandler)}
+	guard.Logger = slog.New(slog.DiscardHandler)
 	client, server := &quiclife.Transport{Conn: clientSocket, Guard: guard}, &quiclife.Transport{Conn: serverSocket, Guard: guard}
 	t.Cleanup(func() {
 		client.Close()
@@ -100,6 +104,41 @@ func Test0RTT(t *testing.T) {
 			require.Zero(t, quictest.Held(end.Unwrap()))
 			requireBalance(t, end.Stats())
 		}
+	})
+}
+
+// TestOpenAtOwnLimitLearnsOf0RTTRejection: the streams of a rejected phase hold
+// all slots, and will not end, so an open fails as quic-go's does, whether it
+// waits already when the rejection comes or starts after it.
+func TestOpenAtOwnLimitLearnsOf0RTTRejection(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		c, _ := dialEarlyUnder(t, &quiclife.Guard{MaxOutgoingStreams: 1, MaxOutgoingUniStreams: 1}, true)
+		str, err := c.OpenStream()
+		require.NoError(t, err)
+		uni, err := c.OpenUniStream()
+		require.NoError(t, err)
+
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		for _, when := range []string{"before the rejection", "after it"} {
+			_, err = c.OpenStreamSync(ctx)
+			require.ErrorIs(t, err, quiclife.Err0RTTRejected, when)
+			_, err = c.OpenUniStreamSync(ctx)
+			require.ErrorIs(t, err, quiclife.Err0RTTRejected, when)
+			settled()
+		}
+		_, err = c.OpenStream()
+		require.ErrorIs(t, err, quiclife.Err0RTTRejected)
+		_, err = c.OpenUniStream()
+		require.ErrorIs(t, err, quiclife.Err0RTTRejected)
+
+		_, err = c.NextConnection(ctx)
+		require.NoError(t, err)
+		next, err := c.OpenStream()
+		require.NoError(t, err, "the slot of the dead stream is free")
+		next.Release()
+		str.Release()
+		uni.Release()
 	})
 }
 

@@ -70,3 +70,18 @@ func (l afterAccept) Accept(ctx context.Context) (*quic.Conn, error) {
 func ResolveUDPAddr(ctx context.Context, addr string) (*net.UDPAddr, error) {
 	return resolveUDPAddr(ctx, addr)
 }
+
+// AfterTryWriteAll has f called when s has queued something with quic-go, but
+// has not noted it yet.
+func AfterTryWriteAll(s *Stream, f func()) { s.st.send = afterTryWriteAll{s.st.send, f} }
+
+type afterTryWriteAll struct {
+	sender
+	f func()
+}
+
+func (s afterTryWriteAll) TryWriteAll(p []byte) error {
+	err := s.sender.TryWriteAll(p)
+	s.f()
+	return err
+}

@@ -178,7 +178,7 @@ func TestFailedOpensKeepGroupCount(t *testing.T) {
 				settled()
 
 				rc, _ := quictest.Net{}.Pair(t, nil, nil)
-				probe, opened := guard.Wrap(rc), 0 // of the same group
+				probe, opened := guard.Wrap(rc, nil), 0 // of the same group
 				for err = nil; err == nil; opened++ {
 					_, err = openers[1-i].open(probe) // the kind without a limit of ours
 				}
@@ -356,6 +356,49 @@ func TestMaxHeap(t *testing.T) {
 	c2.CloseWithError(0, "")
 	for _, s := range []*quiclife.Stream{running, served, another, s, mine} {
 		s.Release()
+	}
+}
+
+// TestIdleTimeoutSparesWriteWhoseBytesMove: a Write of any size that a slow
+// peer takes piece by piece is not idle, though it does not return.
+func TestIdleTimeoutSparesWriteWhoseBytesMove(t *testing.T) {
+	const size = 60_000
+	for name, write := range map[string]func(s *quiclife.Stream, p []byte) (int, error){
+		"Write": (*quiclife.Stream).Write,
+		"WriteWithLimit": func(s *quiclife.Stream, p []byte) (int, error) {
+			return s.WriteWithLimit(p, func(n int) int { return n })
+		},
+		"WriteWithLimit, a limiter that returns more than it was asked for": func(s *quiclife.Stream, p []byte) (int, error) {
+			return s.WriteWithLimit(p, func(n int) int { return n + 1 })
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			guard := &quiclife.Guard{IdleTimeout: time.Second}
+			setup{serverConf: matrixConf, guard: guard}.in(t, func(t *testing.T, e ends) {
+				raw, err := e.client.OpenStream()
+				require.NoError(t, err)
+				var wg sync.WaitGroup
+				wg.Go(func() {
+					_, err = write(raw, make([]byte, size))
+					raw.Close()
+				})
+				peer, err2 := e.rawServer.AcceptStream(t.Context())
+				require.NoError(t, err2)
+				read, buf := 0, make([]byte, 1000)
+				for err2 == nil { // 10 kB/s
+					time.Sleep(100 * time.Millisecond)
+					var m int
+					m, err2 = peer.Read(buf)
+					read += m
+				}
+				wg.Wait()
+				require.NoError(t, err)
+				require.Equal(t, io.EOF, err2)
+				require.Equal(t, size, read)
+				require.EqualValues(t, size, raw.Info().BytesWritten)
+				raw.Release()
+			})
+		})
 	}
 }
 

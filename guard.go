@@ -50,7 +50,9 @@ type Guard struct {
 	// IdleTimeout is how long a stream may go without a byte read or written
 	// before it is reset with Codes.Idle. It is cancelled between one and one
 	// and a quarter of this time after the last byte. It has to be longer than
-	// the slowest handler works without reading or writing. 0 means never.
+	// the slowest handler works without reading or writing. A Write that blocks
+	// is not idle while its bytes go into packets; those that it queues count
+	// when they are queued. 0 means never.
 	IdleTimeout time.Duration
 
 	// HalfCloseTimeout is how long a bidirectional stream may stay with its

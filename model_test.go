@@ -41,6 +41,9 @@ type modelEnd struct {
 	closed    bool  // Close has returned nil, before any abort
 	reset     bool  // the send half was aborted, also after Close
 	stopped   bool  // the receive half was aborted before its end was read
+	reliable  int64 // bytes that a reset does not take back
+	detached  bool
+	partial   bool // EnableStreamResetPartialDelivery
 	sendCodes map[quiclife.StreamErrorCode]bool
 	stopCodes map[quiclife.StreamErrorCode]bool
 
@@ -79,8 +82,13 @@ var modelOps = []op{
 	{"CancelWrite", func(e *modelEnd) error { e.abortSend(1); e.s.CancelWrite(1); return nil }},
 	{"CancelRead", func(e *modelEnd) error { e.abortReceive(2); e.s.CancelRead(2); return nil }},
 	{"Release", (*modelEnd).release},
-	{"Reset", func(e *modelEnd) error { e.abortSend(3); e.abortReceive(3); e.s.Reset(3); return nil }},
+	{"Reset", (*modelEnd).resetBoth},
 	{"drop", func(e *modelEnd) error {
+		if e.detached {
+			e.endDetached()
+			e.s = nil
+			return nil
+		}
 		if e.s.Info().Send == quiclife.HalfOpen {
 			e.abortSend(modelCodes.Abandoned)
 		}
@@ -91,9 +99,17 @@ var modelOps = []op{
 	{"peek", func(e *modelEnd) error { return e.peek(5) }},
 	{"try write", (*modelEnd).tryWrite},
 	{"limited write", (*modelEnd).limitedWrite},
+	{"boundary", func(e *modelEnd) error {
+		if !e.reset {
+			e.reliable = e.written
+		}
+		e.s.SetReliableBoundary()
+		return nil
+	}},
+	{"Detach", func(e *modelEnd) error { e.detached = true; e.s.Detach(); return nil }},
 }
 
-// exhaustiveOps are those that the exhaustive test combines, all but the last three.
+// exhaustiveOps are those that the exhaustive test combines, all but the last five.
 var exhaustiveOps = modelOps[:11]
 
 func (e *modelEnd) bytes(n int) []byte {
@@ -181,8 +197,10 @@ func (e *modelEnd) close() error {
 	err := e.s.Close()
 	var stream *quiclife.StreamError
 	switch {
+	case err != nil && e.detached: // quic-go's own, untyped
+		e.reset = true
 	case err == nil:
-		if e.cut && !e.reset && !e.closed {
+		if e.cut && !e.reset && !e.closed && !e.detached {
 			return errors.New("Close of a cut stream succeeded")
 		}
 		e.closed = e.closed || !e.reset
@@ -252,6 +270,9 @@ func (e *modelEnd) got(p []byte, err error, consumed bool) error {
 			if !e.peer.sendCodes[stream.ErrorCode] && !e.stopCodes[stream.ErrorCode] {
 				return fmt.Errorf("read: %w: the peer did not send that", err)
 			}
+			if consumed && e.partial && len(e.stopCodes) == 0 && e.read < e.peer.reliable {
+				return fmt.Errorf("read: %w after %d of %d reliable bytes", err, e.read, e.peer.reliable)
+			}
 		} else if !e.stopCodes[stream.ErrorCode] {
 			return fmt.Errorf("read: %w: this end did not do that", err)
 		}
@@ -261,8 +282,32 @@ func (e *modelEnd) got(p []byte, err error, consumed bool) error {
 	return nil
 }
 
+func (e *modelEnd) resetBoth() error {
+	if !e.detached {
+		e.abortSend(3)
+		e.abortReceive(3)
+	}
+	e.s.Reset(3)
+	return nil
+}
+
+// endDetached does what Release does no more.
+func (e *modelEnd) endDetached() {
+	if !e.closed {
+		e.abortSend(4)
+		e.s.CancelWrite(4)
+	}
+	e.abortReceive(4)
+	e.s.CancelRead(4)
+	e.s.ReleaseStreamCredit()
+}
+
 func (e *modelEnd) release() error {
 	info := e.s.Info()
+	if e.detached {
+		e.s.Release()
+		return nil
+	}
 	if info.Send == quiclife.HalfOpen {
 		e.abortSend(modelCodes.Release)
 	}
@@ -276,7 +321,8 @@ func (e *modelEnd) release() error {
 // A modelConn is a connection on which sequences are played.
 type modelConn struct {
 	ends
-	t *testing.T
+	t       *testing.T
+	partial bool // EnableStreamResetPartialDelivery
 }
 
 // pair opens a stream for a sequence. The first byte tells the peer of it.
@@ -288,7 +334,7 @@ func (c *modelConn) pair() (client, server *modelEnd, err error) {
 		return nil, nil, err
 	}
 	end := func(name string, s *quiclife.Stream) *modelEnd {
-		return &modelEnd{name: name, s: s, sendCodes: map[quiclife.StreamErrorCode]bool{}, stopCodes: map[quiclife.StreamErrorCode]bool{}}
+		return &modelEnd{name: name, s: s, partial: c.partial, sendCodes: map[quiclife.StreamErrorCode]bool{}, stopCodes: map[quiclife.StreamErrorCode]bool{}}
 	}
 	client, server = end("client", s), end("server", nil)
 	client.peer, server.peer = server, client
@@ -352,7 +398,11 @@ func (e *modelEnd) finish() error {
 			return fmt.Errorf("%s: lost what the peer finished: %d of %d bytes", e.name, e.read, e.peer.written)
 		}
 	}
-	return e.release()
+	err := e.release()
+	if e.detached {
+		e.endDetached()
+	}
+	return err
 }
 
 // nothingLeft checks that both ends hold nothing and live.
@@ -416,7 +466,7 @@ func TestAllSmallCases(t *testing.T) {
 // playTogether plays one client sequence against all server sequences, step by
 // step: in each step all streams do their next op, then garbage is collected.
 func playTogether(t *testing.T, e ends, client []op, servers [][]op, serverFirst bool) error {
-	c := &modelConn{e, t}
+	c := &modelConn{e, t, false}
 	type played struct {
 		sequence
 		client, server *modelEnd
@@ -554,6 +604,9 @@ func playRandom(t *testing.T, seed uint64, n int) {
 		RequireStreamCreditRelease:       pick(0, 1) == 1,
 		EnableStreamResetPartialDelivery: pick(0, 1) == 1,
 	}
+	if conf.EnableStreamResetPartialDelivery { // see TestDefectPartialResetKeepsCredit
+		conf.InitialConnectionReceiveWindow = 64 << 20
+	}
 	// In its own test, so that its name and failure are its own.
 	bubble := func(t *testing.T) {
 		rc, rs := network.Pair(t, conf, conf)
@@ -561,7 +614,7 @@ func playRandom(t *testing.T, seed uint64, n int) {
 		mu.Lock()
 		lossy = true
 		mu.Unlock()
-		c := &modelConn{e, t}
+		c := &modelConn{e, t, conf.EnableStreamResetPartialDelivery}
 		for range n {
 			var seq sequence
 			for range r.IntN(6) {
@@ -571,7 +624,8 @@ func playRandom(t *testing.T, seed uint64, n int) {
 				seq.server = append(seq.server, randomOp(r))
 			}
 			if err := c.play(seq, r.IntN(3)); err != nil {
-				t.Errorf("seed %d: loss %d%%, jitter %d ms, window %d, %+v: %v: %v", seed, loss, jitter, window, conf.RequireStreamCreditRelease, seq, err)
+				t.Errorf("seed %d: loss %d%%, jitter %d ms, window %d, credit %v, partial delivery %v: %v: %v", seed, loss, jitter, window,
+					conf.RequireStreamCreditRelease, conf.EnableStreamResetPartialDelivery, seq, err)
 				return
 			}
 		}

@@ -15,8 +15,8 @@ import (
 //
 //   - Close ends both halves. Blocked Reads and Writes return [net.ErrClosed],
 //     as do later calls. What was written before arrives, unless a Write was
-//     blocked or cut short: then the stream is reset, and Close returns
-//     [ErrWriteCut].
+//     blocked by the peer or cut short: then the stream is reset, and Close
+//     returns [ErrWriteCut] (see [Stream.Close]).
 //   - CloseWrite ends the send half (the peer reads io.EOF), CloseRead the
 //     receive half (the peer's Write fails), as [net.TCPConn] has them. After
 //     them Write and Read return [net.ErrClosed], unless the peer ended that

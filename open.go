@@ -15,6 +15,9 @@ func open[S any](c *Conn, k kind, try func() (S, error)) (none S, err error) {
 	}
 	if !c.reserve(k) {
 		c.guard.streams.Add(-1)
+		if c.rejected0RTT() { // the slots are held by streams that are dead
+			return none, Err0RTTRejected
+		}
 		c.openFailed(k)
 		return none, c.limitError(k, OutgoingLimit, nil)
 	}
@@ -130,15 +133,22 @@ func (c *Conn) awaitReservation(ctx context.Context, k kind) error {
 	c.block(k, 1)
 	defer c.block(k, -1)
 	var err error
-	select {
-	case <-slot:
-		return nil
-	case <-c.lifetime.Done():
-		err = context.Cause(c.lifetime)
-	case <-c.draining.Done():
-		err = ErrShutdown
-	case <-ctx.Done():
-		err = c.limitError(k, OutgoingLimit, ctx.Err())
+	for handshake := c.raw.HandshakeComplete(); err == nil; {
+		select {
+		case <-slot:
+			return nil
+		case <-handshake: // the slots may be held by streams of a rejected 0-RTT phase, which are dead
+			handshake = nil
+			if c.rejected0RTT() {
+				err = Err0RTTRejected
+			}
+		case <-c.lifetime.Done():
+			err = context.Cause(c.lifetime)
+		case <-c.draining.Done():
+			err = ErrShutdown
+		case <-ctx.Done():
+			err = c.limitError(k, OutgoingLimit, ctx.Err())
+		}
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -78,7 +78,7 @@ func (c *Conn) Serve(ctx context.Context, h Handler) error {
 			return
 		}
 		serveAll(until, c, incoming, c.AcceptStream, func(s *Stream) {
-			runHandler(handlers, c, s, s.Close, h.Code, h.Stream)
+			runHandler(handlers, c, s, s.st.finish, h.Code, h.Stream)
 		})
 	})
 	both.Go(func() {
@@ -262,7 +262,7 @@ func (c *Conn) Do(ctx context.Context, f func(*Stream) error) error {
 // finish is Close, but a peer that stops reading once it has answered in full
 // is no error.
 func (s *Stream) finish() error {
-	err := s.Close()
+	err := s.st.finish()
 	if err != ErrWriteCut && s.Info().Receive == HalfFinished {
 		return nil
 	}
@@ -271,7 +271,7 @@ func (s *Stream) finish() error {
 
 // DoUni is [Conn.Do] with a unidirectional stream.
 func (c *Conn) DoUni(ctx context.Context, f func(*SendStream) error) error {
-	return do(ctx, c, c.OpenUniStreamSync, (*SendStream).Close, f)
+	return do(ctx, c, c.OpenUniStreamSync, func(s *SendStream) error { return s.st.finish() }, f)
 }
 
 func do[S ender](ctx context.Context, c *Conn, open func(context.Context) (S, error), finish func(S) error, f func(S) error) error {

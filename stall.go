@@ -69,7 +69,7 @@ func (c *Conn) traffic() (moved int64, blocked, unread bool) {
 			reading := st.readers.Load() > 0
 			moved += st.written.Load() + st.read.Load()
 			st.mu.Lock()
-			blocked = blocked || reading || st.writing
+			blocked = blocked || reading || st.writing == blocking
 			unread = unread || !reading && st.receiveHalf == HalfOpen && st.draining.Load() == nil
 			st.mu.Unlock()
 		}

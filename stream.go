@@ -51,28 +51,36 @@ type streamState struct {
 	cutNoted   bool         // in conn.cut, guarded by conn.mu
 
 	dropped       atomic.Int64 // when it was found without a handle, 0: it was not
-	written, read atomic.Int64
 	readers       atomic.Int32 // calls of Read and Peek under way
-	reads         atomic.Int64 // such calls in all
+	written, read atomic.Int64
+	reads         atomic.Int64 // calls of Read and Peek in all
 	finalSize     atomic.Int64 // of the receive half, or sizeUnknown
+	readDeadline  atomic.Int64 // a time.Duration, 0 is none
 
 	// draining is not nil once we read, and discard, for the program: what its
 	// Reads fail with.
 	draining atomic.Pointer[quic.StreamError]
 
-	queued int // bytes since the last barrier (write.go), owned by whoever writes
+	queued int32 // bytes since the last barrier (write.go), owned by whoever writes
 
 	mu            sync.Mutex // guards the fields below
+	waiting       int32      // writes that wait for their turn
 	sendHalf      HalfState
 	receiveHalf   HalfState
 	reported      bool // as a leak
 	reclaimed     bool // ended by us, not by the program
+	given         bool // away, with Detach
 	cut           bool // the last write took less than it was given
-	writing       bool
-	boundary      bool          // SetReliableBoundary was called
-	writeTurn     chan struct{} // closed when the write under way ends, if somebody waits
+	closedCut     bool // and then Close was called
+	writing       writing
+	closing       bool // Close waits for the writes that came before it
+	boundary      bool // SetReliableBoundary was called
+	unseenEOF     bool // consumeEOF has read an EOF that no Read has returned
+	readCancelled bool // CancelRead was called while there was one, with readCode
+	writeTurn     chan struct{}
 	writeDeadline time.Duration // 0 is none
-	closeErr      error         // what Close returns, once the send half has ended
+	readCode      quic.StreamErrorCode
+	stopErr       *quic.StreamError // the peer's STOP_SENDING, which Close returns
 	userFinalSize func(int64)
 	unread, idle  watch // of HalfCloseTimeout and IdleTimeout
 }
@@ -113,60 +121,6 @@ func (st *streamState) id() quic.StreamID {
 		return st.send.StreamID()
 	}
 	return st.receive.StreamID()
-}
-
-// willRead accounts for a Read or a Peek that begins, and fails if it is not
-// for the program any more to read.
-func (st *streamState) willRead() error {
-	if drained := st.draining.Load(); drained != nil {
-		return drained
-	}
-	st.readers.Add(1)
-	st.reads.Add(1)
-	st.conn.mayStall()
-	return nil
-}
-
-// didRead accounts for a Read that has returned, and returns its error.
-func (st *streamState) didRead(n int, err error) error {
-	st.readers.Add(-1)
-	if n > 0 && st.read.Add(int64(n)) == st.finalSize.Load() && err == nil {
-		st.consumeEOF()
-	}
-	if err == nil {
-		return nil
-	}
-	st.readFailed(n, err)
-	return st.readError(err)
-}
-
-// readError is what the program sees of an error that quic-go returned.
-func (st *streamState) readError(err error) error {
-	if drained := st.draining.Load(); drained != nil && isDeadline(err) { // the deadline was ours
-		return drained
-	}
-	return err
-}
-
-// didPeek accounts for a Peek that has returned. quic-go does not count an
-// error that Peek returned as noticed, so when nothing is left to read but
-// that error, it is read here.
-func (st *streamState) didPeek(n, size int, err error) error {
-	st.readers.Add(-1)
-	if err == nil {
-		return nil
-	}
-	if n == 0 && size > 0 && !isDeadline(err) {
-		st.readFailed(st.receive.Read(noBytes[:]))
-	}
-	return st.readError(err)
-}
-
-func (st *streamState) setReadDeadline(t time.Time) error {
-	if st.draining.Load() != nil {
-		return nil // it is ours
-	}
-	return st.receive.SetReadDeadline(t)
 }
 
 // A Stream is a bidirectional stream. It has all methods of quic-go's
@@ -211,7 +165,7 @@ func (s *Stream) Read(p []byte) (int, error) {
 		return 0, err
 	}
 	n, err := s.raw.Read(p)
-	err = s.st.didRead(n, err)
+	err = s.st.didRead(n, len(p), err)
 	runtime.KeepAlive(s)
 	return n, err
 }
@@ -228,8 +182,8 @@ func (s *Stream) Peek(b []byte) (int, error) {
 	return n, err
 }
 
-// Write writes p. It blocks while more than a few packets' worth wait to be
-// sent, until the write deadline passes, CancelWrite, Close, Release or Reset
+// Write writes p. It blocks while 16 KiB of the stream, or 256 KiB of the
+// connection, wait to be sent, until the write deadline passes, CancelWrite, Close, Release or Reset
 // is called, the peer stops reading ([*StreamError], Remote), or the
 // connection ends. It returns how many bytes of p were taken; these are sent
 // whatever the error, unless the stream is reset.
@@ -252,7 +206,7 @@ func (s *Stream) WriteWithLimit(p []byte, limiter func(maxBytes int) int) (int, 
 
 // TryWriteAll queues p if that is possible at once, else it queues nothing and
 // returns [ErrWouldBlock]. It does not block, knows no deadline, and does not
-// leave the stream cut.
+// leave the stream cut. What it queues has no bound but the peer's window.
 func (s *Stream) TryWriteAll(p []byte) error {
 	err := s.st.tryWriteAll(p)
 	runtime.KeepAlive(s)
@@ -260,11 +214,15 @@ func (s *Stream) TryWriteAll(p []byte) error {
 }
 
 // Close ends the send half: the peer reads all that was written, then io.EOF.
-// It does not block, and does not end the receive half. Read on, or Release.
+// It does not end the receive half. Read on, or Release.
 //
-// If a Write is blocked, or took less than it was given and was not continued,
-// the send half is reset instead (Codes.Cut), the Write returns, and Close
-// returns [ErrWriteCut]. If the peer has stopped reading, Close returns its
+// Close does not wait for the peer. A Write that is under way returns at once,
+// and so do those that wait for it: what is left of them is queued, and they are
+// complete. That cannot be if the peer's window is full, if more than 16 KiB of
+// a Write are left, or if it is a WriteWithLimit. Then, and if a Write took less
+// than it was given and was not continued, the send half is reset instead
+// (Codes.Cut), the Write fails, and Close returns [ErrWriteCut]. A Write that
+// comes later takes nothing and returns [ErrStreamClosed]. If the peer has stopped reading, Close returns its
 // [*StreamError]. After CancelWrite, Release or the connection's end it
 // returns nil. Closing again has no effect and returns the same.
 func (s *Stream) Close() error {
@@ -313,8 +271,10 @@ func (s *Stream) Reset(code StreamErrorCode) {
 func (s *Stream) Info() StreamInfo { return s.st.info() }
 
 // Detach returns quic-go's stream, which is then the caller's to end: it is
-// not counted any more, never reclaimed, and Release has no effect on it. The
-// other methods of s keep working. Halves that have ended stay ended.
+// not counted any more, never reclaimed, and Release, Reset and the end of a
+// handler have no effect on it. The other methods of s keep working, Close as
+// quic-go's does. Halves that have ended stay ended. Calls beside it find the
+// stream either given away or not.
 func (s *Stream) Detach() *quic.Stream {
 	s.st.detach()
 	runtime.KeepAlive(s)
@@ -331,7 +291,9 @@ func (s *Stream) SetPriority(urgency int8, incremental bool) { s.raw.SetPriority
 
 // SetReliableBoundary is quic-go's [quic.Stream.SetReliableBoundary]: what was
 // written so far is delivered even if the stream is reset later. After it,
-// CancelWrite and Reset have no effect on a send half that was closed.
+// CancelWrite and Reset have no effect on a send half that was closed, a small
+// Write waits until it is sent, and what TryWriteAll has queued may be delivered
+// too.
 func (s *Stream) SetReliableBoundary() { s.st.setReliableBoundary() }
 
 // ReleaseStreamCredit lets the peer open a stream in place of this one, once

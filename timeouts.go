@@ -126,7 +126,7 @@ func (s *sweep) plan(inShortage time.Duration) {
 					st.draining.Store(&quic.StreamError{StreamID: st.id(), ErrorCode: c.guard.Codes.Abandoned})
 					c.drainAt = 0
 				}
-			} else if st.readers.Load() == 0 && !st.writing {
+			} else if st.readers.Load() == 0 && st.writing == notWriting {
 				s.idle[k] = true
 			}
 			if st.draining.Load() != nil && st.receiveHalf == HalfOpen {

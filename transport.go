@@ -40,6 +40,9 @@ type Transport struct {
 // Unwrap returns quic-go's own transport. Connections made through it are not
 // ours, until [Wrap].
 func (t *Transport) Unwrap() *quic.Transport {
+	if t == nil {
+		return nil
+	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	return t.rawLocked()
@@ -226,6 +229,9 @@ func (l *Listener) Addr() net.Addr { return l.raw.Addr() }
 // on Guard.MaxConns cannot tell connections that were accepted from others: new
 // ones may fill it, and clients may be asked for their address more often.
 func (l *Listener) Unwrap() *quic.Listener {
+	if l == nil {
+		return nil
+	}
 	l.l.gate.unwrapped.Store(true)
 	return l.raw
 }
@@ -249,6 +255,9 @@ func (l *EarlyListener) Addr() net.Addr { return l.raw.Addr() }
 
 // Unwrap is [Listener.Unwrap].
 func (l *EarlyListener) Unwrap() *quic.EarlyListener {
+	if l == nil {
+		return nil
+	}
 	l.l.gate.unwrapped.Store(true)
 	return l.raw
 }

@@ -763,6 +763,15 @@ func TestNonQUICPackets(t *testing.T) {
 	require.Equal(t, a.Conn.LocalAddr().String(), from.String())
 }
 
+// TestUnwrapOfNil: a program that hands on what a failed Dial or Listen returned,
+// unwrapped, beside its error, must not panic.
+func TestUnwrapOfNil(t *testing.T) {
+	require.Nil(t, (*quiclife.Conn)(nil).Unwrap())
+	require.Nil(t, (*quiclife.Transport)(nil).Unwrap())
+	require.Nil(t, (*quiclife.Listener)(nil).Unwrap())
+	require.Nil(t, (*quiclife.EarlyListener)(nil).Unwrap())
+}
+
 // What Unwrap returns is what the wrapper uses; what is made through it is not
 // counted, until Wrap.
 func TestUnwrap(t *testing.T) {

@@ -118,7 +118,7 @@ func (s *ReceiveStream) Read(p []byte) (int, error) {
 		return 0, err
 	}
 	n, err := s.raw.Read(p)
-	err = s.st.didRead(n, err)
+	err = s.st.didRead(n, len(p), err)
 	runtime.KeepAlive(s)
 	return n, err
 }

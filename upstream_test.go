@@ -217,3 +217,53 @@ func TestDefectReliableFIN(t *testing.T) {
 		})
 	}
 }
+
+// TestDefectStopSendingAfterReliableReset: with RESET_STREAM_AT, what TryWriteAll
+// has queued beyond the boundary counts in the final size of CancelWrite, and not
+// in that of the reset which answers a STOP_SENDING after it.
+func TestDefectStopSendingAfterReliableReset(t *testing.T) {
+	conf := &quic.Config{EnableStreamResetPartialDelivery: true}
+	synctest.Test(t, func(t *testing.T) {
+		rc, rs := quictest.Net{}.Pair(t, conf, conf)
+		s, err := rc.OpenStream()
+		require.NoError(t, err)
+		require.NoError(t, s.TryWriteAll([]byte("reliable")))
+		in, err := rs.AcceptStream(t.Context())
+		require.NoError(t, err)
+		s.SetReliableBoundary()
+		require.NoError(t, s.TryWriteAll([]byte("not so")))
+		s.CancelWrite(1)
+		in.CancelRead(2)
+		settled()
+		var transportErr *quic.TransportError
+		require.ErrorAs(t, context.Cause(rs.Context()), &transportErr, "quic-go has mended the final size of a reset that replaces another")
+		require.Equal(t, quic.FinalSizeError, transportErr.ErrorCode)
+	})
+	// TestReleaseAfterQueuedWriteKeepsConnectionAlive shows it absent here.
+}
+
+// TestDefectPartialResetKeepsCredit: a RESET_STREAM_AT that arrives after
+// CancelRead, with reliable data that was not read, keeps what was not read of
+// the connection's window for good. quiclife cannot help it: quic-go has then
+// forgotten the stream.
+func TestDefectPartialResetKeepsCredit(t *testing.T) {
+	conf := &quic.Config{EnableStreamResetPartialDelivery: true, InitialConnectionReceiveWindow: 10_000, MaxConnectionReceiveWindow: 10_000}
+	synctest.Test(t, func(t *testing.T) {
+		rc, rs := quictest.Net{}.Pair(t, conf, conf)
+		for range 9 {
+			s, err := rc.OpenUniStream()
+			require.NoError(t, err)
+			_, err = s.Write(make([]byte, 1000))
+			require.NoError(t, err)
+			in, err := rs.AcceptUniStream(t.Context())
+			require.NoError(t, err)
+			s.SetReliableBoundary()
+			s.CancelWrite(1) // crosses with the STOP_SENDING
+			in.CancelRead(1)
+			settled()
+		}
+		s, err := rc.OpenUniStream()
+		require.NoError(t, err)
+		require.Equal(t, quic.ErrWouldBlock, s.TryWriteAll(make([]byte, 2000)), "quic-go has mended the credit of a reset that is partly reliable")
+	})
+}

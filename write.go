@@ -3,6 +3,7 @@ package quiclife
 import (
 	"context"
 	"errors"
+	"sync/atomic"
 	"time"
 
 	"github.com/quic-go/quic-go"
@@ -15,49 +16,132 @@ import (
 // into a packet. So small writes are queued, up to maxQueued bytes, and the
 // next one goes through WriteWithLimit, which returns when all before it has
 // gone into packets, and is the barrier after which queueing starts anew.
-const maxQueued = 16 << 10 // bytes queued with TryWriteAll between two barriers
+const (
+	maxQueued     = 16 << 10  // bytes queued with TryWriteAll between two barriers
+	maxConnQueued = 256 << 10 // bytes queued on a connection, see mayQueue
+)
 
 // pass is a WriteWithLimit limiter that lets everything through.
 func pass(maxBytes int) int { return maxBytes }
 
-// beginWrite waits for its turn, as quic-go's calls do, and returns false if
-// the send half has ended.
-func (st *streamState) beginWrite() bool {
-	st.mu.Lock()
-	for st.writing {
-		if st.writeTurn == nil {
-			st.writeTurn = make(chan struct{})
-		}
-		turn := st.writeTurn
-		st.mu.Unlock()
-		<-turn // whoever writes is unblocked by its deadline, CancelWrite, Close or the connection's end
-		st.mu.Lock()
-	}
-	return st.takeTurnLocked()
+// A sendQueue bounds what the streams of a connection have queued together, or
+// a peer that takes nothing would pin maxQueued bytes for each stream.
+type sendQueue struct {
+	bytes atomic.Int64 // queued, less what was sent by the time of the last look
+	sent  atomic.Int64 // on the connection, by then
 }
 
-func (st *streamState) takeTurnLocked() bool {
-	ok := st.sendHalf == HalfOpen || st.sendHalf == halfDetached
-	st.writing = ok
+// mayQueue reports whether n more bytes may be queued. quic-go does not say
+// what it still holds, so the queue is taken to shrink by whatever the
+// connection sends. That is looked at only when the queue seems to be full.
+func (c *Conn) mayQueue(n int) bool {
+	bytes := c.queue.bytes.Load()
+	if bytes+int64(n) <= maxConnQueued {
+		return true
+	}
+	stats := c.raw.ConnectionStats()
+	sent := int64(stats.BytesSent) - int64(stats.BytesLost)
+	gone := min(sent-c.queue.sent.Swap(sent), bytes)
+	return c.queue.bytes.Add(-gone)+int64(n) <= maxConnQueued
+}
+
+// A writing says what the write call that has the turn is doing.
+type writing uint8
+
+const (
+	notWriting writing = iota
+	queueing           // it returns at once
+	blocking           // it is in WriteWithLimit
+)
+
+// awaitTurn waits until st.writing has changed, or Close has gone on. st.mu is
+// held, but not while it waits, as with [sync.Cond.Wait].
+func (st *streamState) awaitTurn() {
+	if st.writeTurn == nil {
+		st.writeTurn = make(chan struct{})
+	}
+	turn := st.writeTurn
 	st.mu.Unlock()
-	return ok
+	<-turn // whoever writes is unblocked by its deadline, CancelWrite, Close or the connection's end
+	st.mu.Lock()
+}
+
+func (st *streamState) wakeLocked() {
+	if st.writeTurn != nil {
+		close(st.writeTurn)
+		st.writeTurn = nil
+	}
+}
+
+// beginWrite waits for its turn, as quic-go's calls do. ok is false if the
+// send half has ended; queue says whether the write may be queued.
+func (st *streamState) beginWrite() (queue, ok bool) {
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	ok = st.canWriteLocked()
+	if ok && st.writing != notWriting {
+		st.waiting++
+		for st.writing != notWriting {
+			st.awaitTurn()
+		}
+		st.waiting--
+		// Close waits for the writes that came before it.
+		if ok = st.canWriteLocked() || st.closing && !st.cut; !ok {
+			st.wakeLocked()
+		}
+	}
+	if !ok {
+		return false, false
+	}
+	st.writing = queueing
+	// Queueing knows no deadline, so one that has passed is honoured here. After
+	// SetReliableBoundary nothing is queued: see abortSend.
+	late := st.writeDeadline != 0 && st.conn.now() >= st.writeDeadline
+	return !late && !st.boundary, true
+}
+
+func (st *streamState) canWriteLocked() bool {
+	return st.sendHalf == HalfOpen || st.sendHalf == halfDetached
+}
+
+// block says that the write under way may block from now on, unless Close
+// waits for it.
+func (st *streamState) block() bool {
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	if st.closing {
+		return false
+	}
+	st.writing = blocking
+	st.wakeLocked()
+	return true
+}
+
+// hurried reports whether Close has ended the write under way, which then may
+// not block any more.
+func (st *streamState) hurried() bool {
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	if st.closing {
+		st.writing = queueing
+	}
+	return st.closing
 }
 
 // endWrite ends a turn in which n of size bytes were taken.
 func (st *streamState) endWrite(n, size int, err error) {
 	st.mu.Lock()
-	st.writing = false
-	turn := st.writeTurn
-	st.writeTurn = nil
+	if st.writing == blocking && n > 0 { // all that was queued before has gone into packets
+		st.queued = 0
+	}
+	st.writing = notWriting
 	if n < size {
 		st.cut = true
 	} else if size > 0 {
 		st.cut = false
 	}
+	st.wakeLocked()
 	st.mu.Unlock()
-	if turn != nil {
-		close(turn)
-	}
 	if n > 0 {
 		st.conn.sends()
 	}
@@ -73,6 +157,12 @@ func endsSendHalf(err error) bool {
 
 // writeAfterEnd returns the error of a Write on a send half that has ended.
 func (st *streamState) writeAfterEnd() error {
+	st.mu.Lock()
+	closing := st.closing
+	st.mu.Unlock()
+	if closing { // a call into quic-go would have it say ErrWouldBlock to a write that Close waits for
+		return quic.ErrStreamClosed
+	}
 	if _, err := st.send.WriteWithLimit(nil, pass); err != nil && endsSendHalf(err) {
 		return err
 	}
@@ -81,71 +171,106 @@ func (st *streamState) writeAfterEnd() error {
 }
 
 func (st *streamState) write(p []byte) (n int, err error) {
-	if !st.beginWrite() {
+	queue, ok := st.beginWrite()
+	if !ok {
 		return 0, st.writeAfterEnd()
 	}
-	n, err = st.writeInTurn(p)
+	n, err = st.writeInTurn(p, queue)
 	st.endWrite(n, len(p), err)
 	return n, err
 }
 
-func (st *streamState) writeInTurn(p []byte) (n int, err error) {
-	if len(p) > 0 && st.queued+len(p) <= maxQueued && !st.writeDeadlinePassed() {
-		err := st.send.TryWriteAll(p)
+func (st *streamState) writeInTurn(p []byte, queue bool) (n int, err error) {
+	if queue && len(p) > 0 && int(st.queued)+len(p) <= maxQueued && st.conn.mayQueue(len(p)) {
+		err := st.queue(p)
 		if err == nil {
-			st.queued += len(p)
-			st.written.Add(int64(len(p)))
 			return len(p), nil
 		}
 		if err != quic.ErrWouldBlock {
 			return 0, err
 		}
 	}
-	for more := true; more; {
-		piece := p[n:]
-		if st.conn.guard.IdleTimeout > 0 { // which wants to see progress
-			piece = piece[:min(len(piece), maxQueued)]
-		}
-		var m int
-		m, err = st.pastBarrier(piece, pass)
-		n += m
-		more = n < len(p) && err == nil
-	}
-	return n, err
+	return st.pastBarrier(p, nil)
 }
 
-// pastBarrier is quic-go's WriteWithLimit, which reports a deadline that passes
-// just when it has taken all of p. To the program that would be a Write that
-// failed, though nothing is cut; so here the next Write reports it.
-func (st *streamState) pastBarrier(p []byte, limiter func(int) int) (int, error) {
+// queue is quic-go's TryWriteAll.
+func (st *streamState) queue(p []byte) error {
+	err := st.send.TryWriteAll(p)
+	if err == nil {
+		st.queued = min(st.queued, maxQueued) + int32(min(len(p), maxQueued)) // more makes no difference
+		st.conn.queue.bytes.Add(int64(len(p)))
+		st.written.Add(int64(len(p)))
+	}
+	return err
+}
+
+// pastBarrier is quic-go's WriteWithLimit, where no limiter is [pass]. It
+// differs in two ways. quic-go reports a deadline that passes just when it has
+// taken all of p. To the program that would be a Write that failed, though
+// nothing is cut; so here the next Write reports it. And when Close ends it,
+// what is left of p is queued, if it is small, so that nothing is cut unless
+// the peer's window is full.
+func (st *streamState) pastBarrier(p []byte, limiter func(int) int) (n int, err error) {
+	if st.block() {
+		st.conn.mayStall()
+		n, err = st.writeCounted(p, limiter)
+		if n > 0 && n == len(p) && isDeadline(err) {
+			err = nil
+		}
+		if !isDeadline(err) || !st.hurried() {
+			return n, err
+		}
+	}
+	if rest := p[n:]; limiter == nil && len(rest) <= maxQueued {
+		err := st.queue(rest)
+		if err == nil {
+			return len(p), nil
+		}
+		if err != quic.ErrWouldBlock {
+			return n, err
+		}
+	}
+	// Close is about to reset the stream with this.
+	return n, &quic.StreamError{StreamID: st.id(), ErrorCode: st.conn.guard.Codes.Cut}
+}
+
+// writeCounted counts the bytes as they go into packets, if an IdleTimeout
+// wants to see them move.
+func (st *streamState) writeCounted(p []byte, limiter func(int) int) (int, error) {
+	if limiter == nil {
+		limiter = pass
+	}
+	written, l := st.written.Load(), limiter
+	if st.conn.guard.IdleTimeout > 0 {
+		limiter = func(maxBytes int) int {
+			n := min(max(l(maxBytes), 0), maxBytes)
+			st.written.Add(int64(n))
+			return n
+		}
+	}
 	n, err := st.send.WriteWithLimit(p, limiter)
-	st.written.Add(int64(n))
-	if n > 0 && n == len(p) && isDeadline(err) {
-		err = nil
-	}
-	if n > 0 && err == nil {
-		st.queued = 0
-	}
+	st.written.Store(written + int64(n))
 	return n, err
 }
 
 // tryWriteAll never waits, not even for its turn.
 func (st *streamState) tryWriteAll(p []byte) error {
 	st.mu.Lock()
-	if st.writing {
-		st.mu.Unlock()
-		return quic.ErrWouldBlock
+	busy, ok := st.writing != notWriting, st.canWriteLocked()
+	if !busy && ok {
+		st.writing = queueing
 	}
-	if !st.takeTurnLocked() {
+	st.mu.Unlock()
+	switch {
+	case busy:
+		return quic.ErrWouldBlock
+	case !ok:
 		return st.writeAfterEnd()
 	}
-	err := st.send.TryWriteAll(p)
-	switch err {
-	case nil:
-		st.queued += len(p)
-		st.written.Add(int64(len(p)))
+	err := st.queue(p)
+	if err == nil {
 		st.endWrite(len(p), len(p), nil)
-	default: // all or nothing: what is not taken is not cut
+	} else { // all or nothing: what is not taken is not cut
 		st.endWrite(0, 0, err)
 	}
 	return err
@@ -155,7 +280,7 @@ func (st *streamState) writeWithLimit(p []byte, limiter func(int) int) (int, err
 	if limiter == nil {
 		return st.write(p)
 	}
-	if !st.beginWrite() {
+	if _, ok := st.beginWrite(); !ok {
 		return 0, st.writeAfterEnd()
 	}
 	n, err := st.pastBarrier(p, limiter)
@@ -163,35 +288,44 @@ func (st *streamState) writeWithLimit(p []byte, limiter func(int) int) (int, err
 	return n, err
 }
 
+var longAgo = time.Unix(1, 0)
+
 func (st *streamState) setWriteDeadline(t time.Time) error {
-	deadline := time.Duration(0)
-	if !t.IsZero() {
-		deadline = max(t.Sub(st.conn.start), 1) // 0 is none
+	err := st.send.SetWriteDeadline(t)
+	st.mu.Lock()
+	st.writeDeadline = st.conn.since(t)
+	closing := st.closing
+	st.mu.Unlock()
+	if closing { // Close has set one that has passed, which must stay
+		st.send.SetWriteDeadline(longAgo)
 	}
-	st.mu.Lock()
-	st.writeDeadline = deadline
-	st.mu.Unlock()
-	return st.send.SetWriteDeadline(t)
+	return err
 }
 
-// writeDeadlinePassed sees to it that queueing, which knows no deadline,
-// honours one that has passed.
-func (st *streamState) writeDeadlinePassed() bool {
-	st.mu.Lock()
-	deadline := st.writeDeadline
-	st.mu.Unlock()
-	return deadline != 0 && st.conn.now() >= deadline
+// since is a deadline on the clock of c, where 0 is none.
+func (c *Conn) since(t time.Time) time.Duration {
+	if t.IsZero() {
+		return 0
+	}
+	return max(t.Sub(c.start), 1)
 }
 
+// setReliableBoundary does nothing once the send half is aborted or about to
+// end, when it would promise what is no longer kept.
 func (st *streamState) setReliableBoundary() {
 	st.mu.Lock()
-	st.boundary = true
+	ok := st.canWriteLocked() || st.sendHalf == HalfFinished
+	st.boundary = st.boundary || ok
 	st.mu.Unlock()
-	st.send.SetReliableBoundary()
+	if ok {
+		st.send.SetReliableBoundary()
+	}
 }
 
-// peerStopped returns the peer's STOP_SENDING as the error it is, if there was one.
-func (st *streamState) peerStopped() (*quic.StreamError, bool) {
-	stop, ok := errors.AsType[*quic.StreamError](context.Cause(st.send.Context()))
-	return stop, ok && stop.Remote
+// peerStopped returns the peer's STOP_SENDING as the error it is, or nil.
+func (st *streamState) peerStopped() *quic.StreamError {
+	if stop, ok := errors.AsType[*quic.StreamError](context.Cause(st.send.Context())); ok && stop.Remote {
+		return stop
+	}
+	return nil
 }

@@ -10,6 +10,7 @@ import (
 	"slices"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/quic-go/quic-go"
@@ -305,6 +306,342 @@ func TestSmallWritesAreBounded(t *testing.T) {
 			}
 		}
 		require.Less(t, s.Info().BytesWritten, window+20_000)
+	})
+}
+
+// TestReleaseAfterQueuedWriteKeepsConnectionAlive: what is queued after
+// SetReliableBoundary must not count in the final size of a reset that the
+// peer's STOP_SENDING then replaces by one with another size.
+func TestReleaseAfterQueuedWriteKeepsConnectionAlive(t *testing.T) {
+	conf := &quic.Config{EnableStreamResetPartialDelivery: true}
+	for how, write := range map[string]func(s *quiclife.Stream) error{
+		"Write":       func(s *quiclife.Stream) error { _, err := s.Write([]byte("not so")); return err },
+		"TryWriteAll": func(s *quiclife.Stream) error { return s.TryWriteAll([]byte("not so")) },
+	} {
+		for end, abort := range map[string]func(s *quiclife.Stream){
+			"CancelWrite": func(s *quiclife.Stream) { s.CancelWrite(1) },
+			"Release":     (*quiclife.Stream).Release,
+			"Reset":       func(s *quiclife.Stream) { s.Reset(1) },
+			"Detach, CancelWrite": func(s *quiclife.Stream) {
+				s.Detach()
+				s.CancelWrite(1)
+				s.CancelRead(1)
+			},
+			"Detach, Close, CancelWrite": func(s *quiclife.Stream) {
+				s.Detach()
+				s.Close()
+				s.CancelWrite(1)
+				s.CancelRead(1)
+			},
+			"Detach, CancelWrite, Close": func(s *quiclife.Stream) {
+				s.Detach()
+				s.CancelWrite(1)
+				s.Close()
+				s.CancelRead(1)
+			},
+		} {
+			for _, settle := range []bool{false, true} {
+				t.Run(fmt.Sprint(how, ", ", end, ", boundary sent before: ", settle), func(t *testing.T) {
+					setup{clientConf: conf, serverConf: conf}.in(t, func(t *testing.T, e ends) {
+						s, peer := e.stream(t)
+						require.NoError(t, s.TryWriteAll([]byte("reliable")))
+						s.SetReliableBoundary()
+						if settle {
+							settled()
+						}
+						require.NoError(t, write(s))
+						peer.CancelRead(2) // crosses
+						abort(s)
+						settled()
+						s.Release()
+						peer.Release()
+						settled()
+						e.requireNothingLeft(t)
+					})
+				})
+			}
+		}
+	}
+}
+
+// TestResetTakesBackWhatCameAfterTheBoundary: small Writes after
+// SetReliableBoundary are not made reliable by the way they are sent.
+func TestResetTakesBackWhatCameAfterTheBoundary(t *testing.T) {
+	conf := &quic.Config{EnableStreamResetPartialDelivery: true}
+	setup{clientConf: conf, serverConf: conf}.in(t, func(t *testing.T, e ends) {
+		s, peer := e.stream(t)
+		write(t, s, "reliable")
+		s.SetReliableBoundary()
+		write(t, s, "not so")
+		s.Release()
+		b, err := io.ReadAll(peer)
+		require.ErrorIs(t, err, &quiclife.StreamError{StreamID: s.StreamID(), Remote: true})
+		require.Equal(t, "reliable", string(b))
+		peer.Release()
+		settled()
+		e.requireNothingLeft(t)
+	})
+}
+
+// TestCancelWriteBesideTryWriteAllWaitsForIt: what is just being queued after the
+// boundary counts.
+func TestCancelWriteBesideTryWriteAllWaitsForIt(t *testing.T) {
+	conf := &quic.Config{EnableStreamResetPartialDelivery: true}
+	setup{clientConf: conf, serverConf: conf}.in(t, func(t *testing.T, e ends) {
+		s, peer := e.stream(t)
+		_, err := s.WriteWithLimit([]byte("reliable"), func(n int) int { return n }) // with nothing queued after it
+		require.NoError(t, err)
+		s.SetReliableBoundary()
+		quiclife.AfterTryWriteAll(s, func() {
+			go s.CancelWrite(1)
+			synctest.Wait()
+		})
+		require.NoError(t, s.TryWriteAll([]byte("not so")))
+		peer.CancelRead(2)
+		settled()
+		s.Release()
+		peer.Release()
+		settled()
+		e.requireNothingLeft(t)
+	})
+}
+
+// TestBoundaryBesideWritesKeepsConnectionAlive: no interleaving of the calls on
+// the send half ends the connection either.
+func TestBoundaryBesideWritesKeepsConnectionAlive(t *testing.T) {
+	conf := &quic.Config{EnableStreamResetPartialDelivery: true, MaxIncomingStreams: 1000}
+	e := setup{clientConf: conf, serverConf: conf}.onLoopback(t)
+	for i := range 1000 {
+		s, err := e.client.OpenStream()
+		require.NoError(t, err)
+		write(t, s, "x")
+		p, err := e.server.AcceptStream(t.Context())
+		require.NoError(t, err)
+		if i%4 < 2 {
+			s.SetReliableBoundary()
+		}
+		var wg sync.WaitGroup
+		start := make(chan struct{})
+		for _, call := range []func(){
+			func() { s.SetReliableBoundary(); s.TryWriteAll([]byte("queued")) },
+			func() {
+				s.Write([]byte("small"))
+				if i%2 == 0 {
+					s.Close()
+				}
+				s.CancelWrite(1)
+				p.CancelRead(1)
+			},
+		} {
+			wg.Go(func() { <-start; call() })
+		}
+		close(start)
+		wg.Wait()
+		s.Release()
+		p.Release()
+	}
+	eventually(t, func() bool { return quictest.Held(e.rawClient)+quictest.Held(e.rawServer) == 0 })
+	e.requireNothingLeft(t)
+	e.client.CloseWithError(0, "")
+}
+
+// TestCloseBesideWritesThatDoNotBlockCutsNothing: a Write that ran beside Close
+// has taken all, and then all arrives, or it came too late and has taken
+// nothing. Small ones are queued; the barriers between them, and Writes that
+// are larger than the queue, are under way when Close comes.
+func TestCloseBesideWritesThatDoNotBlockCutsNothing(t *testing.T) {
+	const window = 1 << 30 // a full one would be a reason to cut
+	conf := &quic.Config{InitialStreamReceiveWindow: window, InitialConnectionReceiveWindow: window}
+	for name, c := range map[string]struct {
+		size  int
+		write func(s *quiclife.SendStream, p []byte) (int, error)
+	}{
+		"TryWriteAll":   {100, func(s *quiclife.SendStream, p []byte) (int, error) { return len(p), s.TryWriteAll(p) }},
+		"small Writes":  {100, (*quiclife.SendStream).Write},
+		"larger Writes": {6000, (*quiclife.SendStream).Write},
+	} {
+		t.Run(name, func(t *testing.T) {
+			e := setup{clientConf: conf, serverConf: conf}.onLoopback(t)
+			for i := range 150 {
+				s, err := e.client.OpenUniStreamSync(t.Context())
+				require.NoError(t, err)
+				var taken [2]int
+				var failed [2]error
+				var wg sync.WaitGroup
+				for w := range taken {
+					wg.Go(func() {
+						for p := make([]byte, c.size); ; {
+							n, err := c.write(s, p)
+							if err == quiclife.ErrWouldBlock {
+								continue
+							}
+							if err != nil {
+								if n > 0 && n < len(p) {
+									t.Errorf("cut after %d bytes", n)
+								}
+								failed[w] = err
+								return
+							}
+							taken[w] += n
+						}
+					})
+				}
+				time.Sleep(time.Duration(i%30) * 20 * time.Microsecond)
+				closed := s.Close()
+				wg.Wait()
+				require.NoError(t, closed, "after %d bytes", taken)
+				require.Equal(t, [2]error{quiclife.ErrStreamClosed, quiclife.ErrStreamClosed}, failed)
+				in, err := e.server.AcceptUniStream(t.Context())
+				require.NoError(t, err)
+				n, err := io.Copy(io.Discard, in)
+				require.NoError(t, err)
+				require.EqualValues(t, taken[0]+taken[1], n)
+				require.EqualValues(t, n, s.Info().BytesWritten)
+			}
+			e.client.CloseWithError(0, "")
+		})
+	}
+}
+
+// TestCloseCompletesWritesThatTheNetworkHoldsUp: a Write that waits for the
+// network, and not for the peer, is completed by Close, and so is one that waits
+// for its turn behind it.
+func TestCloseCompletesWritesThatTheNetworkHoldsUp(t *testing.T) {
+	conf := &quic.Config{InitialStreamReceiveWindow: 4 << 20, InitialConnectionReceiveWindow: 8 << 20, MaxIdleTimeout: time.Hour}
+	for _, c := range []struct {
+		sizes []int // the first is queued, the second blocks, the others wait for their turn
+		cut   bool
+	}{
+		{[]int{10_000, 10_000, 500, 500, 500, 500, 500, 500, 500, 500}, false},
+		{[]int{10_000, 10_000, 50_000}, true}, // too much to be queued
+		{[]int{10_000, 50_000, 500, 500, 500, 500, 500, 500, 500, 500}, true},
+	} {
+		lost := false
+		drop := func(simnet.Packet) bool { return lost }
+		setup{clientConf: conf, serverConf: conf, net: quictest.Net{Drop: drop}}.in(t, func(t *testing.T, e ends) {
+			s, peer := e.stream(t)
+			settled()
+			lost = true
+			s.SetWriteDeadline(time.Now().Add(time.Second))
+			whole, err := s.Write(make([]byte, 1<<20)) // fills the congestion window
+			require.ErrorIs(t, err, os.ErrDeadlineExceeded)
+			s.SetWriteDeadline(time.Time{})
+			errs := make(chan error, len(c.sizes))
+			for _, n := range c.sizes {
+				whole += n
+				go func() { _, err := s.Write(make([]byte, n)); errs <- err }()
+				settled()
+			}
+			closed := s.Close()
+			for range c.sizes {
+				if err := <-errs; !c.cut {
+					require.NoError(t, err)
+				}
+			}
+			lost = false
+			read, err := io.Copy(io.Discard, peer)
+			if c.cut {
+				require.Equal(t, quiclife.ErrWriteCut, closed)
+				require.ErrorIs(t, err, &quiclife.StreamError{StreamID: peer.StreamID(), Remote: true})
+			} else {
+				require.NoError(t, closed)
+				require.NoError(t, err)
+				require.EqualValues(t, whole, read)
+			}
+			s.Release()
+			peer.Release()
+			settled()
+			e.requireNothingLeft(t)
+		})
+	}
+}
+
+// TestClosesBesideBlockedWriteAgree: a second Close waits for what the first
+// finds out, and a deadline that is moved meanwhile does not keep it waiting.
+func TestClosesBesideBlockedWriteAgree(t *testing.T) {
+	setup{serverConf: matrixConf}.in(t, func(t *testing.T, e ends) {
+		for range 100 {
+			s, peer := e.stream(t)
+			var wg sync.WaitGroup
+			wg.Go(func() { s.Write(large) })
+			settled()
+			var errs [4]error
+			for i := range errs {
+				wg.Go(func() { errs[i] = s.Close() })
+				wg.Go(func() { s.SetWriteDeadline(time.Now().Add(time.Hour)) })
+			}
+			start := time.Now()
+			wg.Wait()
+			require.Equal(t, [4]error{quiclife.ErrWriteCut, quiclife.ErrWriteCut, quiclife.ErrWriteCut, quiclife.ErrWriteCut}, errs)
+			require.Zero(t, time.Since(start))
+			s.Release()
+			peer.Release()
+			settled()
+		}
+		e.requireNothingLeft(t)
+	})
+}
+
+// TestStalledPeerPinsLittle: of what is written to streams whose peer grants
+// much and takes nothing, little is queued for all of them together.
+func TestStalledPeerPinsLittle(t *testing.T) {
+	const most = 400 << 10 // 256 KiB, and what is in flight
+	for _, streams := range []int{100, 1000, 5000} {
+		if streams == 5000 && testing.Short() {
+			continue
+		}
+		lost := false
+		conf := &quic.Config{MaxIncomingStreams: 10_000, InitialStreamReceiveWindow: 1 << 20, InitialConnectionReceiveWindow: 1 << 30, MaxIdleTimeout: time.Hour}
+		setup{clientConf: conf, serverConf: conf, net: quictest.Net{Drop: func(simnet.Packet) bool { return lost }}}.in(t, func(t *testing.T, e ends) {
+			strs := make([]*quiclife.Stream, streams)
+			for i := range strs {
+				var err error
+				strs[i], err = e.client.OpenStream()
+				require.NoError(t, err)
+			}
+			write(t, strs[streams-1], "x") // tells the peer of all of them
+			settled()
+			lost = true
+			message := make([]byte, 500)
+			before := quictest.HeapAlloc()
+			for i, s := range strs {
+				s.SetWriteDeadline(time.Now().Add(time.Millisecond))
+				var err error
+				for n := 0; err == nil && (i%2 == 1 || n < 16); n++ {
+					_, err = s.Write(message)
+				}
+				if err == nil {
+					require.NoError(t, s.Close()) // what is queued stays so after Close
+				} else {
+					require.ErrorIs(t, err, os.ErrDeadlineExceeded)
+				}
+			}
+			pinned := int64(quictest.HeapAlloc()) - int64(before)
+			t.Logf("%d streams pin %d kB, %d B each", streams, pinned>>10, pinned/int64(streams))
+			require.Less(t, pinned, int64(most+300*streams), "of %d streams", streams)
+
+			lost = false
+			strs[1].SetWriteDeadline(time.Time{})
+			_, err := strs[1].Write(message)
+			require.NoError(t, err)
+			for _, s := range strs {
+				s.Release()
+			}
+		})
+	}
+}
+
+// TestQueueEmptiesAsItIsSent: what was sent long ago keeps nobody from queueing.
+func TestQueueEmptiesAsItIsSent(t *testing.T) {
+	deadNetwork(t, func(t *testing.T, e ends, s *quiclife.Stream, die func()) {
+		for range 2000 {
+			_, err := s.Write(make([]byte, 500))
+			require.NoError(t, err)
+		}
+		die()
+		s.SetWriteDeadline(time.Now().Add(time.Second))
+		_, err := s.Write(make([]byte, 500))
+		require.NoError(t, err)
 	})
 }
 

@@ -26,7 +26,7 @@ func TestMutationsApply(t *testing.T) {
 	if len(seen) < 100 {
 		t.Errorf("%d mutations", len(seen))
 	}
-	for _, name := range []string{"closer.go", "write.go", "limits.go", "reclaim.go", "stream.go", "unistream.go", "open.go", "conn.go",
+	for _, name := range []string{"closer.go", "write.go", "read.go", "limits.go", "reclaim.go", "stream.go", "unistream.go", "open.go", "conn.go",
 		"transport.go", "admission.go", "dial.go", "group.go", "serve.go", "shutdown.go", "netconn.go", "stats.go"} {
 		if !files[name] {
 			t.Errorf("no mutation of %s", name)

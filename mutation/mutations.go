@@ -27,6 +27,7 @@ func all() []mutation {
 	}{
 		{"closer.go", closer},
 		{"write.go", write},
+		{"read.go", read},
 		{"limits.go", limits},
 		{"open.go", open},
 		{"reclaim.go", reclaim},

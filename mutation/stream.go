@@ -3,33 +3,8 @@ package main
 // stream breaks stream.go.
 var stream = []mutation{
 	{
-		name: "didRead: consumeEOF dropped",
-		old: `err == nil {
-		st.consumeEOF()
-	}`,
-		new: `err == nil {
-		_ = st
-	}`,
-		killer: "TestEdgeHalves",
-	},
-	{
-		name: "didRead: readFailed dropped",
-		old: `	st.readFailed(n, err)
-}`,
-		new:    "}",
-		killer: "TestHalves",
-	},
-	{
-		name: "didPeek: error not read",
-		old: `		st.readFailed(st.receive.Read(noBytes[:]))
-`,
-		new: `		_ = st
-`,
-		killer: "TestHalves",
-	},
-	{
 		name: "Peek: didPeek dropped",
-		old: `	s.st.didPeek(n, len(b), err)
+		old: `	err = s.st.didPeek(n, len(b), err)
 `,
 		new: `	s.st.readers.Add(-1)
 `,
@@ -60,13 +35,6 @@ var stream = []mutation{
 		new:    "",
 		alone:  true,
 		killer: "Test0RTTRejected",
-	},
-	{
-		name: "willRead: readers not counted up",
-		old: `	st.readers.Add(1)
-	st.reads`,
-		new:    `	st.reads`,
-		killer: "TestEdgeMarks",
 	},
 	{
 		name: "Write: the plain Write",

@@ -1,0 +1,84 @@
+package main
+
+// read breaks read.go.
+var read = []mutation{
+	{
+		name: "finalSizeKnown: user callback not forgotten",
+		old: `	st.userFinalSize = nil
+`,
+		new:    "",
+		killer: "TestEdgeCallbackForgotten",
+	},
+	{
+		name: "finalSizeKnown: consumeEOF dropped",
+		old: `		user(size)
+	}
+	st.consumeEOF()`,
+		new: `		user(size)
+	}`,
+		killer: "TestHalves",
+	},
+	{
+		name: "setFinalSizeCallback: nil does not remove",
+		old: `	if size == sizeUnknown {
+		st.userFinalSize`,
+		new: `	if size == sizeUnknown && callback != nil {
+		st.userFinalSize`,
+		killer: "TestFinalSizeCallback",
+	},
+	{
+		name: "consumeEOF: half not checked to be open",
+		old: `	if !open {
+		return`,
+		new: `	if !open && false {
+		return`,
+		killer: "TestEdgeDetachWatched",
+	},
+	{
+		name: "consumeEOF: SetReadDeadline dropped",
+		old: `	st.receive.SetReadDeadline(time.Time{}) // one that has passed would hide the EOF
+`,
+		new:    ``,
+		killer: "TestHalves",
+	},
+	{
+		name: "consumeEOF: CancelRead in place of Read",
+		old: `	_, err := st.receive.Read(noBytes[:])
+	if err == io.EOF {`,
+		new: `	st.cancelRead(0)
+	err := io.EOF
+	if err == io.EOF {`,
+		killer: "TestHalves",
+	},
+	{
+		name: "didRead: consumeEOF dropped",
+		old: `err == nil {
+		st.consumeEOF()
+	}`,
+		new: `err == nil {
+		_ = st
+	}`,
+		killer: "TestEdgeHalves",
+	},
+	{
+		name: "didRead: readFailed dropped",
+		old: `	st.readFailed(n, err)
+`,
+		new:    ``,
+		killer: "TestHalves",
+	},
+	{
+		name: "didPeek: error not read",
+		old: `	st.readFailed(st.receive.Read(noBytes[:]))
+`,
+		new:    ``,
+		killer: "TestHalves",
+	},
+	{
+		name: "willRead: readers not counted up",
+		old: `	st.readers.Add(1)
+	st.reads`,
+		new:    `	st.reads`,
+		killer: "TestEdgeMarks",
+	},
+}

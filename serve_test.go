@@ -283,7 +283,7 @@ func TestRefusingIsPaced(t *testing.T) {
 		}},
 	} {
 		conf := &quic.Config{MaxIncomingUniStreams: 50}
-		setup{serverConf: conf, guard: &quiclife.Guard{MaxIncomingUniStreams: c.limit}}.in(t, func(t *testing.T, e ends) {
+		setup{serverConf: conf, guard: &quiclife.Guard{}}.in(t, func(t *testing.T, e ends) {
 			stop := c.refuse(t, e)
 			ctx, cancel := context.WithCancel(t.Context())
 			var opened atomic.Int64

@@ -84,7 +84,7 @@ func Wrap(raw *quic.Conn, conf *Config) *Conn { return DefaultGuard.Wrap(raw, co
 // limits on incoming streams from it, and RequireStreamCreditRelease.
 //
 // Wrap does not block. Streams that were opened or accepted through raw, before
-// or after, are not counted. Wrapping a connection that has ended is fine: its
+// or after, are not counted, and Shutdown does not know them. Wrapping a connection that has ended is fine: its
 // methods fail as quic-go's do. The connection is taken to have ended when its
 // context is done. Wrapping one connection twice makes two Conns, each with its
 // own streams.
@@ -175,7 +175,8 @@ func (c *Conn) endIfClosed() {
 
 // Unwrap returns quic-go's own connection, for packages that insist on it.
 // Streams that are opened or accepted through it are not ours: they are not
-// counted, and never reclaimed. Of a nil Conn, as comes with an error, it is nil.
+// counted, and never reclaimed. Shutdown does not know them, and does not wait
+// for their end: end them first. Of a nil Conn, as comes with an error, it is nil.
 func (c *Conn) Unwrap() *quic.Conn {
 	if c == nil {
 		return nil

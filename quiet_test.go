@@ -327,7 +327,11 @@ func TestShutdownLosesNothing(t *testing.T) {
 	runs, first := number(t, "QUICLIFE_SHUTDOWN_RUNS", 300), number(t, "QUICLIFE_SHUTDOWN_SEED", rand.Uint64N(1<<40))
 	t.Logf("QUICLIFE_SHUTDOWN_SEED=%d QUICLIFE_SHUTDOWN_RUNS=%d", first, runs)
 	var lost, failed, unconnected int
-	for seed := first; seed < first+runs; seed++ {
+	seeds := []uint64{10006178} // lost data once: a server that has not measured a round trip yet
+	for seed := range runs {
+		seeds = append(seeds, first+seed)
+	}
+	for _, seed := range seeds {
 		h := drawn(rand.New(rand.NewPCG(seed, 0)))
 		o, ok := h.run(t, seed)
 		switch {
@@ -342,8 +346,8 @@ func TestShutdownLosesNothing(t *testing.T) {
 		}
 	}
 	t.Logf("%d runs: Shutdown returned nil in %d, and lost data in %d of these; an error in %d; no connection in %d",
-		runs, int(runs)-failed-unconnected, lost, failed, unconnected)
-	require.Less(t, failed+unconnected, int(runs)/2+1, "a test of few")
+		len(seeds), len(seeds)-failed-unconnected, lost, failed, unconnected)
+	require.Less(t, failed+unconnected, len(seeds)/2+1, "a test of few")
 }
 
 // TestShutdownTakes as long as the README says, on a network that loses nothing;

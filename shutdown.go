@@ -58,7 +58,7 @@ func (e *ShutdownError) Unwrap() error { return e.Err }
 //
 // Not promised: anything for a peer whose max_ack_delay is above 25 ms, or for
 // a server that acknowledges the end of the client's handshake before it
-// confirms it, as quic-go's does not. Streams of [Conn.Unwrap], and those that
+// confirms it (quic-go's does not). Streams of [Conn.Unwrap], and those that
 // [Wrap] did not see, are not known: they are not waited for, and an outage
 // that had begun before Wrap is not reckoned with. A stream that was given away
 // with [Stream.Detach] is waited for until its send half has ended.

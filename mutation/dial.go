@@ -46,8 +46,8 @@ var dial = []mutation{
 	},
 	{
 		name:   "dial: limits of Config not passed",
-		old:    "return g.wrap(raw, terms, nil, nil), nil",
-		new:    "_ = terms\n\treturn g.wrap(raw, termsOf(nil), nil, nil), nil",
+		old:    "c := g.wrap(raw, terms, nil, nil)",
+		new:    "_ = terms\n\tc := g.wrap(raw, termsOf(nil), nil, nil)",
 		killer: "TestDialListen",
 	},
 }

@@ -41,6 +41,7 @@ func all() []mutation {
 		{"guard.go", guard},
 		{"serve.go", serve},
 		{"shutdown.go", shutdown},
+		{"quiet.go", quiet},
 		{"netconn.go", netconn},
 		{"stats.go", stats},
 	} {

@@ -43,8 +43,8 @@
 // it had been all along, without a backoff.
 //
 // When a connection moves to another path, quic-go forgets the RTT, but not n:
-// the figures it begins with, again, are no proof of an ACK, and the probes are
-// up to eight times further apart than those before.
+// the guess that it begins with, again, is no proof of an ACK, and the probes
+// are up to eight times further apart than those before.
 package quiet
 
 import "time"
@@ -59,8 +59,9 @@ type Sample struct {
 // RTT is what quic-go knows of the round trip time.
 type RTT struct{ Latest, Smoothed, Deviation time.Duration }
 
-// unmeasured is what quic-go begins with.
-var unmeasured = RTT{Latest: 100 * time.Millisecond, Smoothed: 100 * time.Millisecond}
+// measured reports whether quic-go has measured a round trip. Before that, and
+// again on a new path, it has a guess: 100 ms, what a token says, or 0.
+func (r RTT) measured() bool { return r.Deviation != 0 || r.Latest != r.Smoothed }
 
 const (
 	maxAckDelay   = 25 * time.Millisecond // the default of RFC 9000, section 18.2
@@ -72,10 +73,11 @@ const (
 // PTO is quic-go's probe timeout, for a peer that delays its ACKs by no more
 // than the default (RFC 9002, 6.2.1).
 func (r RTT) PTO() time.Duration {
-	if r == unmeasured {
-		return unmeasuredPTO
+	pto := r.Smoothed + max(4*r.Deviation, granularity) + maxAckDelay
+	if !r.measured() { // or it is always the same, which it is in tests alone
+		return max(pto, unmeasuredPTO)
 	}
-	return r.Smoothed + max(4*r.Deviation, granularity) + maxAckDelay
+	return pto
 }
 
 // A Detector is fed with samples. It is not safe for concurrent use.
@@ -90,9 +92,7 @@ type Detector struct {
 }
 
 // New returns a Detector for a connection that began at start or later.
-func New(start time.Time) Detector {
-	return Detector{acked: start, last: Sample{RTT: unmeasured}}
-}
+func New(start time.Time) Detector { return Detector{acked: start} }
 
 // Began is for a start that becomes known later than the Detector is made.
 func (d *Detector) Began(start time.Time) { d.acked = start }
@@ -128,7 +128,7 @@ func (d *Detector) Add(s Sample) {
 	if s.Sent != d.last.Sent {
 		d.sentBefore(s.To)
 	}
-	if first := d.last.From.IsZero(); !first && s.RTT != d.last.RTT && s.RTT != unmeasured {
+	if first := d.last.From.IsZero(); !first && s.RTT != d.last.RTT && s.RTT.measured() {
 		d.acked = d.last.From
 	}
 	d.last = s
@@ -144,7 +144,7 @@ func (d *Detector) Wait() time.Duration {
 	wait := 3 * d.last.RTT.PTO()
 	if d.owing {
 		backoff := min(d.sent.Sub(d.acked), maxBackoff)
-		if d.last.RTT == unmeasured {
+		if !d.last.RTT.measured() {
 			backoff = min(backoff*(unmeasuredPTO/maxAckDelay), maxBackoff)
 		}
 		wait += backoff

@@ -155,6 +155,13 @@ func TestWait(t *testing.T) {
 			f.rtt.Latest--
 			f.at(time.Second, time.Second+3*pto)
 		},
+		"no round trip is measured yet": func(f *feed) {
+			f.rtt = quiet.RTT{}
+			f.Wrote(start)
+			f.at(0, 600*ms)
+			f.rtt = quiet.RTT{Latest: 30 * ms, Smoothed: 30 * ms} // from a token
+			f.at(10*ms, 590*ms)
+		},
 		"a new path": func(f *feed) {
 			f.Wrote(start.Add(time.Second))
 			f.at(time.Second, time.Second+3*pto)

@@ -1,0 +1,47 @@
+package main
+
+// quiet breaks quiet.go.
+var quiet = []mutation{
+	{
+		name: "awaitQuiet: the handshake is not awaited",
+		old: `	select { // before that, the limit on what a server sends to an address that is not validated looks quiet
+	case <-c.raw.HandshakeComplete():
+	case <-c.raw.Context().Done():
+		return c.peerClosed()
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+`,
+		new:    "",
+		killer: "TestShutdownOfRejected0RTT",
+	},
+	{
+		name: "awaitQuiet: ctx ignored in the handshake",
+		old: `	case <-c.raw.Context().Done():
+		return c.peerClosed()
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	if c.rejected`,
+		new: `	case <-c.raw.Context().Done():
+		return c.peerClosed()
+	}
+	if c.rejected`,
+		killer: "TestShutdownOfStuckHandshake",
+	},
+	{
+		name: "awaitQuiet: rejected 0-RTT is fine",
+		old: `	if c.rejected0RTT() {
+		return Err0RTTRejected
+	}
+`,
+		new:    "",
+		killer: "TestShutdownOfRejected0RTT",
+	},
+	{
+		name:   "look: what is written is not noted",
+		old:    "		q.detector.Wrote(time.Now())\n",
+		new:    "",
+		killer: "TestShutdownTakesOutageForQuiet",
+	},
+}

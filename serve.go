@@ -116,7 +116,7 @@ func (h handlerContext) Value(key any) any {
 // handle yet counts against the peer's limit.
 func serveAll[S any](ctx context.Context, c *Conn, k kind, accept func(context.Context) (S, error), handle func(S)) error {
 	limit := min(c.kinds[k].stats.Limit, math.MaxInt32)
-	if limit == 0 { // GetConfigForClient may have said otherwise
+	if limit == 0 { // Wrap may have been told otherwise
 		limit = math.MaxInt32
 	}
 	slots := make(chan struct{}, limit)

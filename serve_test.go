@@ -284,6 +284,7 @@ func TestRefusingIsPaced(t *testing.T) {
 	} {
 		conf := &quic.Config{MaxIncomingUniStreams: 50}
 		setup{serverConf: conf, guard: &quiclife.Guard{}}.in(t, func(t *testing.T, e ends) {
+			e.server = quiclife.Wrap(e.rawServer, &quic.Config{MaxIncomingUniStreams: c.limit})
 			stop := c.refuse(t, e)
 			ctx, cancel := context.WithCancel(t.Context())
 			var opened atomic.Int64

@@ -42,16 +42,16 @@ type streamState struct {
 	handle  weak.Pointer[handle]
 	opened  time.Duration // on conn's clock, as all times here
 	stack   *stack        // nil without CaptureStacks
+	phase   int32         // of conn, when it was opened
 	kind    kind
-	phase   int32 // of conn, when it was opened
 
-	prev, next *streamState // in a list of conn, guarded by conn.mu
-	owing      bool         // in conn.owing, guarded by conn.mu
-	credited   bool         // the stream credit was returned, guarded by conn.mu
-	cutNoted   bool         // in conn.cut, guarded by conn.mu
+	// guarded by conn.mu
+	owing      bool         // in conn.owing
+	credited   bool         // the stream credit was returned
+	cutNoted   bool         // in conn.cut
+	prev, next *streamState // in a list of conn
 
 	dropped       atomic.Int64 // when it was found without a handle, 0: it was not
-	readers       atomic.Int32 // calls of Read and Peek under way
 	written, read atomic.Int64
 	reads         atomic.Int64 // calls of Read and Peek in all
 	finalSize     atomic.Int64 // of the receive half, or sizeUnknown
@@ -61,7 +61,8 @@ type streamState struct {
 	// Reads fail with.
 	draining atomic.Pointer[quic.StreamError]
 
-	queued int32 // bytes since the last barrier (write.go), owned by whoever writes
+	readers atomic.Int32 // calls of Read and Peek under way
+	queued  int32        // bytes since the last barrier (write.go), owned by whoever writes
 
 	mu            sync.Mutex // guards the fields below
 	waiting       int32      // writes that wait for their turn

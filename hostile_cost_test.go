@@ -39,7 +39,7 @@ import (
 // live heap of part a in bytes.
 func TestHostileCost(t *testing.T) {
 	if os.Getenv("QUICLIFE_HOSTILE") == "" {
-		t.Skip("run QUICLIFE_HOSTILE=1 go test -count=1 -run '^TestHostileCost$' . -v, which takes two minutes and up to 4 GiB of memory")
+		t.Skip("run QUICLIFE_HOSTILE=1 go test -count=1 -run '^TestHostileCost$' . -v, which takes three minutes and up to 4 GiB of memory")
 	}
 	table := "| hostile peers | figure | quic-go | quiclife |\n|---|---|---|---|\n"
 	for _, part := range []struct {
@@ -53,6 +53,7 @@ func TestHostileCost(t *testing.T) {
 		{"d", "one stalls while 1,000 streams write", stallWriters},
 		{"e", "Guard.Shutdown, 200 connections with a datagram each 50 ms, handlers that do not end", drain(true)},
 		{"e", "the same without handlers", drain(false)},
+		{"f", "10,000 long polls, which wait for half a minute", longPolls},
 	} {
 		if only := os.Getenv("QUICLIFE_HOSTILE_ONLY"); only != "" && !strings.Contains(only, part.letter) {
 			continue
@@ -326,6 +327,30 @@ func stallWriters(t *testing.T, wrapped bool) []figure {
 	return []figure{{"heap for a stream", fmt.Sprintf("%.1f kB", float64(pinned)/streams/1000)}}
 }
 
+// longPolls has 10,000 handlers hold streams that nobody reads or writes. From
+// outside that looks like a stalled connection.
+func longPolls(t *testing.T, wrapped bool) []figure {
+	const streams = 10_000
+	s, stop := newCostServer(t, wrapped, &quiclife.Guard{}, &quic.Config{MaxIncomingStreams: 1 << 20, KeepAlivePeriod: 10 * time.Second})
+	defer stop()
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	var handlers atomic.Int64
+	go s.serve(ctx, byFirst(func(str costStream) {
+		handlers.Add(1)
+		<-ctx.Done()
+		str.CancelWrite(0)
+		str.CancelRead(0)
+	}))
+	peer := startPeer(t, "polls", s.addr)
+	eventually(t, func() bool { return handlers.Load() == streams })
+	before := used(t)
+	time.Sleep(30 * time.Second)
+	figures := before.figures(t)
+	peer.stop()
+	return figures
+}
+
 // drain has peers keep the transports busy while the server shuts down.
 func drain(handlers bool) func(t *testing.T, wrapped bool) []figure {
 	return func(t *testing.T, wrapped bool) []figure {
@@ -442,6 +467,10 @@ func TestHostileCostPeer(t *testing.T) {
 		start, before := time.Now(), p.opened.Load()
 		<-p.stdinClosed()
 		result["rate"] = float64(p.opened.Load()-before) / time.Since(start).Seconds()
+	case "polls":
+		p.openMany(t, 10_000)
+		p.ready()
+		<-p.stdinClosed()
 	case "stall":
 		p.openMany(t, 1000)
 		p.ready()

@@ -126,10 +126,14 @@ func (s *sweep) shortagesLocked(grace time.Duration) {
 // HTTP/3 has three in each direction, which must not be closed.
 const controlStreams = 3
 
-// inTheWay says whether a dropped unidirectional stream may be ended. Control
+// inTheWay says whether a dropped unidirectional stream may be ended. One that
+// the peer has told us to stop sending on is of no use to anybody. Control
 // streams of this side go only if opens are still in want after two
 // collections that brought nothing else back.
 func (s *sweep) inTheWay(st *streamState, r *registry) bool {
+	if st.send != nil && st.send.Context().Err() != nil {
+		return true
+	}
 	if !s.short[st.kind] {
 		return false
 	}

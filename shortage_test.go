@@ -206,6 +206,34 @@ func TestDroppedControlStreamsLive(t *testing.T) {
 	})
 }
 
+// TestDroppedUniStreamsThatThePeerHasEnded: nobody needs them any more, so they
+// are not kept until there is a shortage.
+func TestDroppedUniStreamsThatThePeerHasEnded(t *testing.T) {
+	setup{guard: &quiclife.Guard{}}.in(t, func(t *testing.T, e ends) {
+		require.NoError(t, dropUni(t.Context(), e.client))
+		stopped, err := e.server.AcceptUniStream(t.Context())
+		require.NoError(t, err)
+		stopped.Release()
+		for _, end := range []func(*quiclife.SendStream){
+			func(s *quiclife.SendStream) { s.Close() },
+			func(s *quiclife.SendStream) { s.CancelWrite(1) },
+		} {
+			s, err := e.server.OpenUniStream()
+			require.NoError(t, err)
+			write(t, s, "settings, and more that nobody reads")
+			require.NoError(t, acceptOnce(t.Context(), e.client))
+			end(s)
+		}
+		settled()
+		for range 3 {
+			runtime.GC()
+			e.client.Stats()
+			settled()
+		}
+		e.requireNothingLeft(t)
+	})
+}
+
 // TestDroppedControlStreamsAreEndedLast: in a shortage, all dropped streams are
 // ended but the first three, and these only if that did not help.
 func TestDroppedControlStreamsAreEndedLast(t *testing.T) {

@@ -113,7 +113,7 @@ func (s *sweep) plan(inShortage time.Duration) {
 	}
 	s.shortagesLocked(inShortage)
 	c.lookForStallLocked(s)
-	drainDropped := c.stalled || c.draining.Err() != nil
+	all := c.stalled || c.draining.Err() != nil
 	var draining []*streamState
 	for k := range c.kinds {
 		r := &c.kinds[k]
@@ -122,7 +122,8 @@ func (s *sweep) plan(inShortage time.Duration) {
 			s.timeoutsLocked(st)
 			if st.isDropped() {
 				s.droppedLocked(st, r)
-				if drainDropped && st.kind == incomingUni && !c.guard.ReportOnly && st.draining.Load() == nil {
+				ended := st.finalSize.Load() != sizeUnknown // by the peer
+				if (all || ended) && st.kind == incomingUni && !c.guard.ReportOnly && st.draining.Load() == nil {
 					st.draining.Store(&quic.StreamError{StreamID: st.id(), ErrorCode: c.guard.Codes.Abandoned})
 					c.drainAt = 0
 				}

@@ -75,6 +75,10 @@ func (w *world) connect() error {
 		go func() {
 			for next.Add(1) <= int64(w.size.conns) {
 				c, err := w.net.dial(ctx, d%sockets)
+				for isRefused(err) && ctx.Err() == nil { // too many at once: half of MaxConns may wait to be accepted
+					time.Sleep(10 * time.Millisecond)
+					c, err = w.net.dial(ctx, d%sockets)
+				}
 				if err != nil {
 					errs <- fmt.Errorf("connecting: %w", err)
 					return

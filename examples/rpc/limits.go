@@ -37,6 +37,12 @@ func (t *try) String() string {
 	return fmt.Sprintf("%d refused (%v), %d let in", t.refused, &t.took, t.let)
 }
 
+// isRefused says whether err is the server's CONNECTION_REFUSED.
+func isRefused(err error) bool {
+	remote, ok := errors.AsType[*quic.TransportError](err)
+	return ok && remote.Remote && remote.ErrorCode == quic.ConnectionRefused
+}
+
 // dial tries to connect. A refusal is CONNECTION_REFUSED.
 func (w *world) dial(t *try) (conn, bool) {
 	ctx, cancel := context.WithTimeout(context.Background(), tryPatience)
@@ -47,7 +53,7 @@ func (w *world) dial(t *try) (conn, bool) {
 		t.let++
 		return c, true
 	}
-	if remote, ok := errors.AsType[*quic.TransportError](err); ok && remote.Remote && remote.ErrorCode == quic.ConnectionRefused {
+	if isRefused(err) {
 		t.refused++
 		t.took.add(time.Since(start))
 		w.counts.refused.Add(1)

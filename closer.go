@@ -80,7 +80,7 @@ func countDetached(s *StreamStats) *int64  { return &s.Detached }
 func (st *streamState) close() error {
 	st.mu.Lock()
 	for st.closing { // another Close, whose outcome is this one's
-		st.awaitTurn()
+		st.awaitChange()
 	}
 	if st.sendHalf == halfDetached {
 		st.mu.Unlock()
@@ -131,7 +131,7 @@ func (st *streamState) finish() error {
 // which it has them do at once: what fits into the peer's window is queued, and
 // what does not is cut. st.mu is held, but not while it waits.
 func (st *streamState) hurryWrites() {
-	if st.writing == notWriting && st.waiting == 0 {
+	if st.writing == notWriting {
 		return
 	}
 	st.closing = true
@@ -140,8 +140,8 @@ func (st *streamState) hurryWrites() {
 		st.send.SetWriteDeadline(longAgo)
 		st.mu.Lock()
 	}
-	for st.writing != notWriting || st.waiting > 0 {
-		st.awaitTurn()
+	for st.writing != notWriting { // also while a turn is handed over
+		st.awaitChange()
 	}
 	st.closing = false
 	st.wakeLocked()
@@ -279,7 +279,7 @@ func (st *streamState) claimOurs() (send, receive, ours bool) {
 func (st *streamState) abortSend(code quic.StreamErrorCode, claimed bool) {
 	st.mu.Lock()
 	for st.boundary && st.writing == queueing {
-		st.awaitTurn()
+		st.awaitChange()
 	}
 	deliver := st.boundary && !claimed && (st.sendHalf == HalfFinished || st.sendHalf == halfEnding)
 	extend := st.boundary && st.queued > 0

@@ -9,11 +9,19 @@ var write = []mutation{
 		killer: "TestEdgeSecondWrite",
 	},
 	{
-		name: "endWrite: writeTurn not cleared",
-		old: `	st.writeTurn = nil
+		name: "wake: changed not cleared",
+		old: `		st.changed = nil
 `,
 		new:    "",
-		killer: "TestConcurrentWrites",
+		killer: "TestCloseUnblocksWrite",
+	},
+	{
+		name: "passTurn: not handed over",
+		old: `		st.writing = queueing
+		st.turn`,
+		new: `		st.writing = notWriting
+		st.turn`,
+		killer: "TestLoopOfWritesKeepsNoOtherFromWriting",
 	},
 	{
 		name:   "canWrite: not after Detach",

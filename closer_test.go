@@ -341,6 +341,29 @@ func TestCloseAgain(t *testing.T) {
 	}
 }
 
+// TestCloseTellsOfStopSendingAfterConnContextEnded: the stream's context ends
+// with the one that a ConnContext returned, and then cannot tell why.
+func TestCloseTellsOfStopSendingAfterConnContextEnded(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		early, endEarly := context.WithCancel(context.Background())
+		e := onTransports(t, &quiclife.Transport{ConnContext: func(context.Context, *quiclife.ClientInfo) (context.Context, error) {
+			return early, nil
+		}}, nil)
+		peer, s := e.stream(t)
+		endEarly()
+		peer.CancelRead(4)
+		settled()
+		for range 2 {
+			require.ErrorIs(t, s.Close(), &quiclife.StreamError{StreamID: s.StreamID(), ErrorCode: 4, Remote: true})
+		}
+		peer.Release()
+		s.Release()
+		settled()
+		require.Zero(t, quictest.Held(e.rawClient))
+		require.Zero(t, quictest.Held(e.rawServer))
+	})
+}
+
 // TestFrames tells what the peer is sent: its own view, from its qlog.
 func TestFrames(t *testing.T) {
 	for _, c := range []struct {

@@ -1,7 +1,6 @@
 package quiclife
 
 import (
-	"context"
 	"errors"
 	"sync/atomic"
 	"time"
@@ -343,10 +342,13 @@ func (st *streamState) setReliableBoundary() {
 	}
 }
 
-// peerStopped returns the peer's STOP_SENDING as the error it is, or nil.
+// peerStopped returns the peer's STOP_SENDING as the error it is, or nil, once
+// quic-go's Close has failed. The cause of the stream's context does not tell,
+// if a ConnContext returned one that ended before.
 func (st *streamState) peerStopped() *quic.StreamError {
-	if stop, ok := errors.AsType[*quic.StreamError](context.Cause(st.send.Context())); ok && stop.Remote {
-		return stop
+	stop, ok := errors.AsType[*quic.StreamError](st.send.TryWriteAll(nil))
+	if !ok || !stop.Remote {
+		return nil
 	}
-	return nil
+	return stop
 }

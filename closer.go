@@ -44,6 +44,8 @@ func (st *streamState) settle(send, receive HalfState) {
 	st.mu.Lock()
 	if send != HalfAbsent {
 		st.sendHalf = send
+		st.closing = false
+		st.wakeLocked()
 	}
 	if receive != HalfAbsent {
 		st.receiveHalf = receive
@@ -88,6 +90,7 @@ func (st *streamState) close() error {
 	}
 	got, _ := st.claimLocked(true, false)
 	if got {
+		st.closing = true // until settle
 		st.hurryWrites()
 		st.closedCut = st.cut
 	}
@@ -134,7 +137,6 @@ func (st *streamState) hurryWrites() {
 	if st.writing == notWriting {
 		return
 	}
-	st.closing = true
 	if st.writing == blocking {
 		st.mu.Unlock()
 		st.send.SetWriteDeadline(longAgo)
@@ -143,8 +145,6 @@ func (st *streamState) hurryWrites() {
 	for st.writing != notWriting { // also while a turn is handed over
 		st.awaitChange()
 	}
-	st.closing = false
-	st.wakeLocked()
 }
 
 // sendAborted settles a claimed send half that was aborted. stop is the peer's

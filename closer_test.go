@@ -341,6 +341,30 @@ func TestCloseAgain(t *testing.T) {
 	}
 }
 
+// TestClosesBesideStopSendingAgree: a Close beside another returns what that
+// does, also if it comes before that has found out.
+func TestClosesBesideStopSendingAgree(t *testing.T) {
+	setup{}.in(t, func(t *testing.T, e ends) {
+		s, err := e.client.OpenUniStream()
+		require.NoError(t, err)
+		write(t, s, "x")
+		peer, err := e.server.AcceptUniStream(t.Context())
+		require.NoError(t, err)
+		peer.CancelRead(4)
+		settled()
+		second := make(chan error, 1)
+		quiclife.AfterClose(s, func() {
+			go func() { second <- s.Close() }()
+			time.Sleep(time.Second)
+		})
+		stop := &quiclife.StreamError{StreamID: s.StreamID(), ErrorCode: 4, Remote: true}
+		require.ErrorIs(t, s.Close(), stop)
+		require.ErrorIs(t, <-second, stop)
+		settled()
+		e.requireNothingLeft(t)
+	})
+}
+
 // TestCloseTellsOfStopSendingAfterConnContextEnded: the stream's context ends
 // with the one that a ConnContext returned, and then cannot tell why.
 func TestCloseTellsOfStopSendingAfterConnContextEnded(t *testing.T) {

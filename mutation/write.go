@@ -16,14 +16,6 @@ var write = []mutation{
 		killer: "TestCloseUnblocksWrite",
 	},
 	{
-		name: "passTurn: not handed over",
-		old: `		st.writing = queueing
-		st.turn`,
-		new: `		st.writing = notWriting
-		st.turn`,
-		killer: "TestLoopOfWritesKeepsNoOtherFromWriting",
-	},
-	{
 		name:   "canWrite: not after Detach",
 		old:    `return st.sendHalf == HalfOpen || st.sendHalf == halfDetached`,
 		new:    `return st.sendHalf == HalfOpen`,

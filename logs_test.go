@@ -115,11 +115,11 @@ func TestSlowLoggerDelaysNoReset(t *testing.T) {
 	block := make(chan struct{})
 	guard := &quiclife.Guard{OnLeak: func(quiclife.Leak) { <-block }, IdleTimeout: time.Second}
 	setup{guard: guard}.in(t, func(t *testing.T, e ends) {
+		block = make(chan struct{}) // of this bubble
 		for range 10 {
 			client, _ := e.stream(t)
 			defer runtime.KeepAlive(client)
 		}
-		block = make(chan struct{}) // of this bubble
 		time.Sleep(3 * time.Second)
 		require.Zero(t, e.client.Stats().Open())
 		close(block)

@@ -44,6 +44,8 @@ func (st *streamState) settle(send, receive HalfState) {
 	st.mu.Lock()
 	if send != HalfAbsent {
 		st.sendHalf = send
+		st.closing = false
+		st.wakeLocked()
 	}
 	if receive != HalfAbsent {
 		st.receiveHalf = receive
@@ -80,7 +82,7 @@ func countDetached(s *StreamStats) *int64  { return &s.Detached }
 func (st *streamState) close() error {
 	st.mu.Lock()
 	for st.closing { // another Close, whose outcome is this one's
-		st.awaitTurn()
+		st.awaitChange()
 	}
 	if st.sendHalf == halfDetached {
 		st.mu.Unlock()
@@ -88,6 +90,7 @@ func (st *streamState) close() error {
 	}
 	got, _ := st.claimLocked(true, false)
 	if got {
+		st.closing = true // until settle
 		st.hurryWrites()
 		st.closedCut = st.cut
 	}
@@ -131,20 +134,17 @@ func (st *streamState) finish() error {
 // which it has them do at once: what fits into the peer's window is queued, and
 // what does not is cut. st.mu is held, but not while it waits.
 func (st *streamState) hurryWrites() {
-	if st.writing == notWriting && st.waiting == 0 {
+	if st.writing == notWriting {
 		return
 	}
-	st.closing = true
 	if st.writing == blocking {
 		st.mu.Unlock()
 		st.send.SetWriteDeadline(longAgo)
 		st.mu.Lock()
 	}
-	for st.writing != notWriting || st.waiting > 0 {
-		st.awaitTurn()
+	for st.writing != notWriting { // also while a turn is handed over
+		st.awaitChange()
 	}
-	st.closing = false
-	st.wakeLocked()
 }
 
 // sendAborted settles a claimed send half that was aborted. stop is the peer's
@@ -279,7 +279,7 @@ func (st *streamState) claimOurs() (send, receive, ours bool) {
 func (st *streamState) abortSend(code quic.StreamErrorCode, claimed bool) {
 	st.mu.Lock()
 	for st.boundary && st.writing == queueing {
-		st.awaitTurn()
+		st.awaitChange()
 	}
 	deliver := st.boundary && !claimed && (st.sendHalf == HalfFinished || st.sendHalf == halfEnding)
 	extend := st.boundary && st.queued > 0

@@ -341,6 +341,53 @@ func TestCloseAgain(t *testing.T) {
 	}
 }
 
+// TestClosesBesideStopSendingAgree: a Close beside another returns what that
+// does, also if it comes before that has found out.
+func TestClosesBesideStopSendingAgree(t *testing.T) {
+	setup{}.in(t, func(t *testing.T, e ends) {
+		s, err := e.client.OpenUniStream()
+		require.NoError(t, err)
+		write(t, s, "x")
+		peer, err := e.server.AcceptUniStream(t.Context())
+		require.NoError(t, err)
+		peer.CancelRead(4)
+		settled()
+		second := make(chan error, 1)
+		quiclife.AfterClose(s, func() {
+			go func() { second <- s.Close() }()
+			time.Sleep(time.Second)
+		})
+		stop := &quiclife.StreamError{StreamID: s.StreamID(), ErrorCode: 4, Remote: true}
+		require.ErrorIs(t, s.Close(), stop)
+		require.ErrorIs(t, <-second, stop)
+		settled()
+		e.requireNothingLeft(t)
+	})
+}
+
+// TestCloseTellsOfStopSendingAfterConnContextEnded: the stream's context ends
+// with the one that a ConnContext returned, and then cannot tell why.
+func TestCloseTellsOfStopSendingAfterConnContextEnded(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		early, endEarly := context.WithCancel(context.Background())
+		e := onTransports(t, &quiclife.Transport{ConnContext: func(context.Context, *quiclife.ClientInfo) (context.Context, error) {
+			return early, nil
+		}}, nil)
+		peer, s := e.stream(t)
+		endEarly()
+		peer.CancelRead(4)
+		settled()
+		for range 2 {
+			require.ErrorIs(t, s.Close(), &quiclife.StreamError{StreamID: s.StreamID(), ErrorCode: 4, Remote: true})
+		}
+		peer.Release()
+		s.Release()
+		settled()
+		require.Zero(t, quictest.Held(e.rawClient))
+		require.Zero(t, quictest.Held(e.rawServer))
+	})
+}
+
 // TestFrames tells what the peer is sent: its own view, from its qlog.
 func TestFrames(t *testing.T) {
 	for _, c := range []struct {

@@ -114,6 +114,7 @@ func TestPanicsOfOnLeakAndLoggerAreContained(t *testing.T) {
 func TestSlowLoggerDelaysNoReset(t *testing.T) {
 	guard := &quiclife.Guard{OnLeak: func(quiclife.Leak) { time.Sleep(time.Minute) }, IdleTimeout: time.Second} // longer than the test
 	setup{guard: guard}.in(t, func(t *testing.T, e ends) {
+		block = make(chan struct{}) // of this bubble
 		for range 10 {
 			client, _ := e.stream(t)
 			defer runtime.KeepAlive(client)

@@ -31,8 +31,8 @@ var errNilContext = errors.New("quiclife: nil context")
 // logged with its stack and the stream reset with Codes.Panic; other streams
 // do not notice. Only then the stream credit goes back.
 //
-// ctx is done when the connection has ended, not when Serve's context is. It
-// has the values of both, the connection's first.
+// ctx is done when [Conn.Context] is, so when the connection has ended, not when
+// Serve's context is. It has the values of both, the connection's first.
 type Handler struct {
 	Stream    func(ctx context.Context, s *Stream) error
 	UniStream func(ctx context.Context, s *ReceiveStream) error

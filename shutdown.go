@@ -61,7 +61,8 @@ func (e *ShutdownError) Unwrap() error { return e.Err }
 // confirms it (quic-go's does not). Streams of [Conn.Unwrap], and those that
 // [Wrap] did not see, are not known: they are not waited for, and an outage
 // that had begun before Wrap is not reckoned with. A stream that was given away
-// with [Stream.Detach] is waited for until its send half has ended.
+// with [Stream.Detach] is waited for until its Context is done, which is when its
+// send half has ended, or the context that a ConnContext returned.
 func (c *Conn) Shutdown(ctx context.Context, code ApplicationErrorCode, reason string) error {
 	if ctx == nil {
 		return errNilContext

@@ -74,11 +74,12 @@ type streamState struct {
 	cut           bool // the last write took less than it was given
 	closedCut     bool // and then Close was called
 	writing       writing
-	closing       bool // Close waits for the writes that came before it
-	boundary      bool // SetReliableBoundary was called
-	unseenEOF     bool // consumeEOF has read an EOF that no Read has returned
-	readCancelled bool // CancelRead was called while there was one, with readCode
-	writeTurn     chan struct{}
+	closing       bool          // Close waits for the writes that came before it
+	boundary      bool          // SetReliableBoundary was called
+	unseenEOF     bool          // consumeEOF has read an EOF that no Read has returned
+	readCancelled bool          // CancelRead was called while there was one, with readCode
+	changed       chan struct{} // closed then, nil if nobody waits for it
+	turn          chan struct{} // a write hands its turn over, nil if none ever waited
 	writeDeadline time.Duration // 0 is none
 	readCode      quic.StreamErrorCode
 	stopErr       *quic.StreamError // the peer's STOP_SENDING, which Close returns

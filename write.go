@@ -1,7 +1,6 @@
 package quiclife
 
 import (
-	"context"
 	"errors"
 	"sync/atomic"
 	"time"
@@ -54,23 +53,49 @@ const (
 	blocking           // it is in WriteWithLimit
 )
 
-// awaitTurn waits until st.writing has changed, or Close has gone on. st.mu is
+// awaitChange waits until st.writing has changed, or Close has gone on. st.mu is
 // held, but not while it waits, as with [sync.Cond.Wait].
-func (st *streamState) awaitTurn() {
-	if st.writeTurn == nil {
-		st.writeTurn = make(chan struct{})
+func (st *streamState) awaitChange() {
+	if st.changed == nil {
+		st.changed = make(chan struct{})
 	}
-	turn := st.writeTurn
+	changed := st.changed
 	st.mu.Unlock()
-	<-turn // whoever writes is unblocked by its deadline, CancelWrite, Close or the connection's end
+	<-changed // whoever writes is unblocked by its deadline, CancelWrite, Close or the connection's end
 	st.mu.Lock()
 }
 
 func (st *streamState) wakeLocked() {
-	if st.writeTurn != nil {
-		close(st.writeTurn)
-		st.writeTurn = nil
+	if st.changed != nil {
+		close(st.changed)
+		st.changed = nil
 	}
+}
+
+// awaitTurn waits until a write hands its turn over. A channel serves who has
+// waited longest, as quic-go's does, so that a loop of Writes keeps no other
+// from writing. st.mu is held, but not while it waits.
+func (st *streamState) awaitTurn() {
+	if st.turn == nil {
+		st.turn = make(chan struct{}, 1)
+	}
+	st.waiting++
+	turn := st.turn
+	st.mu.Unlock()
+	<-turn // as in awaitChange
+	st.mu.Lock()
+}
+
+// passTurnLocked ends a turn. Who waits for it has it from now on.
+func (st *streamState) passTurnLocked() {
+	if st.waiting > 0 {
+		st.waiting--
+		st.writing = queueing
+		st.turn <- struct{}{} // which has room: there is one turn
+	} else {
+		st.writing = notWriting
+	}
+	st.wakeLocked()
 }
 
 // beginWrite waits for its turn, as quic-go's calls do. ok is false if the
@@ -80,14 +105,10 @@ func (st *streamState) beginWrite() (queue, ok bool) {
 	defer st.mu.Unlock()
 	ok = st.canWriteLocked()
 	if ok && st.writing != notWriting {
-		st.waiting++
-		for st.writing != notWriting {
-			st.awaitTurn()
-		}
-		st.waiting--
+		st.awaitTurn()
 		// Close waits for the writes that came before it.
 		if ok = st.canWriteLocked() || st.closing && !st.cut; !ok {
-			st.wakeLocked()
+			st.passTurnLocked()
 		}
 	}
 	if !ok {
@@ -134,13 +155,12 @@ func (st *streamState) endWrite(n, size int, err error) {
 	if st.writing == blocking && n > 0 { // all that was queued before has gone into packets
 		st.queued = 0
 	}
-	st.writing = notWriting
 	if n < size {
 		st.cut = true
 	} else if size > 0 {
 		st.cut = false
 	}
-	st.wakeLocked()
+	st.passTurnLocked()
 	st.mu.Unlock()
 	if n > 0 {
 		st.conn.sends()
@@ -322,10 +342,13 @@ func (st *streamState) setReliableBoundary() {
 	}
 }
 
-// peerStopped returns the peer's STOP_SENDING as the error it is, or nil.
+// peerStopped returns the peer's STOP_SENDING as the error it is, or nil, once
+// quic-go's Close has failed. The cause of the stream's context does not tell,
+// if a ConnContext returned one that ended before.
 func (st *streamState) peerStopped() *quic.StreamError {
-	if stop, ok := errors.AsType[*quic.StreamError](context.Cause(st.send.Context())); ok && stop.Remote {
-		return stop
+	stop, ok := errors.AsType[*quic.StreamError](st.send.TryWriteAll(nil))
+	if !ok || !stop.Remote {
+		return nil
 	}
-	return nil
+	return stop
 }

@@ -288,6 +288,33 @@ func TestConcurrentWrites(t *testing.T) {
 	})
 }
 
+// TestLoopOfWritesKeepsNoOtherFromWriting: writes take turns, first come first
+// served, as quic-go's do.
+func TestLoopOfWritesKeepsNoOtherFromWriting(t *testing.T) {
+	for _, size := range []int{4000, 64 << 10} {
+		setup{}.in(t, func(t *testing.T, e ends) {
+			s, peer := e.stream(t)
+			var wg sync.WaitGroup
+			wg.Go(func() { io.Copy(io.Discard, peer) })
+			var loops, done atomic.Int64
+			wg.Go(func() {
+				for p := make([]byte, size); done.Load() == 0 && loops.Load() < 1000; loops.Add(1) {
+					s.Write(p)
+				}
+				s.Close()
+			})
+			time.Sleep(30 * time.Millisecond)
+			begun := loops.Load()
+			write(t, s, "x")
+			done.Store(1)
+			require.Less(t, loops.Load()-begun, int64(100), "Writes of %d bytes while another waited", size)
+			wg.Wait()
+			s.Release()
+			peer.Release()
+		})
+	}
+}
+
 // TestSmallWritesAreBounded: what is queued for a peer that grants much but
 // takes nothing stays small.
 func TestSmallWritesAreBounded(t *testing.T) {

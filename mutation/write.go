@@ -9,11 +9,11 @@ var write = []mutation{
 		killer: "TestEdgeSecondWrite",
 	},
 	{
-		name: "endWrite: writeTurn not cleared",
-		old: `	st.writeTurn = nil
+		name: "wake: changed not cleared",
+		old: `		st.changed = nil
 `,
 		new:    "",
-		killer: "TestConcurrentWrites",
+		killer: "TestCloseUnblocksWrite",
 	},
 	{
 		name:   "canWrite: not after Detach",

@@ -26,9 +26,9 @@ var conn = []mutation{
 	},
 	{
 		name: "end: timers not stopped",
-		old: `			timer.Stop()
+		old: `		c.timer.Stop()
 `,
-		new: `			_ = timer
+		new: `		_ = c
 `,
 		killer: "TestEdgeConnGone",
 	},

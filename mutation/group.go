@@ -31,16 +31,32 @@ var group = []mutation{
 	},
 	{
 		name: "heapAbove: no collection asked for",
-		old: `			runtime.GC()
+		old: `			cost := collectGarbage()
 `,
-		new:    "",
+		new: `			cost := time.Duration(0)
+`,
 		killer: "TestMaxHeap",
 	},
 	{
-		name: "heapAbove: a collection that helped makes the next rarer",
-		old: `				heapCollector.foundSome()
+		name: "spent: a collection that helped makes the next rarer",
+		old: `		cs.interval = 0
 `,
-		new:    "",
+		new: `		_ = cs
+`,
 		killer: "TestMaxHeap",
+	},
+	{
+		name: "refuse: dropped streams are not looked for",
+		old: `				c.relieve()
+`,
+		new: `				_ = c
+`,
+		killer: "TestDroppedStreamsAtOwnLimitComeBack",
+	},
+	{
+		name:   "refuse: a slow Logger holds up quic-go",
+		old:    "		go g.write(",
+		new:    "		g.write(",
+		killer: "TestSlowLogger",
 	},
 }

@@ -27,7 +27,8 @@ func TestMutationsApply(t *testing.T) {
 		t.Errorf("%d mutations", len(seen))
 	}
 	for _, name := range []string{"closer.go", "write.go", "read.go", "limits.go", "reclaim.go", "stream.go", "unistream.go", "open.go", "conn.go",
-		"transport.go", "admission.go", "dial.go", "group.go", "serve.go", "shutdown.go", "netconn.go", "stats.go"} {
+		"shortage.go", "stall.go", "collect.go", "timeouts.go", "logs.go",
+		"transport.go", "admission.go", "dial.go", "group.go", "guard.go", "serve.go", "shutdown.go", "quiet.go", "netconn.go", "stats.go"} {
 		if !files[name] {
 			t.Errorf("no mutation of %s", name)
 		}

@@ -35,7 +35,8 @@ var collect = []mutation{
 		return
 	}
 `,
-		new: "",
+		new:    "",
+		killer: "TestEachCollectionIsLookedAtOnce",
 	},
 	{
 		name:   "schedule: at any cost",
@@ -57,18 +58,5 @@ var collect = []mutation{
 		new: `	k.budget.Spent(now, cost+now.Sub(start))
 `,
 		killer: "TestCollectionsKeepWithinTheirShare",
-	},
-	{
-		name: "run: the look costs nothing",
-		old:  "cost+now.Sub(start)",
-		new:  "cost+0*now.Sub(start)",
-	},
-	{
-		name: "remove: the timer goes on",
-		old: `		k.timer.Stop()
-		k.timer, k.wanted = nil, 0
-`,
-		new: `		_ = k
-`,
 	},
 }

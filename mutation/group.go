@@ -13,7 +13,7 @@ var group = []mutation{
 		name:   "accept: counted twice at the end",
 		old:    "return l.guard.wrap(raw, a.terms, a, l.owned), nil",
 		new:    "return l.guard.wrap(raw, a.terms, nil, l.owned), nil",
-		killer: "TestMaxConns",
+		killer: "TestConnContextThatEndsEarlyEndsNothing",
 	},
 	{
 		name:   "admit: MaxConns off by one",
@@ -35,7 +35,7 @@ var group = []mutation{
 `,
 		new: `			cost := time.Duration(0)
 `,
-		killer: "TestMaxHeap",
+		killer: "TestMaxHeapWithoutConnections",
 	},
 	{
 		name: "spent: a collection that helped makes the next rarer",
@@ -43,7 +43,7 @@ var group = []mutation{
 `,
 		new: `		_ = cs
 `,
-		killer: "TestMaxHeap",
+		killer: "TestMaxHeapWithoutConnections",
 	},
 	{
 		name: "refuse: dropped streams are not looked for",

@@ -98,13 +98,13 @@ var limits = []mutation{
 		old: `	r.beginWait(st.opened)
 `,
 		new:    "",
-		killer: "TestStuckOpenIsLogged",
+		killer: "TestBusyLimitIsNotLogged",
 	},
 	{
 		name:   "register: crowded slots do nothing",
 		old:    "if st.kind.incoming() && r.crowded() {",
 		new:    "if false {",
-		killer: "TestAccepterDropsAtItsLimit",
+		killer: "TestCrowdedSlotsComeBackAtOnce",
 	},
 	{
 		name: "unregister: a dropped one is counted for ever",
@@ -112,7 +112,7 @@ var limits = []mutation{
 `,
 		new: `		_ = r
 `,
-		killer: "TestLeakedUniStreamsNeverBlockOpens",
+		killer: "TestDroppedControlStreamsAreEndedLast",
 	},
 	{
 		name: "logStuck: the wrong scope",

@@ -6,9 +6,10 @@ import (
 	"testing"
 )
 
-// TestMutationsApply: none is stale, and each has a name of its own.
+// TestMutationsApply: none is stale, and each has a name of its own, and
+// is killed by a test that there is.
 func TestMutationsApply(t *testing.T) {
-	seen := make(map[string]bool)
+	seen, tests := make(map[string]bool), testNames(t)
 	files := make(map[string]bool)
 	for _, m := range all() {
 		source, err := os.ReadFile(filepath.Join("..", m.file))
@@ -20,6 +21,9 @@ func TestMutationsApply(t *testing.T) {
 		}
 		if m.name == "" || seen[m.String()] {
 			t.Errorf("%v: a name that is not its own", m)
+		}
+		if m.killer != "" && !tests[m.killer] {
+			t.Errorf("%v: no test is named %s", m, m.killer)
 		}
 		seen[m.String()], files[m.file] = true, true
 	}
@@ -33,4 +37,23 @@ func TestMutationsApply(t *testing.T) {
 			t.Errorf("no mutation of %s", name)
 		}
 	}
+}
+
+// testNames returns the names of the library's tests.
+func testNames(t *testing.T) map[string]bool {
+	paths, err := filepath.Glob(filepath.Join("..", "*_test.go"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	names := make(map[string]bool)
+	for _, path := range paths {
+		source, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, m := range testFunc.FindAllStringSubmatch(string(source), -1) {
+			names[m[1]] = true
+		}
+	}
+	return names
 }

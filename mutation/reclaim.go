@@ -63,7 +63,7 @@ var reclaim = []mutation{
 `,
 		new: `		st.startDraining(code)
 `,
-		killer: "TestNoStopSending",
+		killer: "TestNoStopSendingReturnsCredit",
 	},
 	{
 		name:   "drain: a deadline that has passed hides what is there",
@@ -75,7 +75,8 @@ var reclaim = []mutation{
 		name: "look: a collection that found nothing does not make the next rarer",
 		old: `		c.asking.Failed(now)
 `,
-		new: `		_ = now
+		new: `		c.asking.Failed(now)
+		c.asking.Hope()
 `,
 		killer: "TestOpenThatWaitsAsksForFewCollections",
 	},

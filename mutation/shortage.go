@@ -39,13 +39,13 @@ var shortage = []mutation{
 		name:   "grace: as long in a shortage",
 		old:    "s.grace[k] = min(s.grace[k], grace)",
 		new:    "_ = grace",
-		killer: "TestServerThatDropsEveryStreamServesOn",
+		killer: "TestGraceIsShortInAShortage",
 	},
 	{
 		name:   "grace: none in a shortage",
 		old:    "return rttOf(stats).PTO() + stats.MinRTT",
 		new:    "return 0 * rttOf(stats).PTO()",
-		killer: "TestServerThatDropsEveryStreamServesOn",
+		killer: "TestGraceIsShortInAShortage",
 	},
 	{
 		name:   "shortages: a limit of the group is none",

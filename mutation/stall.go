@@ -8,13 +8,13 @@ var stall = []mutation{
 `,
 		new: `	_ = at
 `,
-		killer: "TestStalledWindowIsDrained",
+		killer: "TestStallIsSeenWhoeverWaits",
 	},
 	{
 		name:   "look: no collection is asked for",
 		old:    "s.ask = forStalls",
 		new:    "_ = forStalls",
-		killer: "TestStalledWindowIsDrained",
+		killer: "TestStallIsSeenWhoeverWaits",
 	},
 	{
 		name:   "look: a collection each second",

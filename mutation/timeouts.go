@@ -12,7 +12,7 @@ var timeouts = []mutation{
 		name:   "wake: after the connection's end",
 		old:    "if c.ended || c.sweepAt > 0 && c.sweepAt <= at {",
 		new:    "if c.sweepAt > 0 && c.sweepAt <= at {",
-		killer: "TestEdgeConnGone",
+		killer: "TestEndedConnSetsNoTimer",
 	},
 	{
 		name: "sweep: ReportOnly ends leaks",
@@ -38,7 +38,7 @@ var timeouts = []mutation{
 		name:   "plan: a stall drains nothing",
 		old:    "drainDropped := c.stalled || c.draining.Err() != nil",
 		new:    "drainDropped := c.draining.Err() != nil",
-		killer: "TestStalledWindowIsDrained",
+		killer: "TestStallIsSeenWhoeverWaits",
 	},
 	{
 		name:   "plan: Shutdown drains nothing",
@@ -50,7 +50,7 @@ var timeouts = []mutation{
 		name:   "plan: ReportOnly drains",
 		old:    " && !c.guard.ReportOnly && st.draining",
 		new:    " && st.draining",
-		killer: "TestReportOnlyEndsNothing",
+		killer: "TestStallIsSeenWhoeverWaits",
 	},
 	{
 		name:   "timeouts: a Read that blocks is no reading",
@@ -72,7 +72,7 @@ var timeouts = []mutation{
 		name:   "passed: seen too late",
 		old:    "s.at(min(w.due, s.now+timeout/4))",
 		new:    "s.at(w.due)",
-		killer: "TestHalfCloseTimeout",
+		killer: "TestIdleTimeout",
 	},
 	{
 		name:   "awaitReader: no time without end",

@@ -361,6 +361,38 @@ func TestMaxHeap(t *testing.T) {
 	}
 }
 
+// TestMaxHeapWithoutConnections: whoever is refused asks for a collection, so
+// that garbage does not shut everybody out.
+func TestMaxHeapWithoutConnections(t *testing.T) {
+	serverTLS, clientTLS := quictest.TLS()
+	ln, err := quiclife.ListenAddr("127.0.0.1:0", serverTLS, nil)
+	require.NoError(t, err)
+	defer ln.Close()
+	runtime.GC()
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	guard := &quiclife.Guard{MaxHeap: int64(m.HeapAlloc) + 64<<20, Logger: slog.New(slog.DiscardHandler)}
+	dial := func() error {
+		c, err := guard.DialAddr(t.Context(), ln.Addr().String(), clientTLS, nil)
+		if err == nil {
+			c.CloseWithError(0, "")
+		}
+		return err
+	}
+	quiclife.ForgetCollections() // of other tests
+	for range 4 {                // such collections help, so they do not become rare
+		ballast := make([]byte, 128<<20)
+		runtime.GC()
+		time.Sleep(150 * time.Millisecond) // the gauge is read every 100 ms
+		require.ErrorAs(t, dial(), new(*quiclife.LimitError))
+		runtime.KeepAlive(ballast)
+		ballast = nil
+		start := time.Now()
+		eventually(t, func() bool { return dial() == nil })
+		require.Less(t, time.Since(start), 4*time.Second)
+	}
+}
+
 // TestIdleTimeoutSparesWriteWhoseBytesMove: a Write of any size that a slow
 // peer takes piece by piece is not idle, though it does not return.
 func TestIdleTimeoutSparesWriteWhoseBytesMove(t *testing.T) {

@@ -180,6 +180,27 @@ func TestStuckOpenIsLogged(t *testing.T) {
 	})
 }
 
+// TestBusyLimitIsNotLogged: opens wait all the time, but not in vain.
+func TestBusyLimitIsNotLogged(t *testing.T) {
+	var log logged
+	setup{guard: &quiclife.Guard{Logger: log.logger(), MaxOutgoingStreams: 1}}.in(t, func(t *testing.T, e ends) {
+		var wg sync.WaitGroup
+		for range 20 {
+			wg.Go(func() {
+				s, err := e.client.OpenStreamSync(context.Background())
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				time.Sleep(300 * time.Millisecond)
+				s.Release()
+			})
+		}
+		wg.Wait()
+		require.Empty(t, log.String())
+	})
+}
+
 // TestOutgoingLimit: this side's own limit fails at once or waits in line.
 func TestOutgoingLimit(t *testing.T) {
 	for _, o := range openers {

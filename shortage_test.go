@@ -7,13 +7,16 @@ import (
 	"runtime"
 	"runtime/debug"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/quic-go/quic-go"
+	"github.com/quic-go/quic-go/testutils/simnet"
 	"github.com/stretchr/testify/require"
 
 	"github.com/quiclife/quiclife"
+	"github.com/quiclife/quiclife/internal/quictest"
 )
 
 // dropUni opens a unidirectional stream, writes to it, and forgets it.
@@ -257,6 +260,7 @@ func TestDroppedControlStreamsAreEndedLast(t *testing.T) {
 			if peerLetsGo {
 				require.NoError(t, err)
 				require.Equal(t, 3, control)
+				require.NoError(t, shutdown(e.client, 10*time.Second))
 			} else {
 				require.ErrorIs(t, err, context.DeadlineExceeded)
 				require.Zero(t, control)
@@ -286,6 +290,9 @@ func TestCrowdedIncomingUniStreamsAreEnded(t *testing.T) {
 		require.EqualValues(t, 5, e.server.Stats().IncomingUni.Open)
 		settled()
 		require.Empty(t, found.list())
+		open()
+		settled()
+		require.NotEmpty(t, found.list(), "6 of 8 are taken")
 		for range 20 {
 			open()
 			settled()
@@ -551,6 +558,173 @@ func TestNoStopSending(t *testing.T) {
 			})
 		})
 	}
+}
+
+// TestNoStopSendingReturnsCredit: a stream that is drained because its time was
+// up holds no slot once it has ended, though the program still holds it.
+func TestNoStopSendingReturnsCredit(t *testing.T) {
+	guard := &quiclife.Guard{NoStopSending: true, HalfCloseTimeout: 2 * time.Second}
+	clientGuard := &quiclife.Guard{HalfCloseTimeout: -1}
+	conf := &quic.Config{MaxIncomingStreams: 1, RequireStreamCreditRelease: true}
+	setup{guard: guard, serverConf: conf}.in(t, func(t *testing.T, e ends) {
+		e.client = clientGuard.Wrap(e.rawClient, nil)
+		client, server := e.stream(t)
+		keep(t, server)
+		server.Close()
+		time.Sleep(3 * time.Second)
+		client.Close()
+		io.ReadAll(client)
+		settled()
+		settled()
+		s, err := e.client.OpenStream()
+		require.NoError(t, err)
+		s.Release()
+	})
+}
+
+// TestGraceIsShortInAShortage: who waits for a slot does not wait for
+// AbandonGrace, and yet what was written arrives, though a packet is lost.
+func TestGraceIsShortInAShortage(t *testing.T) {
+	var lose atomic.Bool
+	net := quictest.Net{Latency: 10 * time.Millisecond, Drop: func(simnet.Packet) bool { return lose.CompareAndSwap(true, false) }}
+	guard := &quiclife.Guard{MaxOutgoingStreams: 1, AbandonGrace: time.Minute}
+	setup{net: net, guard: guard}.in(t, func(t *testing.T, e ends) {
+		settled()
+		lose.Store(true)
+		drop(t, e.client, func(s *quiclife.Stream) { s.Write([]byte("message")) })
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		s, err := e.client.OpenStreamSync(ctx)
+		require.NoError(t, err)
+		s.Release()
+		in, err := e.server.AcceptStream(t.Context())
+		require.NoError(t, err)
+		expect(t, in, "message")
+		in.Release()
+	})
+}
+
+// TestCrowdedSlotsComeBackAtOnce: an accepter that drops streams does not wait
+// for a timer before it takes them back.
+func TestCrowdedSlotsComeBackAtOnce(t *testing.T) {
+	setup{serverConf: &quic.Config{MaxIncomingStreams: 4}}.in(t, func(t *testing.T, e ends) {
+		go func() {
+			for {
+				if _, err := e.server.AcceptStream(context.Background()); err != nil {
+					return
+				}
+			}
+		}()
+		start := time.Now()
+		for range 40 {
+			s, err := e.rawClient.OpenStreamSync(t.Context())
+			require.NoError(t, err)
+			s.Write([]byte("x"))
+			s.CancelWrite(1)
+			s.CancelRead(1)
+		}
+		require.Less(t, time.Since(start), time.Second)
+		e.server.CloseWithError(0, "")
+	})
+}
+
+// TestStallIsSeenWhoeverWaits: dropped streams with unread data have filled the
+// connection's window, after a long time of rest. They are drained, unless
+// leaks are only to be reported.
+func TestStallIsSeenWhoeverWaits(t *testing.T) {
+	const window = 64 << 10
+	for _, c := range []struct {
+		name  string
+		wait  func(*quiclife.Conn, *quiclife.Stream)
+		guard *quiclife.Guard
+	}{
+		{"Read", func(_ *quiclife.Conn, s *quiclife.Stream) { s.Read(make([]byte, 1)) }, &quiclife.Guard{}},
+		{"Write", func(_ *quiclife.Conn, s *quiclife.Stream) { s.Write(make([]byte, 4<<20)) }, &quiclife.Guard{}},
+		{"Accept", func(c *quiclife.Conn, _ *quiclife.Stream) { c.AcceptStream(context.Background()) }, &quiclife.Guard{}},
+		{"ReportOnly", func(_ *quiclife.Conn, s *quiclife.Stream) { s.Read(make([]byte, 1)) }, &quiclife.Guard{ReportOnly: true}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			conf := &quic.Config{InitialConnectionReceiveWindow: window, MaxConnectionReceiveWindow: window, MaxIdleTimeout: time.Hour, KeepAlivePeriod: time.Minute}
+			setup{serverConf: conf, clientConf: &quic.Config{MaxIdleTimeout: time.Hour}, guard: c.guard}.in(t, func(t *testing.T, e ends) {
+				client, server := e.stream(t)
+				keep(t, client)
+				keep(t, server)
+				go c.wait(e.server, server)
+				time.Sleep(10 * time.Minute)
+				for range 4 {
+					s, err := e.client.OpenUniStream()
+					require.NoError(t, err)
+					keep(t, s)
+					go s.Write(make([]byte, window/4))
+					_, err = e.server.AcceptUniStream(t.Context())
+					require.NoError(t, err)
+				}
+				written := make(chan error, 1)
+				go func() {
+					s, err := e.client.OpenUniStream()
+					if err == nil {
+						_, err = s.Write(make([]byte, window/4))
+					}
+					written <- err
+				}()
+				time.Sleep(5 * time.Second)
+				if c.guard.ReportOnly {
+					require.Empty(t, written)
+				} else {
+					require.NotEmpty(t, written)
+					require.NoError(t, <-written)
+				}
+				e.client.CloseWithError(0, "")
+				e.server.CloseWithError(0, "")
+			})
+		})
+	}
+}
+
+// TestShutdownDrainsDroppedStreams: what peers send on dropped streams is taken
+// while Shutdown waits for others.
+func TestShutdownDrainsDroppedStreams(t *testing.T) {
+	const window = 16 << 10
+	conf := &quic.Config{InitialStreamReceiveWindow: window, MaxStreamReceiveWindow: window}
+	setup{serverConf: conf}.in(t, func(t *testing.T, e ends) {
+		client, server := e.stream(t)
+		uni, err := e.client.OpenUniStream()
+		require.NoError(t, err)
+		written := make(chan error, 1)
+		go func() {
+			_, err := uni.Write(make([]byte, 2*window))
+			written <- err
+		}()
+		_, err = e.server.AcceptUniStream(t.Context())
+		require.NoError(t, err)
+		down := make(chan error, 1)
+		go func() { down <- shutdown(e.server, time.Minute) }()
+		time.Sleep(5 * time.Second)
+		require.NotEmpty(t, written)
+		require.NoError(t, <-written)
+		uni.Release()
+		client.Release()
+		server.Release()
+		require.NoError(t, <-down)
+	})
+}
+
+// TestOpenThatWaitsAsksForFewCollections: those that find nothing become rare.
+func TestOpenThatWaitsAsksForFewCollections(t *testing.T) {
+	conf := &quic.Config{MaxIncomingStreams: 1, MaxIdleTimeout: time.Hour}
+	setup{serverConf: conf, clientConf: conf}.in(t, func(t *testing.T, e ends) {
+		client, server := e.stream(t)
+		keep(t, client)
+		keep(t, server)
+		go e.client.OpenStreamSync(context.Background())
+		time.Sleep(time.Minute)
+		for _, c := range []*quiclife.Conn{e.client, e.server} {
+			n := quiclife.CollectionsAsked(c)
+			require.Positive(t, n)
+			require.LessOrEqual(t, n, 12, "after 0.1, 0.2, 0.4 ... s")
+		}
+		e.client.CloseWithError(0, "")
+	})
 }
 
 // TestIdleConnectionsAskForFewCollections: a connection at rest with calls that

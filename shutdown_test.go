@@ -306,12 +306,12 @@ func TestOpenRacesWithShutdown(t *testing.T) {
 }
 
 // slowClose is a qlog that holds the connection up in its close, after its
-// streams have ended.
+// streams have ended, for longer than it takes until it looks quiet.
 type slowClose struct{}
 
 func (slowClose) RecordEvent(e qlogwriter.Event) {
 	if _, ok := e.(qlog.ConnectionClosed); ok {
-		time.Sleep(time.Second)
+		time.Sleep(10 * time.Second)
 	}
 }
 

@@ -16,7 +16,7 @@ var closer = []mutation{
 `,
 		new: `		_ = st
 `,
-		killer: "TestReceiveHalfEndsOnce",
+		killer: "TestAnyOrder",
 	},
 	{
 		name:   "claim: takes ended send half too",
@@ -202,7 +202,7 @@ var closer = []mutation{
 		st.settle(aborted(send), aborted(receive))
 	}
 `,
-		killer: "TestCredit",
+		killer: "TestModel",
 	},
 	{
 		name: "release: a FIN in place of a reset",

@@ -15,7 +15,7 @@ var conn = []mutation{
 		old: `	c.inBubble = c.start == c.start.Round(0)
 `,
 		new:    "",
-		killer: "TestCloseWithError",
+		killer: "TestMatrix",
 	},
 	{
 		name: "end: ended not set",
@@ -26,9 +26,9 @@ var conn = []mutation{
 	},
 	{
 		name: "end: timers not stopped",
-		old: `			timer.Stop()
+		old: `		c.timer.Stop()
 `,
-		new: `			_ = timer
+		new: `		_ = c
 `,
 		killer: "TestEdgeConnGone",
 	},

@@ -13,7 +13,7 @@ var group = []mutation{
 		name:   "accept: counted twice at the end",
 		old:    "return l.guard.wrap(raw, a.terms, a, l.owned), nil",
 		new:    "return l.guard.wrap(raw, a.terms, nil, l.owned), nil",
-		killer: "TestMaxConns",
+		killer: "TestConnContextThatEndsEarlyEndsNothing",
 	},
 	{
 		name:   "admit: MaxConns off by one",
@@ -31,16 +31,32 @@ var group = []mutation{
 	},
 	{
 		name: "heapAbove: no collection asked for",
-		old: `			runtime.GC()
+		old: `			cost := collectGarbage()
 `,
-		new:    "",
-		killer: "TestMaxHeap",
+		new: `			cost := time.Duration(0)
+`,
+		killer: "TestMaxHeapWithoutConnections",
 	},
 	{
-		name: "heapAbove: a collection that helped makes the next rarer",
-		old: `				heapCollector.foundSome()
+		name: "spent: a collection that helped makes the next rarer",
+		old: `		cs.interval = 0
 `,
-		new:    "",
-		killer: "TestMaxHeap",
+		new: `		_ = cs
+`,
+		killer: "TestMaxHeapWithoutConnections",
+	},
+	{
+		name: "refuse: dropped streams are not looked for",
+		old: `				c.relieve()
+`,
+		new: `				_ = c
+`,
+		killer: "TestDroppedStreamsAtOwnLimitComeBack",
+	},
+	{
+		name:   "refuse: a slow Logger holds up quic-go",
+		old:    "		go g.write(",
+		new:    "		g.write(",
+		killer: "TestSlowLogger",
 	},
 }

@@ -13,9 +13,9 @@ var limits = []mutation{
 	{
 		name: "register: connectionEnded dropped for a late stream",
 		old: `		st.connectionEnded()
-	} else if full`,
+`,
 		new: `		_ = st
-	} else if full`,
+`,
 		killer: "TestStreamsRaceWithEnd",
 	},
 	{
@@ -67,9 +67,9 @@ var limits = []mutation{
 	},
 	{
 		name:   "unregister: credit of a dropped one not returned",
-		old:    `	if owes && dropped && c.guard.abandonGrace() > 0 {`,
+		old:    `	if owes && dropped && !c.guard.ReportOnly {`,
 		new:    `	if false {`,
-		killer: "TestMaxStreams",
+		killer: "TestDroppedWithoutCredit",
 	},
 	{
 		name:   "unregister: owes without RequireStreamCreditRelease",
@@ -79,11 +79,48 @@ var limits = []mutation{
 	},
 	{
 		name: "openLocked: only the first kind",
-		old: `		open += c.kinds[k].stats.Open
+		old: `		open += r.stats.Open
 `,
-		new: `		open += c.kinds[0].stats.Open * int64(1-min(k, 1))
+		new: `		open += r.stats.Open * int64(1-min(k, 1))
 `,
 		killer: "TestDrainTimeout",
+	},
+	{
+		name: "openLocked: dropped unidirectional streams are waited for",
+		old: `			open -= r.dropped
+`,
+		new: `			_ = r
+`,
+		killer: "TestShutdownBesideDroppedControlStreams",
+	},
+	{
+		name: "register: a limit at which streams come and go is logged",
+		old: `	r.beginWait(st.opened)
+`,
+		new:    "",
+		killer: "TestBusyLimitIsNotLogged",
+	},
+	{
+		name:   "register: crowded slots do nothing",
+		old:    "if st.kind.incoming() && r.crowded() {",
+		new:    "if false {",
+		killer: "TestCrowdedSlotsComeBackAtOnce",
+	},
+	{
+		name: "unregister: a dropped one is counted for ever",
+		old: `		r.dropped--
+`,
+		new: `		_ = r
+`,
+		killer: "TestDroppedControlStreamsAreEndedLast",
+	},
+	{
+		name: "logStuck: the wrong scope",
+		old: `		scope = OutgoingLimit
+`,
+		new: `		_ = scope
+`,
+		killer: "TestStuckOpenIsLogged",
 	},
 	{
 		name: "LimitError: a stream that is rightly open is blamed alone",

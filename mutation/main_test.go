@@ -6,9 +6,10 @@ import (
 	"testing"
 )
 
-// TestMutationsApply: none is stale, and each has a name of its own.
+// TestMutationsApply: none is stale, and each has a name of its own, and
+// is killed by a test that there is.
 func TestMutationsApply(t *testing.T) {
-	seen := make(map[string]bool)
+	seen, tests := make(map[string]bool), testNames(t)
 	files := make(map[string]bool)
 	for _, m := range all() {
 		source, err := os.ReadFile(filepath.Join("..", m.file))
@@ -21,15 +22,38 @@ func TestMutationsApply(t *testing.T) {
 		if m.name == "" || seen[m.String()] {
 			t.Errorf("%v: a name that is not its own", m)
 		}
+		if m.killer != "" && !tests[m.killer] {
+			t.Errorf("%v: no test is named %s", m, m.killer)
+		}
 		seen[m.String()], files[m.file] = true, true
 	}
 	if len(seen) < 100 {
 		t.Errorf("%d mutations", len(seen))
 	}
 	for _, name := range []string{"closer.go", "write.go", "read.go", "limits.go", "reclaim.go", "stream.go", "unistream.go", "open.go", "conn.go",
-		"transport.go", "admission.go", "dial.go", "group.go", "serve.go", "shutdown.go", "netconn.go", "stats.go"} {
+		"shortage.go", "stall.go", "collect.go", "timeouts.go", "logs.go",
+		"transport.go", "admission.go", "dial.go", "group.go", "guard.go", "serve.go", "shutdown.go", "quiet.go", "netconn.go", "stats.go"} {
 		if !files[name] {
 			t.Errorf("no mutation of %s", name)
 		}
 	}
+}
+
+// testNames returns the names of the library's tests.
+func testNames(t *testing.T) map[string]bool {
+	paths, err := filepath.Glob(filepath.Join("..", "*_test.go"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	names := make(map[string]bool)
+	for _, path := range paths {
+		source, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, m := range testFunc.FindAllStringSubmatch(string(source), -1) {
+			names[m[1]] = true
+		}
+	}
+	return names
 }

@@ -6,7 +6,7 @@ var quiet = []mutation{
 		name: "awaitQuiet: the handshake is not awaited",
 		old: `	select { // before that, the limit on what a server sends to an address that is not validated looks quiet
 	case <-c.raw.HandshakeComplete():
-	case <-c.raw.Context().Done():
+	case <-c.lifetime.Done():
 		return c.peerClosed()
 	case <-ctx.Done():
 		return ctx.Err()
@@ -17,13 +17,13 @@ var quiet = []mutation{
 	},
 	{
 		name: "awaitQuiet: ctx ignored in the handshake",
-		old: `	case <-c.raw.Context().Done():
+		old: `	case <-c.lifetime.Done():
 		return c.peerClosed()
 	case <-ctx.Done():
 		return ctx.Err()
 	}
 	if c.rejected`,
-		new: `	case <-c.raw.Context().Done():
+		new: `	case <-c.lifetime.Done():
 		return c.peerClosed()
 	}
 	if c.rejected`,

@@ -3,26 +3,10 @@ package main
 // reclaim breaks reclaim.go.
 var reclaim = []mutation{
 	{
-		name: "sentinel not re-armed",
-		old: `		g.awaitCollection()
-	}
-	g.mu.Unlock()`,
-		new: `		_ = g
-	}
-	g.mu.Unlock()`,
-		killer: "TestEdgeWatching",
-	},
-	{
-		name:   "sentinel: watching stays true without connections",
-		old:    `	if g.watching = len(g.conns) > 0; g.watching {`,
-		new:    `	if len(g.conns) > 0 {`,
-		killer: "TestEdgeWatching",
-	},
-	{
-		name:   "inBubble check dropped",
-		old:    `		if !c.inBubble { // those`,
-		new:    `		if true { // those`,
-		killer: "TestDropped",
+		name:   "dropped: unidirectional streams are ended though nobody wants one",
+		old:    "if st.kind.uni() && !s.inTheWay(st, r) {",
+		new:    "if false {",
+		killer: "TestDroppedControlStreamsLive",
 	},
 	{
 		name:   "unsent: no grace for what was written",
@@ -31,17 +15,21 @@ var reclaim = []mutation{
 		killer: "TestDropped",
 	},
 	{
-		name: "negative grace: reclaims",
-		old: `		if grace > 0 {
-			st.reclaim`,
-		new: `		if true {
-			st.reclaim`,
-		killer: "TestNeverReclaim",
+		name:   "unended: no grace for the end of the answer",
+		old:    "due > s.now && (unsent || unended)",
+		new:    "due > s.now && unsent",
+		killer: "TestDroppedExactRead",
 	},
 	{
-		name:   "unsent: reclaimed at once",
-		old:    "time.AfterFunc(max(grace, 0), reclaim)",
-		new:    "reclaim()",
+		name:   "unended: a stream whose end is being consumed is a leak",
+		old:    "allRead := size == sizeUnknown || size == st.read.Load()",
+		new:    "allRead := size == sizeUnknown",
+		killer: "TestDroppedWhileItEnds",
+	},
+	{
+		name:   "unsent: reported when it is ended",
+		old:    "		if !st.reported {\n",
+		new:    "		if false {\n",
 		killer: "TestDropped",
 	},
 	{
@@ -63,44 +51,45 @@ var reclaim = []mutation{
 		killer: "TestDropped",
 	},
 	{
-		name:   "Codes.Release for Codes.Abandoned",
-		old:    "guard.Codes.Abandoned",
-		new:    "guard.Codes.Release",
+		name:   "reclaim: STOP_SENDING though it is forbidden",
+		old:    "if st.conn.guard.NoStopSending && st.receive != nil {",
+		new:    "if false {",
+		killer: "TestNoStopSending",
+	},
+	{
+		name: "reclaim: a drained stream keeps its credit",
+		old: `		st.returnCredit()
+		st.startDraining(code)
+`,
+		new: `		st.startDraining(code)
+`,
+		killer: "TestNoStopSendingReturnsCredit",
+	},
+	{
+		name:   "drain: a deadline that has passed hides what is there",
+		old:    "time.Now().Add(time.Millisecond)",
+		new:    "time.Now()",
+		killer: "TestNoStopSending",
+	},
+	{
+		name: "look: a collection that found nothing does not make the next rarer",
+		old: `		c.asking.Failed(now)
+`,
+		new: `		c.asking.Failed(now)
+		c.asking.Hope()
+`,
+		killer: "TestOpenThatWaitsAsksForFewCollections",
+	},
+	{
+		name:   "droppedOwing: a leak after the connection's end",
+		old:    "st != nil && !c.ended; st = st.next",
+		new:    "st != nil; st = st.next",
+		killer: "TestUncreditedAtEnd",
+	},
+	{
+		name:   "leak: reported twice",
+		old:    "leaked := !st.reported && (",
+		new:    "leaked := (",
 		killer: "TestDropped",
-	},
-	{
-		name:   "reclaimDropped: a stream whose end is being consumed is a leak",
-		old:    "ending := size == sizeUnknown || size == st.read.Load()",
-		new:    "ending := size == sizeUnknown",
-		killer: "TestDroppedWhileItEnds",
-	},
-	{
-		name:   "collectAgain: an open that waits in vain is not logged",
-		old:    "if r.stuck && !was {",
-		new:    "if r.stuck && !was && false {",
-		killer: "TestStuckOpenIsLogged",
-	},
-	{
-		name:   "collectAgain: logged again and again",
-		old:    "if r.stuck && !was {",
-		new:    "if _ = was; r.stuck {",
-		killer: "TestStuckOpenIsLogged",
-	},
-	{
-		name: "collectAgain: an open that has just begun to wait is logged",
-		old: `		waitedAt := int64(0)
-		if r.blocked > 0 {
-			waitedAt = r.stats.Opened + 1
-		}
-`,
-		new: `		waitedAt := r.stats.Opened + 1
-`,
-		killer: "TestStuckOpenIsLogged",
-	},
-	{
-		name:   "collectAgain: a busy limit is logged",
-		old:    "r.stuck = r.blocked > 0 && r.waitedAt == waitedAt",
-		new:    "r.stuck = r.blocked > 0",
-		killer: "TestStuckOpenIsLogged",
 	},
 }

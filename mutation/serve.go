@@ -51,8 +51,8 @@ var serve = []mutation{
 		old: `		case <-ctx.Done():
 			return ctx.Err()
 		case <-c.lifetime`,
-		new:    `		case <-c.lifetime`,
-		killer: "TestServeEndsAtLimit",
+		new:        `		case <-c.lifetime`,
+		equivalent: "Serve waits for its handlers in any case, and accepts nothing after ctx",
 	},
 	{
 		name: "serveAll: handlers without a limit",

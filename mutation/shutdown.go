@@ -38,7 +38,7 @@ var shutdown = []mutation{
 	},
 	{
 		name:   "awaitStreams: no collection is asked for",
-		old:    `	c.collectAtLimit() // dropped`,
+		old:    `	c.wakeLocked(c.now()) // dropped`,
 		new:    `	// dropped`,
 		killer: "TestShutdownAgainst",
 	},

@@ -19,10 +19,10 @@ var stats = []mutation{
 	},
 	{
 		name: "refresh: bubbles not looked at",
-		old: `	if c.inBubble {
-		c.reclaimDropped()
-	}`,
-		new:    "",
+		old: `		tell(c.look())
+`,
+		new: `		_ = c
+`,
 		killer: "TestEdgeCallbackForgotten",
 	},
 	{

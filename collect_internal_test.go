@@ -1,0 +1,51 @@
+package quiclife
+
+import (
+	"runtime"
+	"runtime/debug"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/require"
+)
+
+// endedConn is one that a collector can look at, and that has no streams.
+func endedConn() *Conn { return &Conn{guard: &Guard{}, ended: true} }
+
+// TestCollectionsKeepWithinTheirShare: what is asked for while one runs, and
+// after it, waits until it has paid for itself. The most urgent counts.
+func TestCollectionsKeepWithinTheirShare(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		start := time.Now()
+		var at []time.Duration
+		k := &collector{conns: map[*Conn]struct{}{endedConn(): {}}}
+		k.collect = func() time.Duration {
+			at = append(at, time.Since(start))
+			time.Sleep(time.Second)
+			return 100 * time.Millisecond
+		}
+		k.ask(forSlots)
+		synctest.Wait()
+		k.ask(forSlots)
+		k.ask(forStalls)
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		require.Equal(t, []time.Duration{0, 3 * time.Second}, at)
+	})
+}
+
+// TestEachCollectionIsLookedAtOnce, though a sentinel and whoever asked for it
+// both want to.
+func TestEachCollectionIsLookedAtOnce(t *testing.T) {
+	defer debug.SetGCPercent(debug.SetGCPercent(-1))
+	c := endedConn()
+	k := &collector{conns: map[*Conn]struct{}{c: {}}}
+	c.asked = true
+	runtime.GC()
+	k.look()
+	require.False(t, c.asked)
+	c.asked = true
+	k.look()
+	require.True(t, c.asked, "taken for an answer to what was asked since")
+}

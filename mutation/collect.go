@@ -1,0 +1,62 @@
+package main
+
+// collect breaks collect.go.
+var collect = []mutation{
+	{
+		name: "sentinel not re-armed",
+		old: `	if k.watching = len(k.conns) > 0; k.watching {
+		k.awaitCollection()
+`,
+		new: `	if k.watching = len(k.conns) > 0; k.watching {
+`,
+		killer: "TestEdgeWatching",
+	},
+	{
+		name:   "sentinel: watching stays true without connections",
+		old:    "if k.watching = len(k.conns) > 0; k.watching {",
+		new:    "if len(k.conns) > 0 {",
+		killer: "TestEdgeWatching",
+	},
+	{
+		name:   "bubbles are looked at from outside",
+		old:    "	if !inBubble {\n",
+		new:    "	if true {\n",
+		killer: "TestDropped",
+	},
+	{
+		name:   "look: a slow Logger delays others",
+		old:    "		go tell(found)\n",
+		new:    "		tell(found)\n",
+		killer: "TestSlowOnLeakDelaysNoOtherConnection",
+	},
+	{
+		name: "look: again after the same collection",
+		old: `	if n == k.looked {
+		return
+	}
+`,
+		new:    "",
+		killer: "TestEachCollectionIsLookedAtOnce",
+	},
+	{
+		name:   "schedule: at any cost",
+		old:    "wait := k.budget.Wait(time.Now(), k.wanted)",
+		new:    "wait := time.Duration(0)",
+		killer: "TestCollectionsKeepWithinTheirShare",
+	},
+	{
+		name:   "ask: the smaller share",
+		old:    "k.wanted = max(k.wanted, share)",
+		new:    "k.wanted = share",
+		killer: "TestCollectionsKeepWithinTheirShare",
+	},
+	{
+		name: "run: what was asked for meanwhile is forgotten",
+		old: `	k.budget.Spent(now, cost+now.Sub(start))
+	k.scheduleLocked()
+`,
+		new: `	k.budget.Spent(now, cost+now.Sub(start))
+`,
+		killer: "TestCollectionsKeepWithinTheirShare",
+	},
+}

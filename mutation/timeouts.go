@@ -1,0 +1,83 @@
+package main
+
+// timeouts breaks timeouts.go.
+var timeouts = []mutation{
+	{
+		name:   "wake: a later time replaces an earlier",
+		old:    "if c.ended || c.sweepAt > 0 && c.sweepAt <= at {",
+		new:    "if c.ended {",
+		killer: "TestLongTimeoutHoldsUpShortOne",
+	},
+	{
+		name:   "wake: after the connection's end",
+		old:    "if c.ended || c.sweepAt > 0 && c.sweepAt <= at {",
+		new:    "if c.sweepAt > 0 && c.sweepAt <= at {",
+		killer: "TestEndedConnSetsNoTimer",
+	},
+	{
+		name: "sweep: ReportOnly ends leaks",
+		old: `		if !c.guard.ReportOnly {
+			e.st.reclaim`,
+		new: `		if true {
+			e.st.reclaim`,
+		killer: "TestReportOnlyEndsNothing",
+	},
+	{
+		name:   "Codes.Release for Codes.Abandoned",
+		old:    "return c.Abandoned",
+		new:    "return c.Release",
+		killer: "TestDropped",
+	},
+	{
+		name:   "Codes.Abandoned for Codes.HalfClosed",
+		old:    "return c.HalfClosed",
+		new:    "return c.Abandoned",
+		killer: "TestHalfCloseTimeout",
+	},
+	{
+		name:   "plan: a stall drains nothing",
+		old:    "drainDropped := c.stalled || c.draining.Err() != nil",
+		new:    "drainDropped := c.draining.Err() != nil",
+		killer: "TestStallIsSeenWhoeverWaits",
+	},
+	{
+		name:   "plan: Shutdown drains nothing",
+		old:    "drainDropped := c.stalled || c.draining.Err() != nil",
+		new:    "drainDropped := c.stalled",
+		killer: "TestShutdownDrainsDroppedStreams",
+	},
+	{
+		name:   "plan: ReportOnly drains",
+		old:    " && !c.guard.ReportOnly && st.draining",
+		new:    " && st.draining",
+		killer: "TestStallIsSeenWhoeverWaits",
+	},
+	{
+		name:   "timeouts: a Read that blocks is no reading",
+		old:    "if st.readers.Load() > 0 {",
+		new:    "if false {",
+		killer: "TestHalfCloseTimeout",
+	},
+	{
+		name: "passed: what moves is not seen",
+		old: `		w.start(s.now, timeout, count)
+	}
+	if w.due`,
+		new: `		_ = timeout
+	}
+	if w.due`,
+		killer: "TestIdleTimeout",
+	},
+	{
+		name:   "passed: seen too late",
+		old:    "s.at(min(w.due, s.now+timeout/4))",
+		new:    "s.at(w.due)",
+		killer: "TestIdleTimeout",
+	},
+	{
+		name:   "awaitReader: no time without end",
+		old:    "if timeout := st.conn.guard.halfCloseTimeout(); timeout > 0 {",
+		new:    "if timeout := st.conn.guard.halfCloseTimeout(); true {",
+		killer: "TestHalfCloseTimeout",
+	},
+}

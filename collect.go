@@ -92,10 +92,6 @@ func (k *collector) remove(c *Conn) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	delete(k.conns, c)
-	if len(k.conns) == 0 && k.timer != nil {
-		k.timer.Stop()
-		k.timer, k.wanted = nil, 0
-	}
 }
 
 // awaitCollection has afterCollection called after the next collection: an

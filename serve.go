@@ -123,13 +123,7 @@ func serveAll[S any](ctx context.Context, c *Conn, k kind, accept func(context.C
 	var handlers sync.WaitGroup
 	defer handlers.Wait()
 	for {
-		select {
-		case slots <- struct{}{}:
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-c.lifetime.Done():
-			return context.Cause(c.lifetime)
-		}
+		slots <- struct{}{} // the end of ctx, or of the connection, is noticed after: Serve waits for the handlers anyway
 		s, err := acceptUntil(ctx, accept)
 		if err != nil {
 			return err

@@ -140,7 +140,7 @@ func (s *sweep) inTheWay(st *streamState, r *registry) bool {
 	if st.id()>>2 >= controlStreams {
 		return true
 	}
-	if st.kind == incomingUni || !r.wanting(s.now) {
+	if !r.wanting(s.now) { // as streams of the peer never are
 		return false
 	}
 	if r.vain < 2 {

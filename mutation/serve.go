@@ -47,14 +47,6 @@ var serve = []mutation{
 		killer: "TestHandlersOfBothKinds",
 	},
 	{
-		name: "serveAll: ctx ignored while it waits for a slot",
-		old: `		case <-ctx.Done():
-			return ctx.Err()
-		case <-c.lifetime`,
-		new:        `		case <-c.lifetime`,
-		equivalent: "Serve waits for its handlers in any case, and accepts nothing after ctx",
-	},
-	{
 		name: "serveAll: handlers without a limit",
 		old: `	slots := make(chan struct{}, limit)
 `,

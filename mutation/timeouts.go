@@ -36,14 +36,14 @@ var timeouts = []mutation{
 	},
 	{
 		name:   "plan: a stall drains nothing",
-		old:    "drainDropped := c.stalled || c.draining.Err() != nil",
-		new:    "drainDropped := c.draining.Err() != nil",
+		old:    "all := c.stalled || c.draining.Err() != nil",
+		new:    "all := c.draining.Err() != nil",
 		killer: "TestStallIsSeenWhoeverWaits",
 	},
 	{
 		name:   "plan: Shutdown drains nothing",
-		old:    "drainDropped := c.stalled || c.draining.Err() != nil",
-		new:    "drainDropped := c.stalled",
+		old:    "all := c.stalled || c.draining.Err() != nil",
+		new:    "all := c.stalled",
 		killer: "TestShutdownDrainsDroppedStreams",
 	},
 	{

@@ -85,3 +85,17 @@ func (s afterTryWriteAll) TryWriteAll(p []byte) error {
 	s.f()
 	return err
 }
+
+// BeforeCancelWrite has f called whenever the send half of s is about to be
+// aborted with quic-go.
+func BeforeCancelWrite(s *Stream, f func()) { s.st.send = beforeCancelWrite{s.st.send, f} }
+
+type beforeCancelWrite struct {
+	sender
+	f func()
+}
+
+func (s beforeCancelWrite) CancelWrite(code quic.StreamErrorCode) {
+	s.f()
+	s.sender.CancelWrite(code)
+}

@@ -116,7 +116,11 @@ func (c *Conn) unregister(st *streamState, count func(*StreamStats) *int64) {
 	r := &c.kinds[st.kind]
 	r.streams.remove(st)
 	owes, dropped := c.creditRequired && st.kind.incoming() && !st.credited && !c.ended, st.isDropped()
-	if owes && !dropped {
+	if dropped {
+		r.dropped--
+	}
+	if owes && (!dropped || c.guard.ReportOnly) {
+		st.dropped.Store(0) // that it is dropped now is another leak
 		st.owing = true
 		r.owing++
 		c.owing.add(st)

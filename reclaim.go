@@ -113,21 +113,27 @@ func (st *streamState) leak(leaks []Leak, reason LeakReason) []Leak {
 	return append(leaks, Leak{Conn: st.conn, Stream: st.info(), Reason: reason})
 }
 
-// reclaim ends what is open of st, and counts it as reclaimed.
+// reclaim ends what is open of st, and counts it as reclaimed. It may be called
+// again while it is at it.
 func (st *streamState) reclaim(code StreamErrorCode) {
 	st.mu.Lock()
-	st.reclaimed = st.sendHalf == HalfOpen || st.receiveHalf == HalfOpen
+	st.reclaimed = st.reclaimed || st.sendHalf == HalfOpen || st.receiveHalf == HalfOpen
+	drain := st.conn.guard.NoStopSending && st.receiveHalf == HalfOpen
+	send := false
+	if drain {
+		send, _ = st.claimLocked(true, false)
+	}
 	st.mu.Unlock()
-	if st.conn.guard.NoStopSending && st.receive != nil {
-		if send, _ := st.claim(st.send != nil, false); send {
-			st.abortSend(code, true)
-			st.settle(HalfAborted, HalfAbsent)
-		}
-		st.returnCredit()
-		st.startDraining(code)
+	if !drain {
+		st.release(code)
 		return
 	}
-	st.release(code)
+	if send {
+		st.abortSend(code, true)
+		st.settle(HalfAborted, HalfAbsent)
+	}
+	st.returnCredit()
+	st.startDraining(code)
 }
 
 // Draining. The receive half of a stream that must not be cancelled is read

@@ -112,12 +112,15 @@ func (s *sweep) shortagesLocked(grace time.Duration) {
 			s.grace[k] = min(s.grace[k], grace)
 		}
 		r.relieved = s.short[k] && r.relieved
-		if r.blocked > 0 && !r.stuck {
-			if r.stuck = s.now >= r.waitSince+stuckAfter; r.stuck {
-				s.stuck = append(s.stuck, kind(k))
-			} else {
-				s.at(r.waitSince + stuckAfter)
-			}
+		switch due := r.waitSince + stuckAfter; {
+		case r.blocked == 0 || r.stuck:
+		case s.now < due:
+			s.at(due)
+		case s.looked: // not here, where the other connections would wait for the Logger
+			s.at(s.now)
+		default:
+			r.stuck = true
+			s.stuck = append(s.stuck, kind(k))
 		}
 	}
 }
@@ -126,8 +129,13 @@ func (s *sweep) shortagesLocked(grace time.Duration) {
 // HTTP/3 has three in each direction, which must not be closed.
 const controlStreams = 3
 
+// controlWait is for how long opens have to be in want before control streams
+// of this side are ended: the others may just be slow to end.
+const controlWait = 5 * time.Second
+
 // inTheWay says whether a dropped unidirectional stream may be ended. Control
-// streams of this side go only if opens are still in want after two
+// streams of this side go only if the program holds no other stream of the kind
+// whose end would help, and opens are still in want after controlWait, and two
 // collections that brought nothing else back.
 func (s *sweep) inTheWay(st *streamState, r *registry) bool {
 	if !s.short[st.kind] {
@@ -136,13 +144,17 @@ func (s *sweep) inTheWay(st *streamState, r *registry) bool {
 	if st.id()>>2 >= controlStreams {
 		return true
 	}
-	if st.kind == incomingUni || !r.wanting(s.now) {
+	if st.kind == incomingUni || !r.wanting(s.now) || r.dropped < r.stats.Open {
 		return false
+	}
+	due := r.waitSince + controlWait
+	if s.now < due {
+		s.at(due)
 	}
 	if r.vain < 2 {
 		s.idle[st.kind] = true // so that there is another collection
 	}
-	return r.vain >= 2
+	return s.now >= due && r.vain >= 2
 }
 
 // askLocked asks for a collection, if there may be dropped streams that are in

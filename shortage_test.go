@@ -541,3 +541,50 @@ func TestIdleConnectionsAskForFewCollections(t *testing.T) {
 		e.server.CloseWithError(0, "")
 	})
 }
+
+// TestControlStreamsLiveWhileOpensWaitForSlowOnes: an open that waits, because the peer takes
+// its time, or the program, does not end control streams.
+func TestControlStreamsLiveWhileOpensWaitForSlowOnes(t *testing.T) {
+	for _, c := range []struct {
+		name string
+		wait time.Duration
+		held bool // by the program; else they have ended here
+	}{
+		{"slow peer", 3 * time.Second, false},
+		{"held by the program", time.Minute, true},
+	} {
+		conf := &quic.Config{MaxIncomingUniStreams: 10, MaxIdleTimeout: time.Hour}
+		setup{clientConf: conf, serverConf: conf}.in(t, func(t *testing.T, e ends) {
+			for range 3 {
+				require.NoError(t, dropUni(t.Context(), e.client))
+			}
+			var held []*quiclife.SendStream
+			for range 7 {
+				s, err := e.client.OpenUniStream()
+				require.NoError(t, err)
+				write(t, s, "data")
+				held = append(held, s)
+				if !c.held {
+					s.Close()
+				}
+			}
+			time.AfterFunc(c.wait, func() {
+				for _, s := range held {
+					s.Close()
+				}
+				readToTheError(e.server)
+			})
+			s, err := e.client.OpenUniStreamSync(t.Context())
+			require.NoError(t, err)
+			s.Release()
+			control := 0
+			for info := range e.client.Streams() {
+				if info.ID>>2 < 3 {
+					control++
+				}
+			}
+			require.Equal(t, 3, control, c.name)
+			e.client.CloseWithError(0, "")
+		})
+	}
+}

@@ -99,3 +99,18 @@ func (s beforeCancelWrite) CancelWrite(code quic.StreamErrorCode) {
 	s.f()
 	s.sender.CancelWrite(code)
 }
+
+// AroundDrainedReads has f called around each Read of what is drained of s.
+func AroundDrainedReads(s *ReceiveStream, f func(read func())) {
+	s.st.receive = aroundReads{s.st.receive, f}
+}
+
+type aroundReads struct {
+	receiver
+	f func(func())
+}
+
+func (s aroundReads) Read(p []byte) (n int, err error) {
+	s.f(func() { n, err = s.receiver.Read(p) })
+	return n, err
+}

@@ -97,6 +97,9 @@ func (c *Conn) register(st *streamState) {
 		c.guard.streams.Add(1)
 	}
 	ended := c.ended
+	if st.receive != nil {
+		c.mayStallLocked()
+	}
 	c.asking.Hope()
 	r.beginWait(st.opened)
 	if st.kind.incoming() && r.crowded() {
@@ -124,9 +127,6 @@ func (c *Conn) unregister(st *streamState, count func(*StreamStats) *int64) {
 		st.owing = true
 		r.owing++
 		c.owing.add(st)
-	}
-	if dropped {
-		r.dropped--
 	}
 	r.stats.Open--
 	*count(&r.stats)++

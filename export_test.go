@@ -100,6 +100,13 @@ func (s beforeCancelWrite) CancelWrite(code quic.StreamErrorCode) {
 	s.sender.CancelWrite(code)
 }
 
+// LastLook changes whenever c looks at its streams.
+func LastLook(c *Conn) time.Duration {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.spare
+}
+
 // AroundDrainedReads has f called around each Read of what is drained of s.
 func AroundDrainedReads(s *ReceiveStream, f func(read func())) {
 	s.st.receive = aroundReads{s.st.receive, f}

@@ -12,6 +12,10 @@ import "time"
 // shortFor is how long one failure to open a stream counts as a shortage.
 const shortFor = time.Second
 
+// busyInterval is how soon to look again while slots are taken by streams that
+// are all in use, and nobody here is in want of one.
+const busyInterval = 30 * time.Second
+
 // crowded says whether three quarters of the slots are taken. The peer may
 // have more streams open than were accepted here.
 func (r *registry) crowded() bool {
@@ -177,8 +181,10 @@ func (s *sweep) askLocked() {
 		case !s.short[k] && c.drained == nil || c.asked:
 		case s.coming[k]: // was it enough?
 			s.at(max(s.now+c.asking.First, c.spare))
-		case !s.idle[k]:
+		case !s.idle[k] && r.wanting(s.now):
 			s.at(max(s.now+shortFor, c.spare))
+		case !s.idle[k]: // a call that returns has us look again (mayStall)
+			s.at(max(s.now+busyInterval, c.spare))
 		case s.now < c.asking.Next():
 			s.at(c.asking.Next())
 		default:

@@ -714,3 +714,66 @@ func TestControlStreamsLiveWhileOpensWaitForSlowOnes(t *testing.T) {
 		})
 	}
 }
+
+// TestCrowdedConnectionAtRestLooksRarely: most slots are taken by streams in
+// use, for hours.
+func TestCrowdedConnectionAtRestLooksRarely(t *testing.T) {
+	conf := &quic.Config{MaxIdleTimeout: 2 * time.Hour, MaxIncomingStreams: 4}
+	setup{clientConf: conf, serverConf: conf}.in(t, func(t *testing.T, e ends) {
+		for range 3 {
+			client, server := e.stream(t)
+			keep(t, client)
+			go server.Read(make([]byte, 1))
+		}
+		time.Sleep(time.Minute)
+		looks := 0
+		last := quiclife.LastLook(e.server)
+		for range 3600 {
+			time.Sleep(time.Second)
+			if look := quiclife.LastLook(e.server); look != last {
+				last = look
+				looks++
+			}
+		}
+		require.LessOrEqual(t, looks, 200)
+		e.server.CloseWithError(0, "")
+	})
+}
+
+// TestStreamsDroppedAfterLongUseComeBackSoon: what frees them is that a call
+// has returned, which was blocked for long.
+func TestStreamsDroppedAfterLongUseComeBackSoon(t *testing.T) {
+	for _, how := range []string{"read", "write"} {
+		conf := &quic.Config{MaxIdleTimeout: 2 * time.Hour, MaxIncomingStreams: 4, InitialStreamReceiveWindow: 20000, MaxStreamReceiveWindow: 20000}
+		setup{clientConf: conf, serverConf: conf}.in(t, func(t *testing.T, e ends) {
+			for range 4 {
+				c, s := e.stream(t)
+				go func() {
+					if how == "read" {
+						s.Read(make([]byte, 1))
+					} else {
+						s.Write(make([]byte, 60000))
+					}
+				}()
+				time.AfterFunc(20*time.Minute, func() {
+					if how == "read" {
+						c.Write([]byte("x"))
+					} else {
+						io.ReadFull(c, make([]byte, 60000))
+					}
+					c.Close()
+					c.CancelRead(0)
+				})
+			}
+			time.Sleep(20 * time.Minute)
+			start := time.Now()
+			ctx, cancel := context.WithTimeout(t.Context(), time.Hour)
+			defer cancel()
+			raw, err := e.rawClient.OpenStreamSync(ctx)
+			require.NoError(t, err)
+			raw.CancelWrite(0)
+			require.Less(t, time.Since(start), 3*time.Second, how)
+			e.server.CloseWithError(0, "")
+		})
+	}
+}

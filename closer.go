@@ -254,6 +254,28 @@ func (st *streamState) reset(code quic.StreamErrorCode) {
 	st.returnCredit()
 }
 
+// cutOff is reset, right before the connection is closed. With NoStopSending
+// the receive half is left to that, and so are dropped unidirectional streams:
+// to the peer the end of a control stream is an error of its own.
+func (st *streamState) cutOff(code quic.StreamErrorCode) {
+	switch {
+	case st.kind.uni() && st.isDropped():
+	case !st.conn.guard.NoStopSending:
+		st.reset(code)
+	case st.send != nil:
+		st.mu.Lock()
+		ours := !st.given
+		send, _ := st.claimLocked(ours, false)
+		st.mu.Unlock()
+		if ours {
+			st.abortSend(code, send)
+		}
+		if send {
+			st.settle(HalfAborted, HalfAbsent)
+		}
+	}
+}
+
 // claimOurs claims both halves, unless the stream was given away.
 func (st *streamState) claimOurs() (send, receive, ours bool) {
 	st.mu.Lock()

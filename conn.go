@@ -63,7 +63,10 @@ type Conn struct {
 	timer   *time.Timer   // has the streams looked at (timeouts.go)
 	sweepAt time.Duration // when it fires, 0: it is not pending
 	spare   time.Duration // until then, looking again would cost too much
-	drainAt time.Duration // when streams are drained next
+
+	drainAt    time.Duration // when streams are drained next
+	drainPace  pace.Backoff
+	discarding bool // they are being drained
 
 	asking pace.Backoff // for garbage collections, when streams are short
 	asked  bool         // a collection is to come
@@ -116,6 +119,7 @@ func (g *Guard) wrap(raw *quic.Conn, terms terms, a *admission, owned *ownedTran
 	c.collector = collectorFor(c.inBubble)
 	c.asking = pace.Backoff{First: 100 * time.Millisecond, Most: 2 * time.Minute}
 	c.stallAsking = pace.Backoff{First: stallInterval, Most: 2 * time.Minute}
+	c.drainPace = pace.Backoff{First: drainInterval, Most: maxDrainInterval}
 	c.creditRequired = terms.creditRequired
 	c.kinds[outgoing].stats.Limit = max(g.MaxOutgoingStreams, 0)
 	c.kinds[outgoingUni].stats.Limit = max(g.MaxOutgoingUniStreams, 0)
@@ -255,8 +259,8 @@ func accept[S receiver](ctx context.Context, c *Conn, next func(context.Context)
 	if c.draining.Err() != nil && c.lifetime.Err() == nil {
 		return none, ErrShutdown
 	}
-	c.mayStall()
 	c.accepting.Add(1)
+	c.mayStall()
 	raw, err := next(ctx)
 	c.accepting.Add(-1)
 	if err != nil {

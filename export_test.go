@@ -85,3 +85,39 @@ func (s afterTryWriteAll) TryWriteAll(p []byte) error {
 	s.f()
 	return err
 }
+
+// BeforeCancelWrite has f called whenever the send half of s is about to be
+// aborted with quic-go.
+func BeforeCancelWrite(s *Stream, f func()) { s.st.send = beforeCancelWrite{s.st.send, f} }
+
+type beforeCancelWrite struct {
+	sender
+	f func()
+}
+
+func (s beforeCancelWrite) CancelWrite(code quic.StreamErrorCode) {
+	s.f()
+	s.sender.CancelWrite(code)
+}
+
+// LastLook changes whenever c looks at its streams.
+func LastLook(c *Conn) time.Duration {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.spare
+}
+
+// AroundDrainedReads has f called around each Read of what is drained of s.
+func AroundDrainedReads(s *ReceiveStream, f func(read func())) {
+	s.st.receive = aroundReads{s.st.receive, f}
+}
+
+type aroundReads struct {
+	receiver
+	f func(func())
+}
+
+func (s aroundReads) Read(p []byte) (n int, err error) {
+	s.f(func() { n, err = s.receiver.Read(p) })
+	return n, err
+}

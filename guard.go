@@ -75,7 +75,11 @@ type Guard struct {
 	// NoStopSending is for protocols that forbid STOP_SENDING, such as DNS over
 	// QUIC (RFC 9250). The receive halves of streams that were dropped, or whose
 	// time is up, are not cancelled then: they are read and discarded once a
-	// second until the peer ends them. Their send halves are reset as usual.
+	// second, or every 30 seconds while nothing comes, until the peer ends them.
+	// Their send halves are reset as usual. Nor does Shutdown cancel those that
+	// it cuts. STOP_SENDING is still sent where the program asks for it, with
+	// CancelRead, Release, Reset or a handler that returns before it has read
+	// all, and for streams that are refused.
 	NoStopSending bool
 
 	// DrainTimeout is how long [Listener.Serve] waits for the streams of its

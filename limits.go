@@ -97,6 +97,9 @@ func (c *Conn) register(st *streamState) {
 		c.guard.streams.Add(1)
 	}
 	ended := c.ended
+	if st.receive != nil {
+		c.mayStallLocked()
+	}
 	c.asking.Hope()
 	r.beginWait(st.opened)
 	if st.kind.incoming() && r.crowded() {
@@ -116,13 +119,14 @@ func (c *Conn) unregister(st *streamState, count func(*StreamStats) *int64) {
 	r := &c.kinds[st.kind]
 	r.streams.remove(st)
 	owes, dropped := c.creditRequired && st.kind.incoming() && !st.credited && !c.ended, st.isDropped()
-	if owes && !dropped {
+	if dropped {
+		r.dropped--
+	}
+	if owes && (!dropped || c.guard.ReportOnly) {
+		st.dropped.Store(0) // that it is dropped now is another leak
 		st.owing = true
 		r.owing++
 		c.owing.add(st)
-	}
-	if dropped {
-		r.dropped--
 	}
 	r.stats.Open--
 	*count(&r.stats)++

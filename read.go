@@ -27,6 +27,7 @@ func (st *streamState) willRead() error {
 // its error.
 func (st *streamState) didRead(n, size int, err error) error {
 	st.readers.Add(-1)
+	st.conn.mayStall() // the program may never read again
 	if n > 0 && st.read.Add(int64(n)) == st.finalSize.Load() && err == nil {
 		st.consumeEOF()
 	}
@@ -53,6 +54,7 @@ func (st *streamState) readError(err error) error {
 // that error, it is read here.
 func (st *streamState) didPeek(n, size int, err error) error {
 	st.readers.Add(-1)
+	st.conn.mayStall()
 	if n > 0 || size == 0 || err == nil || isDeadline(err) {
 		return st.readError(err)
 	}
@@ -87,6 +89,9 @@ func (st *streamState) finalSizeKnown(size int64) {
 		user(size)
 	}
 	st.consumeEOF()
+	if st.draining.Load() != nil {
+		st.conn.drainSoon()
+	}
 }
 
 // setFinalSizeCallback is SetReceiveFinalSizeCallback: quic-go has one slot,

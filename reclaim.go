@@ -113,51 +113,89 @@ func (st *streamState) leak(leaks []Leak, reason LeakReason) []Leak {
 	return append(leaks, Leak{Conn: st.conn, Stream: st.info(), Reason: reason})
 }
 
-// reclaim ends what is open of st, and counts it as reclaimed.
+// reclaim ends what is open of st, and counts it as reclaimed. It may be called
+// again while it is at it.
 func (st *streamState) reclaim(code StreamErrorCode) {
 	st.mu.Lock()
-	st.reclaimed = st.sendHalf == HalfOpen || st.receiveHalf == HalfOpen
+	st.reclaimed = st.reclaimed || st.sendHalf == HalfOpen || st.receiveHalf == HalfOpen
+	drain := st.conn.guard.NoStopSending && st.receiveHalf == HalfOpen
+	send := false
+	if drain {
+		send, _ = st.claimLocked(true, false)
+	}
 	st.mu.Unlock()
-	if st.conn.guard.NoStopSending && st.receive != nil {
-		if send, _ := st.claim(st.send != nil, false); send {
-			st.abortSend(code, true)
-			st.settle(HalfAborted, HalfAbsent)
-		}
-		st.returnCredit()
-		st.startDraining(code)
+	if !drain {
+		st.release(code)
 		return
 	}
-	st.release(code)
+	if send {
+		st.abortSend(code, true)
+		st.settle(HalfAborted, HalfAbsent)
+	}
+	st.returnCredit()
+	st.startDraining(code)
 }
 
 // Draining. The receive half of a stream that must not be cancelled is read
-// for the program, once a second, and what is there discarded. That returns
-// the window that it took, and ends the half with the peer's FIN or reset.
+// for the program, and what is there discarded. That returns the window that
+// it took, and ends the half with the peer's FIN or reset. It is done once a
+// second, ever more rarely while nothing comes, and again when a half's end is
+// there or the connection has stalled.
 
-const drainInterval = time.Second
+const (
+	drainInterval    = time.Second
+	maxDrainInterval = 30 * time.Second
+)
 
 // startDraining has Reads fail from now on, as if the half had been cancelled.
 func (st *streamState) startDraining(code StreamErrorCode) {
 	st.draining.Store(&quic.StreamError{StreamID: st.id(), ErrorCode: code})
-	c := st.conn
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.drainAt = 0
-	c.wakeLocked(c.now())
+	st.conn.drainSoon()
 }
 
-// drain reads what there is. A deadline that has passed would hide it, so it
-// is set a little ahead.
-func (st *streamState) drain() {
-	const most = 16 << 20 // at a time, should the peer send as fast as we read
-	var discarded [4 << 10]byte
-	for n := 0; n < most; {
-		st.receive.SetReadDeadline(time.Now().Add(time.Millisecond))
-		m, err := st.receive.Read(discarded[:])
-		if err != nil {
-			st.readFailed(m, err)
-			return
-		}
-		n += m
+// drainSoon has streams drained as if something had come for them.
+func (c *Conn) drainSoon() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	now := c.now()
+	c.drainPace.Reset(now)
+	c.drainAt = 0
+	c.wakeLocked(now)
+}
+
+// discard drains streams. It takes a millisecond for each, so it must not hold
+// up others, and one is under way at a time.
+func (c *Conn) discard(sts []*streamState) {
+	buf := make([]byte, 16<<10)
+	found := false
+	for _, st := range sts {
+		found = st.drain(buf) || found
 	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	now := c.now()
+	if found {
+		c.drainPace.Reset(now)
+	} else {
+		c.drainPace.Failed(now)
+	}
+	c.discarding = false
+	c.drainAt = max(now+drainInterval, c.drainPace.Next())
+	c.wakeLocked(c.drainAt)
+}
+
+// drain reads what there is, and reports whether there was anything. A
+// deadline that has passed would hide it, so it is set a little ahead.
+func (st *streamState) drain(buf []byte) (found bool) {
+	const longest = 20 * time.Millisecond // should the peer send all the time
+	for start := time.Now(); time.Since(start) < longest; {
+		st.receive.SetReadDeadline(time.Now().Add(time.Millisecond))
+		n, err := st.receive.Read(buf)
+		found = found || n > 0
+		if err != nil {
+			st.readFailed(n, err)
+			return found || !isDeadline(err)
+		}
+	}
+	return found
 }

@@ -626,3 +626,61 @@ func TestAccepterDropsAtItsLimit(t *testing.T) {
 		})
 	}
 }
+
+// TestStreamFoundAgainWhileItIsReclaimedCountsAsReclaimed: a second look may come
+// while the first is ending a dropped stream.
+func TestStreamFoundAgainWhileItIsReclaimedCountsAsReclaimed(t *testing.T) {
+	var found leaks
+	setup{guard: &quiclife.Guard{OnLeak: found.add}}.in(t, func(t *testing.T, e ends) {
+		drop(t, e.client, func(s *quiclife.Stream) {
+			quiclife.BeforeCancelWrite(s, func() { e.client.Stats() })
+		})
+		runtime.GC()
+		stats := e.client.Stats().Outgoing
+		require.EqualValues(t, 1, stats.Reclaimed, "%+v", stats)
+		require.Len(t, found.list(), 1)
+	})
+}
+
+// TestStreamDetachedBeforeItsReclaimIsNotDrained: with NoStopSending too, a
+// stream that is given away is not ours to end.
+func TestStreamDetachedBeforeItsReclaimIsNotDrained(t *testing.T) {
+	serverGuard := &quiclife.Guard{NoStopSending: true, IdleTimeout: time.Second}
+	setup{}.in(t, func(t *testing.T, e ends) {
+		e.server = serverGuard.Wrap(e.rawServer, nil)
+		_, first := e.stream(t)
+		client, second := e.stream(t)
+		quiclife.BeforeCancelWrite(first, func() { second.Detach() }) // both time out at once
+		time.Sleep(2 * time.Second)
+		require.Equal(t, quiclife.HalfAborted, first.Info().Send)
+		require.EqualValues(t, 1, e.server.Stats().Incoming.Detached)
+		write(t, client, "x")
+		expect(t, second, "x")
+		second.Detach().CancelRead(0)
+		first.Release()
+	})
+}
+
+// TestReportOnlyReportsUncreditedStreamThatEndedLater: nobody returns its credit
+// then, though it was found dropped before it ended by itself.
+func TestReportOnlyReportsUncreditedStreamThatEndedLater(t *testing.T) {
+	var found leaks
+	conf := &quic.Config{MaxIncomingStreams: 1, RequireStreamCreditRelease: true}
+	setup{serverConf: conf, guard: &quiclife.Guard{OnLeak: found.add, ReportOnly: true}}.in(t, func(t *testing.T, e ends) {
+		func() {
+			client, server := e.stream(t)
+			server.Close()
+			time.AfterFunc(20*time.Millisecond, client.Release)
+		}()
+		runtime.GC()
+		require.EqualValues(t, 1, e.server.Stats().Incoming.Open)
+		settled()
+		require.Zero(t, e.server.Stats().Open())
+		require.Len(t, found.list(), 1)
+		require.Equal(t, quiclife.Uncredited, found.list()[0].Reason)
+		_, err := e.client.OpenStream()
+		require.ErrorIs(t, err, &quiclife.StreamLimitReachedError{})
+		e.server.Stats()
+		require.Len(t, found.list(), 1, "reported once")
+	})
+}

@@ -1,6 +1,12 @@
 package quiclife
 
-import "time"
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/quic-go/quic-go"
+)
 
 // Streams of a kind are short while somebody is in want of one: an open waits
 // or failed within the last second, three quarters of the incoming slots are
@@ -11,6 +17,10 @@ import "time"
 
 // shortFor is how long one failure to open a stream counts as a shortage.
 const shortFor = time.Second
+
+// busyInterval is how soon to look again while slots are taken by streams that
+// are all in use, and nobody here is in want of one.
+const busyInterval = 30 * time.Second
 
 // crowded says whether three quarters of the slots are taken. The peer may
 // have more streams open than were accepted here.
@@ -112,12 +122,15 @@ func (s *sweep) shortagesLocked(grace time.Duration) {
 			s.grace[k] = min(s.grace[k], grace)
 		}
 		r.relieved = s.short[k] && r.relieved
-		if r.blocked > 0 && !r.stuck {
-			if r.stuck = s.now >= r.waitSince+stuckAfter; r.stuck {
-				s.stuck = append(s.stuck, kind(k))
-			} else {
-				s.at(r.waitSince + stuckAfter)
-			}
+		switch due := r.waitSince + stuckAfter; {
+		case r.blocked == 0 || r.stuck:
+		case s.now < due:
+			s.at(due)
+		case s.looked: // not here, where the other connections would wait for the Logger
+			s.at(s.now)
+		default:
+			r.stuck = true
+			s.stuck = append(s.stuck, kind(k))
 		}
 	}
 }
@@ -126,13 +139,20 @@ func (s *sweep) shortagesLocked(grace time.Duration) {
 // HTTP/3 has three in each direction, which must not be closed.
 const controlStreams = 3
 
+// controlWait is for how long opens have to be in want before control streams
+// of this side are ended: the others may just be slow to end.
+const controlWait = 5 * time.Second
+
 // inTheWay says whether a dropped unidirectional stream may be ended. One that
 // the peer has told us to stop sending on is of no use to anybody. Control
-// streams of this side go only if opens are still in want after two
+// streams of this side go only if the program holds no other stream of the kind
+// whose end would help, and opens are still in want after controlWait, and two
 // collections that brought nothing else back.
 func (s *sweep) inTheWay(st *streamState, r *registry) bool {
-	if st.send != nil && st.send.Context().Err() != nil {
-		return true
+	if st.send != nil {
+		if _, stopped := errors.AsType[*quic.StreamError](context.Cause(st.send.Context())); stopped {
+			return true
+		}
 	}
 	if !s.short[st.kind] {
 		return false
@@ -140,13 +160,17 @@ func (s *sweep) inTheWay(st *streamState, r *registry) bool {
 	if st.id()>>2 >= controlStreams {
 		return true
 	}
-	if !r.wanting(s.now) { // as streams of the peer never are
+	if !r.wanting(s.now) || r.dropped < r.stats.Open { // opens of the peer are not seen to be in want
 		return false
+	}
+	due := r.waitSince + controlWait
+	if s.now < due {
+		s.at(due)
 	}
 	if r.vain < 2 {
 		s.idle[st.kind] = true // so that there is another collection
 	}
-	return r.vain >= 2
+	return s.now >= due && r.vain >= 2
 }
 
 // askLocked asks for a collection, if there may be dropped streams that are in
@@ -169,8 +193,10 @@ func (s *sweep) askLocked() {
 		case !s.short[k] && c.drained == nil || c.asked:
 		case s.coming[k]: // was it enough?
 			s.at(max(s.now+c.asking.First, c.spare))
-		case !s.idle[k]:
+		case !s.idle[k] && r.wanting(s.now):
 			s.at(max(s.now+shortFor, c.spare))
+		case !s.idle[k]: // a call that returns has us look again (mayStall)
+			s.at(max(s.now+busyInterval, c.spare))
 		case s.now < c.asking.Next():
 			s.at(c.asking.Next())
 		default:

@@ -743,3 +743,238 @@ func TestIdleConnectionsAskForFewCollections(t *testing.T) {
 		e.server.CloseWithError(0, "")
 	})
 }
+
+// TestStallIsSeenThoughWhatBlocksBeganLongBefore: an Accept has waited for
+// seconds when a Read returns, and its stream is dropped with unread data.
+func TestStallIsSeenThoughWhatBlocksBeganLongBefore(t *testing.T) {
+	const window = 64 << 10
+	for _, way := range []string{"Read", "Peek", "Accept", "Open"} {
+		conf := &quic.Config{InitialConnectionReceiveWindow: window, MaxConnectionReceiveWindow: window, MaxIdleTimeout: time.Hour}
+		setup{clientConf: conf, serverConf: conf}.in(t, func(t *testing.T, e ends) {
+			filler, victim := e.stream(t)
+			other, last := e.stream(t)
+			read := make(chan struct{})
+			go func() {
+				defer close(read)
+				last.Read(make([]byte, 1)) // it waits from the start
+			}()
+			switch way {
+			case "Read":
+				go victim.Read(make([]byte, 10))
+			case "Peek":
+				go victim.Peek(make([]byte, 10))
+			case "Accept":
+				go e.server.AcceptStream(t.Context())
+			}
+			time.Sleep(5 * time.Second)
+			switch way {
+			case "Accept":
+				victim.Release()
+				filler.Release()
+				s, err := e.client.OpenStream()
+				require.NoError(t, err)
+				filler = s
+			case "Open":
+				victim.Release()
+				filler.Release()
+				func() {
+					s, err := e.server.OpenStream()
+					require.NoError(t, err)
+					write(t, s, "x")
+				}()
+				s, err := e.client.AcceptStream(t.Context())
+				require.NoError(t, err)
+				filler = s
+			}
+			victim = nil
+			go filler.Write(make([]byte, 2*window))
+			time.Sleep(100 * time.Millisecond)
+			go other.Write([]byte("x"))
+			select {
+			case <-read:
+			case <-time.After(5 * time.Second):
+				t.Errorf("%s: the connection has stalled", way)
+			}
+			runtime.KeepAlive(last)
+			e.client.CloseWithError(0, "")
+		})
+	}
+}
+
+// TestIdleDrainedStreamsCostNothing: to a connection at rest, with its dropped
+// control streams, it looks as if it had stalled.
+func TestIdleDrainedStreamsCostNothing(t *testing.T) {
+	conf := &quic.Config{MaxIdleTimeout: 2 * time.Hour}
+	setup{clientConf: conf, serverConf: conf}.in(t, func(t *testing.T, e ends) {
+		reads := 0
+		func() {
+			require.NoError(t, dropUni(t.Context(), e.client))
+			s, err := e.server.AcceptUniStream(t.Context())
+			require.NoError(t, err)
+			expect(t, s, "settings")
+			quiclife.AroundDrainedReads(s, func(read func()) { reads++; read() })
+		}()
+		go e.server.AcceptStream(t.Context())
+		time.Sleep(time.Minute)
+		require.Positive(t, reads)
+		reads = 0
+		time.Sleep(time.Hour)
+		require.LessOrEqual(t, reads, 200)
+		e.server.CloseWithError(0, "")
+	})
+}
+
+// TestTrickleOnDrainedStreamHoldsUpNoOther: a peer that sends all the time on a
+// stream that is drained does not keep the others from it.
+func TestTrickleOnDrainedStreamHoldsUpNoOther(t *testing.T) {
+	guard := &quiclife.Guard{NoStopSending: true, HalfCloseTimeout: -1}
+	setup{}.in(t, func(t *testing.T, e ends) {
+		e.server = guard.Wrap(e.rawServer, nil)
+		var trickle, bulk *quiclife.SendStream
+		var reading, most atomic.Int64
+		for _, to := range []**quiclife.SendStream{&trickle, &bulk} {
+			s, err := e.client.OpenUniStream()
+			require.NoError(t, err)
+			write(t, s, "x")
+			func() {
+				r, err := e.server.AcceptUniStream(t.Context())
+				require.NoError(t, err)
+				quiclife.AroundDrainedReads(r, func(read func()) {
+					raise(&most, reading.Add(1))
+					read()
+					reading.Add(-1)
+				})
+			}()
+			*to = s
+		}
+		go e.server.AcceptStream(t.Context()) // somebody who waits
+		runtime.GC()
+		e.server.Stats()
+		var wg sync.WaitGroup
+		wg.Go(func() {
+			for trickle.TryWriteAll([]byte("x")) == nil {
+				time.Sleep(300 * time.Microsecond)
+			}
+		})
+		wg.Go(func() {
+			bulk.Write(make([]byte, 2<<20))
+			bulk.Close()
+		})
+		time.Sleep(15 * time.Second)
+		require.Equal(t, quiclife.HalfFinished, bulk.Info().Send, "%v", bulk.Info())
+		require.LessOrEqual(t, most.Load(), int64(1), "drained by several at once")
+		trickle.Release()
+		e.client.CloseWithError(0, "")
+		wg.Wait()
+	})
+}
+
+// TestControlStreamsLiveWhileOpensWaitForSlowOnes: an open that waits, because the peer takes
+// its time, or the program, does not end control streams.
+func TestControlStreamsLiveWhileOpensWaitForSlowOnes(t *testing.T) {
+	for _, c := range []struct {
+		name string
+		wait time.Duration
+		held bool // by the program; else they have ended here
+	}{
+		{"slow peer", 3 * time.Second, false},
+		{"held by the program", time.Minute, true},
+	} {
+		conf := &quic.Config{MaxIncomingUniStreams: 10, MaxIdleTimeout: time.Hour}
+		setup{clientConf: conf, serverConf: conf}.in(t, func(t *testing.T, e ends) {
+			for range 3 {
+				require.NoError(t, dropUni(t.Context(), e.client))
+			}
+			var held []*quiclife.SendStream
+			for range 7 {
+				s, err := e.client.OpenUniStream()
+				require.NoError(t, err)
+				write(t, s, "data")
+				held = append(held, s)
+				if !c.held {
+					s.Close()
+				}
+			}
+			time.AfterFunc(c.wait, func() {
+				for _, s := range held {
+					s.Close()
+				}
+				readToTheError(e.server)
+			})
+			s, err := e.client.OpenUniStreamSync(t.Context())
+			require.NoError(t, err)
+			s.Release()
+			control := 0
+			for info := range e.client.Streams() {
+				if info.ID>>2 < 3 {
+					control++
+				}
+			}
+			require.Equal(t, 3, control, c.name)
+			e.client.CloseWithError(0, "")
+		})
+	}
+}
+
+// TestCrowdedConnectionAtRestLooksRarely: most slots are taken by streams in
+// use, for hours.
+func TestCrowdedConnectionAtRestLooksRarely(t *testing.T) {
+	conf := &quic.Config{MaxIdleTimeout: 2 * time.Hour, MaxIncomingStreams: 4}
+	setup{clientConf: conf, serverConf: conf}.in(t, func(t *testing.T, e ends) {
+		for range 3 {
+			client, server := e.stream(t)
+			keep(t, client)
+			go server.Read(make([]byte, 1))
+		}
+		time.Sleep(time.Minute)
+		looks := 0
+		last := quiclife.LastLook(e.server)
+		for range 3600 {
+			time.Sleep(time.Second)
+			if look := quiclife.LastLook(e.server); look != last {
+				last = look
+				looks++
+			}
+		}
+		require.LessOrEqual(t, looks, 200)
+		e.server.CloseWithError(0, "")
+	})
+}
+
+// TestStreamsDroppedAfterLongUseComeBackSoon: what frees them is that a call
+// has returned, which was blocked for long.
+func TestStreamsDroppedAfterLongUseComeBackSoon(t *testing.T) {
+	for _, how := range []string{"read", "write"} {
+		conf := &quic.Config{MaxIdleTimeout: 2 * time.Hour, MaxIncomingStreams: 4, InitialStreamReceiveWindow: 20000, MaxStreamReceiveWindow: 20000}
+		setup{clientConf: conf, serverConf: conf}.in(t, func(t *testing.T, e ends) {
+			for range 4 {
+				c, s := e.stream(t)
+				go func() {
+					if how == "read" {
+						s.Read(make([]byte, 1))
+					} else {
+						s.Write(make([]byte, 60000))
+					}
+				}()
+				time.AfterFunc(20*time.Minute, func() {
+					if how == "read" {
+						c.Write([]byte("x"))
+					} else {
+						io.ReadFull(c, make([]byte, 60000))
+					}
+					c.Close()
+					c.CancelRead(0)
+				})
+			}
+			time.Sleep(20 * time.Minute)
+			start := time.Now()
+			ctx, cancel := context.WithTimeout(t.Context(), time.Hour)
+			defer cancel()
+			raw, err := e.rawClient.OpenStreamSync(ctx)
+			require.NoError(t, err)
+			raw.CancelWrite(0)
+			require.Less(t, time.Since(start), 3*time.Second, how)
+			e.server.CloseWithError(0, "")
+		})
+	}
+}

@@ -123,7 +123,7 @@ func (c *Conn) awaitEnd(ctx context.Context) (cut []StreamInfo, err error) {
 			open := c.all()
 			c.cutStreams(open)
 			for _, st := range open {
-				st.reset(c.guard.Codes.Shutdown)
+				st.cutOff(c.guard.Codes.Shutdown)
 			}
 			return c.streamsCut(), err
 		}
@@ -148,7 +148,9 @@ func (c *Conn) awaitStreams(ctx context.Context) error {
 	default:
 	}
 	c.mu.Lock()
-	c.wakeLocked(c.now()) // dropped streams would have us wait in vain
+	now := c.now()
+	c.asking.Reset(now) // dropped streams would have us wait in vain
+	c.wakeLocked(now)
 	c.mu.Unlock()
 
 	defer c.refuseWhile(ctx, math.MaxInt64, math.MaxInt64)()

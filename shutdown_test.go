@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"io"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -678,5 +679,68 @@ func TestGuardShutdownErrorGrowsWithConnections(t *testing.T) {
 		var cut *quiclife.ShutdownError
 		require.ErrorAs(t, err, &cut)
 		require.Len(t, cut.Streams, 2)
+	})
+}
+
+// TestShutdownCutSendsNoStopSending where the protocol forbids it, and does not
+// reset control streams that the program has dropped.
+func TestShutdownCutSendsNoStopSending(t *testing.T) {
+	for range 20 {
+		e := setup{guard: &quiclife.Guard{NoStopSending: true}}.onLoopback(t)
+		require.NoError(t, dropUni(t.Context(), e.server))
+		control, err := e.client.AcceptUniStream(t.Context())
+		require.NoError(t, err)
+		expect(t, control, "settings")
+		eventually(t, func() bool {
+			runtime.GC()
+			for info := range e.server.Streams() {
+				return info.Dropped
+			}
+			return false
+		})
+		var clients, servers []*quiclife.Stream
+		for range 50 {
+			client, server := e.stream(t)
+			clients, servers = append(clients, client), append(servers, server)
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), time.Millisecond)
+		defer cancel()
+		var cut *quiclife.ShutdownError
+		require.ErrorAs(t, e.server.Shutdown(ctx, 7, ""), &cut)
+		require.Len(t, cut.Streams, len(servers))
+		require.Zero(t, e.server.Stats().Open())
+		for _, s := range clients {
+			<-s.Context().Done()
+			require.ErrorIs(t, context.Cause(s.Context()), &quiclife.ApplicationError{ErrorCode: 7, Remote: true})
+		}
+		_, err = control.Read(make([]byte, 1))
+		require.ErrorIs(t, err, &quiclife.ApplicationError{ErrorCode: 7, Remote: true})
+		runtime.KeepAlive(servers)
+	}
+}
+
+// TestShutdownFindsStreamsDroppedAfterLongShortage: collections that were asked
+// for in vain before do not delay the one that Shutdown needs.
+func TestShutdownFindsStreamsDroppedAfterLongShortage(t *testing.T) {
+	conf := &quic.Config{MaxIncomingStreams: 4, MaxIdleTimeout: time.Hour}
+	setup{serverConf: conf, clientConf: conf}.in(t, func(t *testing.T, e ends) {
+		func() {
+			control, err := e.server.OpenUniStream()
+			require.NoError(t, err)
+			write(t, control, "settings")
+			var held []*quiclife.Stream
+			for range 4 { // all slots, for long
+				client, server := e.stream(t)
+				held = append(held, client, server)
+			}
+			time.Sleep(20 * time.Minute)
+			for _, s := range held {
+				s.Release()
+			}
+			runtime.KeepAlive(control)
+		}()
+		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+		defer cancel()
+		require.NoError(t, e.server.Shutdown(ctx, 0, ""))
 	})
 }

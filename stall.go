@@ -10,15 +10,22 @@ import "time"
 
 const stallInterval = time.Second
 
-// mayStall is called before a call that may block. It costs an atomic load
-// while a look is due soon anyway.
+// mayStall is called when a call begins that may block, and when there is a
+// half more that nobody reads: what is blocked may have been so for long. It
+// costs an atomic load while a look is due soon anyway.
 func (c *Conn) mayStall() {
 	if c.stallWatched.Load() {
 		return
 	}
-	c.stallWatched.Store(true)
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	c.mayStallLocked()
+}
+
+func (c *Conn) mayStallLocked() {
+	if c.stallWatched.Swap(true) {
+		return
+	}
 	at := c.now() + stallInterval
 	if c.stallAt == 0 || at < c.stallAt {
 		c.stallAt = at
@@ -36,9 +43,9 @@ func (c *Conn) lookForStallLocked(s *sweep) {
 		return
 	}
 	c.stallWatched.Store(false)
-	moved, blocked, unread := c.traffic()
+	moved, blocked, unread, drained := c.traffic()
 	switch {
-	case !blocked || !unread:
+	case !blocked || !unread && !drained:
 		c.stalled, c.stallAt = false, 0 // until the next call that may block
 		return
 	case moved != c.moved:
@@ -49,7 +56,10 @@ func (c *Conn) lookForStallLocked(s *sweep) {
 	default:
 		c.stalled = true
 		if s.now >= c.stallAsking.Next() {
-			s.ask = forStalls
+			if unread {
+				s.ask = forStalls
+			}
+			c.drainAt = 0
 			c.stallAsking.Failed(s.now)
 		}
 		c.stallAt = c.stallAsking.Next()
@@ -59,8 +69,8 @@ func (c *Conn) lookForStallLocked(s *sweep) {
 }
 
 // traffic returns a number that changes when a byte or a stream moves, and
-// whether a call is blocked, and an incoming half not read.
-func (c *Conn) traffic() (moved int64, blocked, unread bool) {
+// whether a call is blocked, an incoming half not read, and one drained.
+func (c *Conn) traffic() (moved int64, blocked, unread, drained bool) {
 	blocked = c.accepting.Load() > 0
 	for k := range c.kinds {
 		r := &c.kinds[k]
@@ -70,9 +80,12 @@ func (c *Conn) traffic() (moved int64, blocked, unread bool) {
 			moved += st.written.Load() + st.read.Load()
 			st.mu.Lock()
 			blocked = blocked || reading || st.writing == blocking
-			unread = unread || !reading && st.receiveHalf == HalfOpen && st.draining.Load() == nil
+			if st.receiveHalf == HalfOpen && !reading {
+				draining := st.draining.Load() != nil
+				unread, drained = unread || !draining, drained || draining
+			}
 			st.mu.Unlock()
 		}
 	}
-	return moved, blocked, unread
+	return moved, blocked, unread, drained
 }

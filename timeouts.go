@@ -79,11 +79,11 @@ func (c *Conn) sweepStreams(looked bool) (leaks []Leak) {
 	if s.ask > 0 {
 		c.collector.ask(s.ask)
 	}
+	if len(s.drains) > 0 {
+		c.discard(s.drains)
+	}
 	for _, k := range s.stuck {
 		c.logStuck(k)
-	}
-	for _, st := range s.drains {
-		st.drain()
 	}
 	return leaks
 }
@@ -136,12 +136,14 @@ func (s *sweep) plan(inShortage time.Duration) {
 			st.mu.Unlock()
 		}
 	}
-	if len(draining) > 0 {
-		if s.now >= c.drainAt {
-			s.drains = draining
-			c.drainAt = s.now + drainInterval
-		}
+	switch {
+	case len(draining) == 0 || c.discarding: // which wakes us when it is done
+	case s.now < c.drainAt:
 		s.at(c.drainAt)
+	case s.looked: // not here, where the other connections would wait for it
+		s.at(s.now)
+	default:
+		s.drains, c.discarding = draining, true
 	}
 	s.askLocked()
 	now := c.now()

@@ -234,6 +234,7 @@ func (st *streamState) pastBarrier(p []byte, limiter func(int) int) (n int, err 
 	if st.block() {
 		st.conn.mayStall()
 		n, err = st.writeCounted(p, limiter)
+		st.conn.mayStall()
 		if n > 0 && n == len(p) && isDeadline(err) {
 			err = nil
 		}

@@ -45,7 +45,7 @@ var reclaim = []mutation{
 	},
 	{
 		name: "reclaim: not counted as reclaimed",
-		old: `	st.reclaimed = st.sendHalf == HalfOpen || st.receiveHalf == HalfOpen
+		old: `	st.reclaimed = st.reclaimed || st.sendHalf == HalfOpen || st.receiveHalf == HalfOpen
 `,
 		new:    "",
 		killer: "TestDropped",

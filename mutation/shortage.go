@@ -78,14 +78,14 @@ var shortage = []mutation{
 		killer: "TestDroppedControlStreamsAreEndedLast",
 	},
 	{
-		name:   "inTheWay: control streams go before a collection was tried",
-		old:    "	return r.vain >= 2\n",
+		name:   "inTheWay: control streams go at once",
+		old:    "	return s.now >= due && r.vain >= 2\n",
 		new:    "	return true\n",
 		killer: "TestDroppedControlStreamsAreEndedLast",
 	},
 	{
 		name:   "inTheWay: control streams never go",
-		old:    "	return r.vain >= 2\n",
+		old:    "	return s.now >= due && r.vain >= 2\n",
 		new:    "	return false\n",
 		killer: "TestDroppedControlStreamsAreEndedLast",
 	},

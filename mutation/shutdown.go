@@ -38,8 +38,13 @@ var shutdown = []mutation{
 	},
 	{
 		name:   "awaitStreams: no collection is asked for",
-		old:    `	c.wakeLocked(c.now()) // dropped`,
-		new:    `	// dropped`,
+		old:    `	c.wakeLocked(now)
+	c.mu.Unlock()
+
+	defer c.refuse`,
+		new:    `	c.mu.Unlock()
+
+	defer c.refuse`,
 		killer: "TestShutdownAgainst",
 	},
 	{

@@ -67,8 +67,8 @@ var shortage = []mutation{
 	},
 	{
 		name:   "shortages: an open that has just begun to wait is logged",
-		old:    "r.stuck = s.now >= r.waitSince+stuckAfter",
-		new:    "r.stuck = true",
+		old:    "		case s.now < due:\n			s.at(due)\n		case s.looked:",
+		new:    "		case s.looked:",
 		killer: "TestStuckOpenIsLogged",
 	},
 	{

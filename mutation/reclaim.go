@@ -52,16 +52,16 @@ var reclaim = []mutation{
 	},
 	{
 		name:   "reclaim: STOP_SENDING though it is forbidden",
-		old:    "if st.conn.guard.NoStopSending && st.receive != nil {",
-		new:    "if false {",
+		old:    "drain := st.conn.guard.NoStopSending && st.receiveHalf == HalfOpen",
+		new:    "drain := false",
 		killer: "TestNoStopSending",
 	},
 	{
 		name: "reclaim: a drained stream keeps its credit",
-		old: `		st.returnCredit()
-		st.startDraining(code)
+		old: `	st.returnCredit()
+	st.startDraining(code)
 `,
-		new: `		st.startDraining(code)
+		new: `	st.startDraining(code)
 `,
 		killer: "TestNoStopSendingReturnsCredit",
 	},

@@ -61,8 +61,8 @@ var shortage = []mutation{
 	},
 	{
 		name:   "shortages: logged again and again",
-		old:    "if r.blocked > 0 && !r.stuck {",
-		new:    "if r.blocked > 0 {",
+		old:    "case r.blocked == 0 || r.stuck:",
+		new:    "case r.blocked == 0:",
 		killer: "TestStuckOpenIsLogged",
 	},
 	{

@@ -37,12 +37,12 @@ var shutdown = []mutation{
 		killer: "TestOpenRacesWithShutdown",
 	},
 	{
-		name:   "awaitStreams: no collection is asked for",
-		old:    `	c.wakeLocked(now)
+		name: "awaitStreams: no collection is asked for",
+		old: `	c.wakeLocked(now)
 	c.mu.Unlock()
 
 	defer c.refuse`,
-		new:    `	c.mu.Unlock()
+		new: `	c.mu.Unlock()
 
 	defer c.refuse`,
 		killer: "TestShutdownAgainst",

@@ -141,7 +141,7 @@ func (st *streamState) id() quic.StreamID {
 //	defer str.Release()
 //
 // A stream that is dropped without this is reported as a [Leak] and ended
-// after a garbage collection has found it.
+// after a garbage collection has found it. See the package documentation.
 //
 // All methods may be called from any goroutine. Concurrent Writes, and
 // concurrent Reads, wait for each other.
@@ -276,8 +276,8 @@ func (s *Stream) Info() StreamInfo { return s.st.info() }
 // not counted any more, never reclaimed, and Release, Reset and the end of a
 // handler have no effect on it. The other methods of s keep working, Close as
 // quic-go's does. Halves that have ended stay ended. Calls beside it find the
-// stream either given away or not. Shutdown
-// waits until its send half has ended, and does not name it among those it cuts.
+// stream either given away or not. Shutdown waits until its send half has ended,
+// and does not name it among those it cuts.
 func (s *Stream) Detach() *quic.Stream {
 	s.st.detach()
 	runtime.KeepAlive(s)

@@ -9,7 +9,8 @@ import (
 )
 
 // A SendStream is a unidirectional stream opened by this side. Its methods are
-// those of [Stream], which see.
+// those of [Stream]. One that is dropped without being ended may be a control
+// stream, so it is kept until streams of its kind are short.
 type SendStream struct {
 	handle
 	raw *quic.SendStream

@@ -26,7 +26,7 @@ func ForgetCollections() {
 
 // AfterClose has f called when s has closed quic-go's stream, but has not
 // noted it yet.
-func AfterClose(s *SendStream, f func()) { s.st.send = afterClose{s.st.send, f} }
+func AfterClose(s *SendStream, f func()) { s.st.put(afterClose{s.st.send, f}, s.st.receive) }
 
 type afterClose struct {
 	sender
@@ -73,7 +73,7 @@ func ResolveUDPAddr(ctx context.Context, addr string) (*net.UDPAddr, error) {
 
 // AfterTryWriteAll has f called when s has queued something with quic-go, but
 // has not noted it yet.
-func AfterTryWriteAll(s *Stream, f func()) { s.st.send = afterTryWriteAll{s.st.send, f} }
+func AfterTryWriteAll(s *Stream, f func()) { s.st.put(afterTryWriteAll{s.st.send, f}, s.st.receive) }
 
 type afterTryWriteAll struct {
 	sender
@@ -88,7 +88,7 @@ func (s afterTryWriteAll) TryWriteAll(p []byte) error {
 
 // BeforeCancelWrite has f called whenever the send half of s is about to be
 // aborted with quic-go.
-func BeforeCancelWrite(s *Stream, f func()) { s.st.send = beforeCancelWrite{s.st.send, f} }
+func BeforeCancelWrite(s *Stream, f func()) { s.st.put(beforeCancelWrite{s.st.send, f}, s.st.receive) }
 
 type beforeCancelWrite struct {
 	sender
@@ -109,7 +109,7 @@ func LastLook(c *Conn) time.Duration {
 
 // AroundDrainedReads has f called around each Read of what is drained of s.
 func AroundDrainedReads(s *ReceiveStream, f func(read func())) {
-	s.st.receive = aroundReads{s.st.receive, f}
+	s.st.put(s.st.send, aroundReads{s.st.receive, f})
 }
 
 type aroundReads struct {
@@ -120,4 +120,12 @@ type aroundReads struct {
 func (s aroundReads) Read(p []byte) (n int, err error) {
 	s.f(func() { n, err = s.receiver.Read(p) })
 	return n, err
+}
+
+// put puts something before quic-go's halves, where timers see it: they take
+// the lock first.
+func (st *streamState) put(send sender, receive receiver) {
+	st.conn.mu.Lock()
+	defer st.conn.mu.Unlock()
+	st.send, st.receive = send, receive
 }

@@ -806,20 +806,20 @@ func TestStallIsSeenThoughWhatBlocksBeganLongBefore(t *testing.T) {
 func TestIdleDrainedStreamsCostNothing(t *testing.T) {
 	conf := &quic.Config{MaxIdleTimeout: 2 * time.Hour}
 	setup{clientConf: conf, serverConf: conf}.in(t, func(t *testing.T, e ends) {
-		reads := 0
+		var reads atomic.Int64
 		func() {
 			require.NoError(t, dropUni(t.Context(), e.client))
 			s, err := e.server.AcceptUniStream(t.Context())
 			require.NoError(t, err)
 			expect(t, s, "settings")
-			quiclife.AroundDrainedReads(s, func(read func()) { reads++; read() })
+			quiclife.AroundDrainedReads(s, func(read func()) { reads.Add(1); read() })
 		}()
 		go e.server.AcceptStream(t.Context())
 		time.Sleep(time.Minute)
-		require.Positive(t, reads)
-		reads = 0
+		require.Positive(t, reads.Load())
+		reads.Store(0)
 		time.Sleep(time.Hour)
-		require.LessOrEqual(t, reads, 200)
+		require.LessOrEqual(t, reads.Load(), int64(200))
 		e.server.CloseWithError(0, "")
 	})
 }

@@ -99,6 +99,9 @@ func (i StreamInfo) String() string {
 	if where, _, ok := strings.Cut(i.Stack, "\n"); ok {
 		at = " at " + where
 	}
+	if i.Dropped {
+		at += ", dropped"
+	}
 	return fmt.Sprintf("stream %d (opened %s %v ago%s, send %v, receive %v, %d bytes written, %d read)",
 		i.ID, by, i.Age.Round(time.Millisecond), at, i.Send, i.Receive, i.BytesWritten, i.BytesRead)
 }

@@ -87,10 +87,10 @@ func Wrap(raw *quic.Conn, conf *Config) *Conn { return DefaultGuard.Wrap(raw, co
 // limits on incoming streams from it, and RequireStreamCreditRelease.
 //
 // Wrap does not block. Streams that were opened or accepted through raw, before
-// or after, are not counted, and Shutdown does not know them. Wrapping a connection that has ended is fine: its
-// methods fail as quic-go's do. The connection is taken to have ended when its
-// context is done. Wrapping one connection twice makes two Conns, each with its
-// own streams.
+// or after, are not counted, and Shutdown does not know them. Wrapping a
+// connection that has ended is fine: its methods fail as quic-go's do. The
+// connection is taken to have ended when its context is done. Wrapping one
+// connection twice makes two Conns, each with its own streams.
 func (g *Guard) Wrap(raw *quic.Conn, conf *Config) *Conn {
 	if raw == nil {
 		panic("quiclife: Wrap of a nil connection")

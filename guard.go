@@ -65,7 +65,8 @@ type Guard struct {
 	// AbandonGrace is how long a stream that the garbage collector found
 	// dropped is left to deliver what was written to it, or to receive the end
 	// it was waiting for. While streams of its kind are short, it is left a
-	// probe timeout and a round trip at most. 0 means 1 second, a negative value no time.
+	// probe timeout and a round trip at most. 0 means 1 second, a negative value
+	// no time.
 	AbandonGrace time.Duration
 
 	// ReportOnly reports leaks, and ends nothing: neither dropped streams nor
@@ -92,14 +93,15 @@ type Guard struct {
 	// (go test -run '^$' -bench CaptureStacks).
 	CaptureStacks bool
 
-	// Logger is told of leaks, panics of handlers, answers that
-	// were cut, connections that Listener.Serve had to cut, and what fails at a limit. When opens have
-	// waited at a limit for a second in vain, it is told too. The first record
-	// of a kind is written at once. Those of the next ten seconds are held back,
-	// then one is written for them all: its attribute "count" says how many it
-	// stands for. Leaks are of one kind if they have the same reason, opener and
-	// half states. A Logger that panics is recovered from. nil means
-	// [slog.Default].
+	// Logger is told of leaks, panics of handlers, answers that were cut,
+	// connections that Listener.Serve had to cut, and what fails at a limit. When
+	// opens have waited at a limit for a second in vain, it is told too.
+	//
+	// The first record of a kind is written at once. Those of the next ten
+	// seconds are held back, then one is written for them all: its attribute
+	// "count" says how many it stands for. Leaks are of one kind if they have
+	// the same reason, opener and half states. A Logger that panics is recovered
+	// from. nil means [slog.Default].
 	Logger *slog.Logger
 
 	// OnLeak, if not nil, is called once for each leaked stream, after it was

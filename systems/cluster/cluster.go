@@ -10,7 +10,7 @@ import (
 	"time"
 
 	"github.com/quiclife/quiclife"
-	"github.com/quiclife/quiclife/examples/internal/lab"
+	"github.com/quiclife/quiclife/systems/internal/lab"
 )
 
 // A cluster is the nodes and their connections.

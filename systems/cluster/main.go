@@ -1,8 +1,8 @@
 // Cluster runs three servers and five clients that open streams to each other,
 // and shows what an application's own count of its streams is worth.
 //
-//	go run ./examples/cluster         # on quiclife
-//	go run ./examples/cluster -plain  # on quic-go: FAILED, exit status 1
+//	go run ./systems/cluster         # on quiclife
+//	go run ./systems/cluster -plain  # on quic-go: FAILED, exit status 1
 //
 // Each client has a connection to each server. Over it both sides ping each
 // other, a stream for each ping, send bursts of requests and now and then a
@@ -39,7 +39,7 @@ import (
 	"slices"
 	"time"
 
-	"github.com/quiclife/quiclife/examples/internal/lab"
+	"github.com/quiclife/quiclife/systems/internal/lab"
 	"github.com/quiclife/quiclife/internal/rig"
 )
 

@@ -1,7 +1,7 @@
-// Quickstart runs one careless request loop twice: with quic-go, where it
+// Demo runs one careless request loop twice: with quic-go, where it
 // stops once forgotten streams have used up the limit, and with quiclife.
 //
-//	go run ./examples/quickstart
+//	go run ./systems/demo
 //
 // The loop is careless in three ways that are common. It reads the bytes it
 // expects and never the io.EOF after them; when a request is cancelled while
@@ -170,7 +170,7 @@ func main() {
 	flag.IntVar(&opt.requests, "n", 10_000, "number of requests")
 	flag.Parse()
 	if err := run(os.Stdout, opt); err != nil {
-		fmt.Fprintln(os.Stderr, "quickstart:", err)
+		fmt.Fprintln(os.Stderr, "demo:", err)
 		os.Exit(1)
 	}
 }

@@ -82,7 +82,7 @@ func certificate() (server, client *tls.Config, err error) {
 	}
 	roots := x509.NewCertPool()
 	roots.AddCert(cert)
-	protos := []string{"quickstart"}
+	protos := []string{"demo"}
 	server = &tls.Config{
 		Certificates: []tls.Certificate{{Certificate: [][]byte{der}, PrivateKey: key}},
 		NextProtos:   protos,

@@ -2,8 +2,8 @@
 // unidirectional stream of its own; the collector parses them, appends them to
 // a file, syncs it to the disk, and then acknowledges the batch on a control stream.
 //
-//	go run ./examples/logs         # on quiclife
-//	go run ./examples/logs -plain  # the same code on quic-go
+//	go run ./systems/logs         # on quiclife
+//	go run ./systems/logs -plain  # the same code on quic-go
 //
 // The case is one from the field: memory grows under load, by gigabytes, until
 // the producers are stuck. Three things add up. The collector defers the return
@@ -39,7 +39,7 @@ import (
 	"github.com/quic-go/quic-go"
 
 	"github.com/quiclife/quiclife"
-	"github.com/quiclife/quiclife/examples/internal/lab"
+	"github.com/quiclife/quiclife/systems/internal/lab"
 )
 
 const (

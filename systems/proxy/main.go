@@ -14,8 +14,8 @@
 // answer, or less if the client has left, and closes; a FIN that comes later,
 // in a frame of its own, is read by nobody.
 //
-//	go run ./examples/proxy -plain   # that program, on quic-go
-//	go run ./examples/proxy          # with Stream.NetConn and Conn.Serve of quiclife
+//	go run ./systems/proxy -plain   # that program, on quic-go
+//	go run ./systems/proxy          # with Stream.NetConn and Conn.Serve of quiclife
 //
 // On quic-go the streams held grow with the requests made, not with the load,
 // and so does the part of the heap that was allocated to open streams
@@ -30,7 +30,7 @@ import (
 	"runtime"
 	"time"
 
-	"github.com/quiclife/quiclife/examples/internal/lab"
+	"github.com/quiclife/quiclife/systems/internal/lab"
 	"github.com/quiclife/quiclife/internal/rig"
 )
 

@@ -1,9 +1,9 @@
 // Requests sends request after request, a stream each, to a server that never
 // closes its side of a stream.
 //
-//	go run ./examples/requests         # on quiclife, then in all combinations: under 20 s
-//	go run ./examples/requests -plain  # on quic-go: stuck after 100 requests
-//	go run ./examples/requests -n 5000 # fewer requests than 100,000
+//	go run ./systems/requests         # on quiclife, then in all combinations: under 20 s
+//	go run ./systems/requests -plain  # on quic-go: stuck after 100 requests
+//	go run ./systems/requests -n 5000 # fewer requests than 100,000
 //
 // The client does what one expects of it: it sends, closes, and reads the
 // answer, whose size it knows. The server reads the request to its end,
@@ -40,7 +40,7 @@ import (
 	"runtime"
 	"time"
 
-	"github.com/quiclife/quiclife/examples/internal/lab"
+	"github.com/quiclife/quiclife/systems/internal/lab"
 	"github.com/quiclife/quiclife/internal/rig"
 )
 

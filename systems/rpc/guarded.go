@@ -9,7 +9,7 @@ import (
 
 	"github.com/quiclife/quiclife"
 
-	"github.com/quiclife/quiclife/examples/internal/lab"
+	"github.com/quiclife/quiclife/systems/internal/lab"
 	"github.com/quiclife/quiclife/internal/rig"
 )
 

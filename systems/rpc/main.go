@@ -1,8 +1,8 @@
 // Rpc runs an RPC server with more callers than it has room for, in one
 // process, over loopback.
 //
-//	go run ./examples/rpc          # on quiclife: refuses, frees, stays healthy
-//	go run ./examples/rpc -plain   # on quic-go: takes all, and grows
+//	go run ./systems/rpc          # on quiclife: refuses, frees, stays healthy
+//	go run ./systems/rpc -plain   # on quic-go: takes all, and grows
 //
 // The case comes from the field: a node pays up to a megabyte for each
 // connection, has no limit, and dies. Its server gives each call a reading and a
@@ -29,7 +29,7 @@ import (
 	"runtime"
 	"time"
 
-	"github.com/quiclife/quiclife/examples/internal/lab"
+	"github.com/quiclife/quiclife/systems/internal/lab"
 	"github.com/quiclife/quiclife/internal/rig"
 )
 

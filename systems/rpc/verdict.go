@@ -6,7 +6,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/quiclife/quiclife/examples/internal/lab"
+	"github.com/quiclife/quiclife/systems/internal/lab"
 )
 
 // A verdict is what the run has come to.

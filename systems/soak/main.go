@@ -2,7 +2,7 @@
 // wrong, over a bad network, for as long as one likes, and looks whether
 // anything is kept, lost or hangs.
 //
-//	go run ./examples/soak -for 10m
+//	go run ./systems/soak -for 10m
 //
 // Four clients, each with one connection at a time and four workers on it, use
 // two servers. Most of what the workers do is careless: streams are dropped,
@@ -33,7 +33,7 @@ import (
 	"github.com/quic-go/quic-go"
 
 	"github.com/quiclife/quiclife"
-	"github.com/quiclife/quiclife/examples/internal/lab"
+	"github.com/quiclife/quiclife/systems/internal/lab"
 	"github.com/quiclife/quiclife/internal/rig"
 )
 

@@ -11,18 +11,18 @@ import (
 	"strings"
 )
 
-// draw has examples/plot, a module of its own because of what it depends on,
+// draw has systems/plot, which not every system is to be built with,
 // draw the runs into a file.
 func draw(file, title string, runs ...*Run) error {
 	file, err := filepath.Abs(file)
 	if err != nil {
 		return err
 	}
-	root, err := exec.Command("go", "list", "-m", "-f", "{{.Dir}}", "github.com/quiclife/quiclife").Output()
+	module, err := exec.Command("go", "list", "-m", "-f", "{{.Dir}}", "github.com/quiclife/quiclife/systems").Output()
 	if err != nil {
 		return fmt.Errorf("-plot is for a clone of the repository, with Go installed: %w", err)
 	}
-	dir := filepath.Join(strings.TrimSpace(string(root)), "examples", "plot")
+	dir := filepath.Join(strings.TrimSpace(string(module)), "plot")
 	cmd := exec.Command("go", "-C", dir, "run", ".", "-title", title, "-o", file)
 	cmd.Stdin = table(runs)
 	if out, err := cmd.CombinedOutput(); err != nil {
@@ -31,7 +31,7 @@ func draw(file, title string, runs ...*Run) error {
 	return nil
 }
 
-// table is what examples/plot reads.
+// table is what systems/plot reads.
 func table(runs []*Run) *bytes.Buffer {
 	var b bytes.Buffer
 	w := csv.NewWriter(&b)

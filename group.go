@@ -1,15 +1,11 @@
 package quiclife
 
 import (
-	"context"
 	"iter"
 	"log/slog"
-	"net"
 	"runtime/metrics"
 	"sync"
 	"time"
-
-	"github.com/quic-go/quic-go"
 
 	"github.com/quiclife/quiclife/internal/pace"
 )
@@ -244,104 +240,4 @@ func readLiveHeap() int64 {
 	sample := []metrics.Sample{{Name: "/gc/heap/live:bytes"}}
 	metrics.Read(sample)
 	return int64(sample[0].Value.Uint64())
-}
-
-type rawListener interface {
-	Accept(context.Context) (*quic.Conn, error)
-	Close() error
-	Addr() net.Addr
-}
-
-// A listener is what Listener and EarlyListener have in common.
-type listener struct {
-	raw   rawListener
-	guard *Guard
-	gate  *gate
-	// Whose it is: one is nil.
-	owned     *ownedTransport
-	transport *Transport
-
-	// guarded by guard.mu
-	accepts int           // calls of accept under way
-	idle    chan struct{} // not nil if somebody waits for the last of them
-	left    bool          // nothing is left of it, but for those calls
-}
-
-// listening makes l a member of the group until nothing is left of it.
-func (g *Guard) listening(l *listener) *listener {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	if l.left {
-		return l
-	}
-	if g.listeners == nil {
-		g.listeners = make(map[*listener]struct{})
-	}
-	g.listeners[l] = struct{}{}
-	return l
-}
-
-func (l *listener) leave() {
-	l.guard.mu.Lock()
-	if l.left = true; l.accepts == 0 {
-		delete(l.guard.listeners, l)
-	}
-	l.guard.mu.Unlock()
-	l.gate.unwrapped.Store(true) // it stays for a Listen of quic-go's transport
-	if l.transport != nil {
-		l.transport.forget(l)
-	}
-}
-
-func (l *listener) accept(ctx context.Context) (*Conn, error) {
-	l.accepting(1)
-	defer l.accepting(-1)
-	raw, err := l.raw.Accept(ctx)
-	if err != nil {
-		return nil, err
-	}
-	a := raw.Context().Value(admissionKey{}).(*admission)
-	a.enter(accepted)
-	return l.guard.wrap(raw, a.terms, a, l.owned), nil
-}
-
-// accepting counts calls of accept: they may have a connection that is no
-// member of the group yet.
-func (l *listener) accepting(n int) {
-	l.guard.mu.Lock()
-	defer l.guard.mu.Unlock()
-	if l.accepts += n; l.accepts > 0 {
-		return
-	}
-	if l.idle != nil {
-		close(l.idle)
-		l.idle = nil
-	}
-	if l.left {
-		delete(l.guard.listeners, l)
-	}
-}
-
-// awaitAccepts waits until no call of accept is under way. It does not take
-// long once the listener is closed.
-func (l *listener) awaitAccepts() {
-	l.guard.mu.Lock()
-	if l.accepts > 0 && l.idle == nil {
-		l.idle = make(chan struct{})
-	}
-	idle := l.idle
-	l.guard.mu.Unlock()
-	if idle != nil {
-		<-idle
-	}
-}
-
-func (l *listener) close() error {
-	err := l.raw.Close()
-	if l.owned != nil {
-		l.owned.listenerClosed() // and leave, when its connections have ended
-	} else {
-		l.leave()
-	}
-	return err
 }

@@ -19,9 +19,7 @@ func ForgetCollections() {
 	process.mu.Lock()
 	process.budget = pace.Budget{}
 	process.mu.Unlock()
-	heapAsking.mu.Lock()
-	heapAsking.last, heapAsking.interval, heapAsking.budget = time.Time{}, 0, pace.Budget{}
-	heapAsking.mu.Unlock()
+	heapTries = &pace.Tries{First: heapTries.First, Most: heapTries.Most, Share: heapTries.Share}
 }
 
 // AfterClose has f called when s has closed quic-go's stream, but has not

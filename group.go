@@ -3,10 +3,9 @@ package quiclife
 import (
 	"iter"
 	"log/slog"
-	"runtime/metrics"
-	"sync"
 	"time"
 
+	"github.com/quiclife/quiclife/internal/heap"
 	"github.com/quiclife/quiclife/internal/pace"
 )
 
@@ -122,7 +121,7 @@ func (g *Guard) admitStream() error {
 // cause. It may be called on quic-go's own goroutines, which it must not hold up.
 func (g *Guard) refuse(err *LimitError) error {
 	g.mu.Lock()
-	first := err.Scope != ConnLimit && elapsed(&g.refused, shortFor)
+	first := err.Scope != ConnLimit && pace.Elapsed(&g.refused, time.Now(), shortFor)
 	conns := len(g.conns)
 	g.mu.Unlock()
 	kind, attrs := recordKind{msg: "quiclife: limit reached", of: string(err.Scope)}, []any{"error", err}
@@ -147,97 +146,28 @@ func (g *Guard) short() bool {
 	return since >= 0 && since < shortFor
 }
 
-// elapsed reports whether at least period has passed since *last, and then
-// sets it to now.
-func elapsed(last *time.Time, period time.Duration) bool {
-	now := time.Now()
-	// A time before the last is that of another clock, of a synctest bubble.
-	if since := now.Sub(*last); since >= 0 && since < period {
-		return false
-	}
-	*last = now
-	return true
-}
-
 // heapAbove returns the live heap if it is above MaxHeap, else 0.
 func (g *Guard) heapAbove() int64 {
 	if g.MaxHeap <= 0 {
 		return 0
 	}
-	live := heap.live()
+	live := liveHeap.Value()
 	if live <= g.MaxHeap {
 		return 0
 	}
 	// It may be garbage by now, which a program that is refusing its work may
 	// not find out by itself for minutes.
-	if heapAsking.take() {
+	if heapTries.Take(time.Now()) {
 		go func() {
 			cost := collectGarbage()
-			heapAsking.spent(cost, readLiveHeap() <= g.MaxHeap)
+			heapTries.Spent(time.Now(), cost, heap.Live() <= g.MaxHeap)
 		}()
 	}
 	return live
 }
 
-// heapAsking limits the collections for MaxHeap in the process to one a
-// second, to fewer when they do not help, and to forSlots of a processor.
-var heapAsking heapPace
+// liveHeap is read for the whole process.
+var liveHeap = &heap.Gauge{Read: heap.Live}
 
-type heapPace struct {
-	mu       sync.Mutex // guards the fields below
-	last     time.Time
-	interval time.Duration // until the next, 0 means minCollectInterval
-	budget   pace.Budget
-}
-
-const (
-	minCollectInterval = time.Second
-	maxCollectInterval = 10 * time.Second
-)
-
-// take reports whether a collection may be asked for now.
-func (cs *heapPace) take() bool {
-	cs.mu.Lock()
-	defer cs.mu.Unlock()
-	interval := max(cs.interval, minCollectInterval)
-	if cs.budget.Wait(time.Now(), forSlots) > 0 || !elapsed(&cs.last, interval) {
-		return false
-	}
-	cs.interval = min(2*interval, maxCollectInterval)
-	return true
-}
-
-// spent notes what a collection cost, and whether it helped.
-func (cs *heapPace) spent(cost time.Duration, helped bool) {
-	cs.mu.Lock()
-	defer cs.mu.Unlock()
-	cs.budget.Spent(time.Now(), cost)
-	if helped {
-		cs.interval = 0
-	}
-}
-
-// heap is read for the whole process.
-var heap heapGauge
-
-// A heapGauge reads the live heap, at most every 100 ms.
-type heapGauge struct {
-	mu    sync.Mutex // guards the fields below
-	at    time.Time
-	bytes int64
-}
-
-func (h *heapGauge) live() int64 {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	if elapsed(&h.at, 100*time.Millisecond) {
-		h.bytes = readLiveHeap()
-	}
-	return h.bytes
-}
-
-func readLiveHeap() int64 {
-	sample := []metrics.Sample{{Name: "/gc/heap/live:bytes"}}
-	metrics.Read(sample)
-	return int64(sample[0].Value.Uint64())
-}
+// heapTries are the collections for MaxHeap.
+var heapTries = &pace.Tries{First: time.Second, Most: 10 * time.Second, Share: forSlots}

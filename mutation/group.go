@@ -32,14 +32,6 @@ var group = []mutation{
 		killer: "TestMaxHeapWithoutConnections",
 	},
 	{
-		name: "spent: a collection that helped makes the next rarer",
-		old: `		cs.interval = 0
-`,
-		new: `		_ = cs
-`,
-		killer: "TestMaxHeapWithoutConnections",
-	},
-	{
 		name: "refuse: dropped streams are not looked for",
 		old: `				c.relieve()
 `,

@@ -121,8 +121,8 @@ func (g *Guard) wrap(raw *quic.Conn, terms terms, a *admission, owned *ownedTran
 	c.stallAsking = pace.Backoff{First: stallInterval, Most: 2 * time.Minute}
 	c.drainPace = pace.Backoff{First: drainInterval, Most: maxDrainInterval}
 	c.creditRequired = terms.creditRequired
-	c.kinds[outgoing].stats.Limit = max(g.MaxOutgoingStreams, 0)
-	c.kinds[outgoingUni].stats.Limit = max(g.MaxOutgoingUniStreams, 0)
+	c.kinds[outgoing].limit(g.MaxOutgoingStreams)
+	c.kinds[outgoingUni].limit(g.MaxOutgoingUniStreams)
 	c.kinds[incoming].stats.Limit = terms.maxIncoming
 	c.kinds[incomingUni].stats.Limit = terms.maxIncomingUni
 	g.add(c)

@@ -108,7 +108,7 @@ func isPeerLimit(err error) bool {
 func (c *Conn) logStuck(k kind) {
 	scope := PeerLimit
 	c.mu.Lock()
-	if len(c.kinds[k].waiting) > 0 {
+	if c.kinds[k].slots.Waiting() > 0 {
 		scope = OutgoingLimit
 	}
 	c.mu.Unlock()

@@ -1,6 +1,10 @@
 package quiclife
 
-import "time"
+import (
+	"time"
+
+	"github.com/quiclife/quiclife/internal/slots"
+)
 
 // A kind is one of the four that QUIC counts and limits apart (RFC 9000, 2.1).
 type kind uint8
@@ -25,10 +29,7 @@ type registry struct {
 	dropped int64 // open streams that the program no longer holds
 	owing   int64 // streams that have ended, and whose credit was not returned
 
-	// With a limit of our own: reserved are the slots of open streams and of
-	// opens under way, waiting the opens that await a slot, first come first.
-	reserved int64
-	waiting  []chan struct{}
+	slots slots.Queue // of outgoing streams, with a limit of our own: those open, and opens under way
 
 	// What makes the kind short, see shortage.go.
 	blocked   int           // opens that wait for a slot, of ours or of the peer's
@@ -37,6 +38,12 @@ type registry struct {
 	stuck     bool          // that was logged
 	vain      int           // collections since then that brought nothing back
 	relieved  bool          // the streams were looked at because of it
+}
+
+// limit sets a limit of our own, before the first stream.
+func (r *registry) limit(n int64) {
+	r.stats.Limit = max(n, 0)
+	r.slots.Limit = r.stats.Limit
 }
 
 // A streamList is linked through its streams, oldest first. A stream is in one
@@ -105,9 +112,9 @@ func (c *Conn) register(st *streamState) {
 	}
 }
 
-// unregister takes st out, once, and counts it in *count, a field of the stats
-// of its kind. Then a slot is free for the next open that waits for one.
-func (c *Conn) unregister(st *streamState, count func(*StreamStats) *int64) {
+// unregister takes st out, once. Then a slot is free for the next open that
+// waits for one.
+func (c *Conn) unregister(st *streamState, as outcome) {
 	c.mu.Lock()
 	r := &c.kinds[st.kind]
 	r.streams.remove(st)
@@ -122,9 +129,9 @@ func (c *Conn) unregister(st *streamState, count func(*StreamStats) *int64) {
 		c.owing.add(st)
 	}
 	r.stats.Open--
-	*count(&r.stats)++
+	r.stats.count(as)
 	if !st.kind.incoming() {
-		c.unreserveLocked(r)
+		r.slots.Release()
 	}
 	c.drainedLocked()
 	c.mu.Unlock()

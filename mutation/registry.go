@@ -20,7 +20,7 @@ var registry = []mutation{
 	{
 		name: "unregister: slot not given back",
 		old: `	if !st.kind.incoming() {
-		c.unreserveLocked(r)
+		r.slots.Release()
 	}`,
 		new:    "",
 		killer: "TestOutgoingLimit",

@@ -13,9 +13,10 @@ type Queue struct {
 	waiting []chan struct{} // first come, first served
 }
 
-// TryTake takes a slot, if there is one and nobody waits.
+// TryTake takes a slot, if there is one. While somebody waits there is none:
+// Release gives it away at once.
 func (q *Queue) TryTake() bool {
-	if q.Limit > 0 && (q.taken >= q.Limit || len(q.waiting) > 0) {
+	if q.Limit > 0 && q.taken >= q.Limit {
 		return false
 	}
 	q.taken++

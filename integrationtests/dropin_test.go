@@ -11,7 +11,6 @@ import (
 	"maps"
 	"os"
 	"os/exec"
-	"path"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -61,27 +60,27 @@ func TestDropIn(t *testing.T) {
 	require.NoError(t, err)
 	t.Logf("quic-go %s: the import swapped in %d files, nothing else", module.Version, files)
 
-	all := make(map[string]string)
+	all := make(map[string][]string)
 	for _, suite := range suites {
-		all[suite] = "."
+		all[suite] = []string{".*"}
 	}
-	inPlain, inSwapped := runBoth(t, plain, swapped, all, 1)
-	if again := differing(inPlain, inSwapped); len(again) > 0 {
-		// Their tests run against the clock. What failed is run again by itself.
-		t.Logf("once more, three times each: %v", again)
-		plainAgain, swappedAgain := runBoth(t, plain, swapped, again, 3)
-		inPlain.merge(plainAgain)
-		inSwapped.merge(swappedAgain)
+	inPlain, inSwapped := runBoth(t, plain, swapped, all)
+	again := make(map[string][]string)
+	for _, suite := range suites {
+		again[suite] = differing(t, suite, inPlain[suite], inSwapped[suite])
 	}
+	plainAgain, swappedAgain := runBoth(t, plain, swapped, again)
 	for _, suite := range suites {
 		p, s := inPlain[suite], inSwapped[suite]
+		p.merge(plainAgain[suite])
+		s.merge(swappedAgain[suite])
 		t.Logf("%s: %d of %d pass plain, %d of %d swapped", suite, p.passed(), len(p), s.passed(), len(s))
-		if p.passed() == 0 || p.passed() < len(p)*9/10 {
-			t.Errorf("%s: too few tests pass plain for a comparison", suite)
+		if p.passed() < max(1, len(p)*9/10) {
+			t.Errorf("%s: too few pass plain to compare with", suite)
 		}
 		for _, name := range slices.Sorted(maps.Keys(p)) {
 			if p[name].action == "pass" && s[name].action != "pass" {
-				t.Errorf("%s: %s passes plain; swapped it has %q:\n%s", suite, name, s[name].action, s[name].output)
+				t.Errorf("%s: %s passes plain, and does not swapped:\n%s", suite, name, s[name].output)
 			}
 		}
 	}
@@ -114,8 +113,8 @@ func swap(dir string) (files int, err error) {
 func command(ctx context.Context, dir string, args ...string) ([]byte, error) {
 	cmd := exec.CommandContext(ctx, "go", args...)
 	cmd.Dir = dir
-	// As in their CI, apart from the first two.
-	cmd.Env = append(os.Environ(), "GOWORK=off", "GOFLAGS=-mod=mod", "TIMESCALE_FACTOR=10")
+	// TIMESCALE_FACTOR is that of their CI. With 10 two of the tests fail.
+	cmd.Env = append(os.Environ(), "GOWORK=off", "GOFLAGS=-mod=mod", "TIMESCALE_FACTOR=3")
 	var stderr bytes.Buffer
 	cmd.Stderr = &stderr
 	out, err := cmd.Output()
@@ -140,95 +139,91 @@ func (r results) passed() (n int) {
 	return n
 }
 
+// merge takes over the results of another run, in which tests need not fail
+// that failed before.
+func (r results) merge(again results) {
+	for name, res := range again {
+		if r[name].action != "pass" {
+			r[name] = res
+		}
+	}
+}
+
+// differing returns the tests to run again: those that failed in either tree,
+// or ended differently. quic-go's tests run against the clock, and some fail
+// now and then on a machine that is busy.
+func differing(t *testing.T, suite string, plain, swapped results) []string {
+	names := make(map[string]bool)
+	for _, pair := range [][2]results{{plain, swapped}, {swapped, plain}} {
+		for name, res := range pair[0] {
+			if res.action == "fail" || res.action != pair[1][name].action {
+				top, _, _ := strings.Cut(name, "/")
+				names[top] = true
+			}
+		}
+	}
+	for name := range names {
+		t.Logf("%s: %s: %q plain, %q swapped, run again", suite, name, plain[name].action, swapped[name].action)
+	}
+	return slices.Sorted(maps.Keys(names))
+}
+
 // A run has the results of each suite.
 type run map[string]results
 
-// merge takes over what has passed when run again.
-func (r run) merge(again run) {
-	for suite, results := range again {
-		for name, res := range results {
-			if r[suite][name].action != "pass" {
-				r[suite][name] = res
-			}
-		}
-	}
-}
-
-// differing returns, for each suite, a pattern for the tests that failed in
-// either run, or are missing from one.
-func differing(plain, swapped run) map[string]string {
-	patterns := make(map[string]string)
-	for _, suite := range suites {
-		names := make(map[string]bool)
-		for _, pair := range [][2]results{{plain[suite], swapped[suite]}, {swapped[suite], plain[suite]}} {
-			for name, res := range pair[0] {
-				if res.action == "fail" || res.action != pair[1][name].action {
-					top, _, _ := strings.Cut(name, "/")
-					names[top] = true
-				}
-			}
-		}
-		if len(names) > 0 {
-			patterns[suite] = "^(" + strings.Join(slices.Sorted(maps.Keys(names)), "|") + ")$"
-		}
-	}
-	return patterns
-}
-
-// runBoth runs in both trees at once the tests of each suite that match its
-// pattern.
-func runBoth(t *testing.T, plain, swapped string, patterns map[string]string, count int) (run, run) {
+// runBoth runs the named tests of each suite in both trees, side by side.
+func runBoth(t *testing.T, plain, swapped string, tests map[string][]string) (run, run) {
 	t.Helper()
 	var runs [2]run
 	var errs [2]error
 	var wg sync.WaitGroup
 	for i, tree := range []string{plain, swapped} {
-		wg.Go(func() { runs[i], errs[i] = runTree(t.Context(), tree, patterns, count) })
+		wg.Go(func() { runs[i], errs[i] = runTree(t.Context(), tree, tests) })
 	}
 	wg.Wait()
 	require.NoError(t, errors.Join(errs[:]...))
 	return runs[0], runs[1]
 }
 
-// runTree is runBoth for one tree.
-func runTree(ctx context.Context, tree string, patterns map[string]string, count int) (run, error) {
+// runTree runs the named tests of each suite in a tree, one suite at a time:
+// there is one processor for each tree.
+func runTree(ctx context.Context, tree string, tests map[string][]string) (run, error) {
 	r := make(run)
-	byPattern := make(map[string][]string)
-	for suite, pattern := range patterns {
+	for _, suite := range suites {
+		if len(tests[suite]) == 0 {
+			continue
+		}
 		r[suite] = make(results)
-		byPattern[pattern] = append(byPattern[pattern], "./"+suite)
-	}
-	for pattern, packages := range byPattern {
-		args := append([]string{"test", "-json", "-timeout=5m", fmt.Sprint("-count=", count), "-run=" + pattern}, packages...)
-		out, err := command(ctx, tree, args...)
+		out, err := command(ctx, tree, "test", "-json", "-vet=off", "-count=1", "-timeout=3m", "-p=1",
+			"-run=^("+strings.Join(tests[suite], "|")+")$", "./"+suite)
 		if _, failed := errors.AsType[*exec.ExitError](err); err != nil && !failed {
 			return nil, err
 		}
-		if err := r.read(out); err != nil {
-			return nil, fmt.Errorf("%s: %w", tree, err)
+		if readErr := r[suite].read(out); readErr != nil {
+			return nil, fmt.Errorf("%s: %w", filepath.Join(tree, suite), readErr)
+		} else if len(r[suite]) == 0 {
+			return nil, fmt.Errorf("%s: no test ran: %w", filepath.Join(tree, suite), err)
 		}
 	}
 	return r, nil
 }
 
 // read takes in what go test -json printed.
-func (r run) read(out []byte) error {
-	printed := make(map[string]string) // by package and test
+func (r results) read(out []byte) error {
+	printed := make(map[string]string) // by test
 	for line := range bytes.Lines(out) {
-		var event struct{ Action, Package, Test, Output string }
+		var event struct{ Action, Test, Output string }
 		if err := json.Unmarshal(line, &event); err != nil {
 			return fmt.Errorf("%q: %w", line, err)
 		}
-		suite := strings.TrimPrefix(event.Package, theirs+"/")
-		key := path.Join(suite, event.Test)
 		switch event.Action {
 		case "output", "build-output":
-			printed[key] += event.Output
+			printed[event.Test] += event.Output
 		case "build-fail":
 			return fmt.Errorf("does not build:\n%s", printed[""])
 		case "pass", "fail", "skip":
-			if before := r[suite][event.Test]; event.Test != "" && before.action != "fail" { // with -count: failed once is failed
-				r[suite][event.Test] = result{event.Action, printed[key]}
+			if event.Test != "" {
+				r[event.Test] = result{event.Action, printed[event.Test]}
 			}
 		}
 	}

@@ -244,6 +244,7 @@ func TestHTTPOverStreams(t *testing.T) {
 type Arith struct{}
 
 func (Arith) Add(args [2]int, sum *int) error { *sum = args[0] + args[1]; return nil }
+
 func (Arith) Fail([2]int, *int) error         { return errors.New("failed") }
 
 // TestRPCOverStreams: net/rpc on a stream.
@@ -379,5 +380,18 @@ func TestProxyHalfCloses(t *testing.T) {
 		settled()
 		e.requireNothingLeft(t)
 		e.client.CloseWithError(0, "")
+	})
+}
+
+// TestListenerBlockedAtShutdown: a net.Listener's Accept returns at once.
+func TestListenerBlockedAtShutdown(t *testing.T) {
+	setup{}.in(t, func(t *testing.T, e ends) {
+		s, _ := e.stream(t)
+		done := make(chan error)
+		go func() { _, err := e.client.Listener().Accept(); done <- err }()
+		settled()
+		go shutdown(e.client, time.Minute)
+		require.Equal(t, quiclife.ErrShutdown, <-done)
+		s.Release()
 	})
 }

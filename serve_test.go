@@ -705,3 +705,22 @@ func TestDrainTimeout(t *testing.T) {
 	<-c.Context().Done()
 	s.Release()
 }
+
+// TestServeDrainsAcceptQueue: connections that nobody accepted are shut down too.
+func TestServeDrainsAcceptQueue(t *testing.T) {
+	serverTLS, clientTLS := quictest.TLS()
+	ln, err := quiclife.ListenAddr("127.0.0.1:0", serverTLS, nil)
+	require.NoError(t, err)
+	var clients []*quiclife.Conn
+	for range 10 {
+		c, err := quiclife.DialAddr(t.Context(), ln.Addr().String(), clientTLS, nil)
+		require.NoError(t, err)
+		clients = append(clients, c)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	require.Equal(t, context.Canceled, ln.Serve(ctx, quiclife.Handler{}))
+	for _, c := range clients {
+		<-c.Context().Done()
+	}
+}

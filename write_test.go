@@ -2,6 +2,7 @@ package quiclife_test
 
 import (
 	"bytes"
+	"context"
 	"crypto/sha256"
 	"fmt"
 	"io"
@@ -734,4 +735,311 @@ func TestNoMoreAllocations(t *testing.T) {
 	}
 	slices.Sort(more)
 	require.Less(t, more[len(more)/2], 0.5, fmt.Sprint(more))
+}
+
+// TryWriteAll during a blocked Write does not hide that Write from Close.
+func TestEdgeTryDuringWrite(t *testing.T) {
+	setup{serverConf: matrixConf}.in(t, func(t *testing.T, e ends) {
+		s, peer := e.stream(t)
+		done := make(chan error)
+		go func() { _, err := s.Write(large); done <- err }()
+		settled()
+		require.Equal(t, quiclife.ErrWouldBlock, s.TryWriteAll([]byte("x")))
+		require.Equal(t, quiclife.ErrWriteCut, s.Close())
+		require.Error(t, <-done)
+		_, err := io.ReadAll(peer)
+		require.ErrorIs(t, err, &quiclife.StreamError{StreamID: peer.StreamID(), Remote: true})
+		s.Release()
+		peer.Release()
+	})
+}
+
+// The second of two blocked Writes is cut by Close, though the first was complete.
+func TestEdgeSecondWrite(t *testing.T) {
+	setup{serverConf: matrixConf}.in(t, func(t *testing.T, e ends) {
+		s, peer := e.stream(t)
+		done := make(chan error, 2)
+		for range 2 {
+			go func() { _, err := s.Write(make([]byte, 30_000)); done <- err }()
+			settled()
+		}
+		io.ReadFull(peer, make([]byte, 32_000))
+		settled()
+		require.NoError(t, <-done)
+		require.Equal(t, quiclife.ErrWriteCut, s.Close())
+		require.Error(t, <-done)
+		_, err := io.ReadAll(peer)
+		require.ErrorIs(t, err, &quiclife.StreamError{StreamID: peer.StreamID(), Remote: true})
+		s.Release()
+		peer.Release()
+	})
+}
+
+// WriteWithLimit(p, nil) is not the plain Write either.
+type nilLimit struct{ *quiclife.Stream }
+
+func (s nilLimit) Write(p []byte) (int, error) { return s.WriteWithLimit(p, nil) }
+
+func TestEdgeNilLimiter(t *testing.T) {
+	setup{serverConf: windowConf}.in(t, func(t *testing.T, e ends) {
+		ours, err := e.client.OpenStream()
+		require.NoError(t, err)
+		cancelBlockedWrite(t, nilLimit{ours})
+		require.Zero(t, quictest.Held(e.rawClient))
+	})
+	setup{serverConf: windowConf}.in(t, func(t *testing.T, e ends) {
+		ours, err := e.client.OpenUniStream()
+		require.NoError(t, err)
+		ours.WriteWithLimit(make([]byte, 10_000), nil)
+		settled()
+		done := make(chan struct{})
+		go func() {
+			ours.WriteWithLimit(make([]byte, 1400), nil)
+			ours.WriteWithLimit(make([]byte, 100), nil)
+			close(done)
+		}()
+		settled()
+		ours.CancelWrite(1)
+		<-done
+		settled()
+		require.Zero(t, quictest.Held(e.rawClient))
+	})
+}
+
+// TryWriteAll that completes a cut message.
+func TestEdgeTryCompletes(t *testing.T) {
+	setup{}.in(t, func(t *testing.T, e ends) {
+		s, peer := e.stream(t)
+		_, err := s.WriteWithLimit([]byte("0123456789"), func(most int) int { return min(most, 4) })
+		require.Equal(t, quiclife.ErrWriteLimitReached, err)
+		require.NoError(t, s.TryWriteAll([]byte("456789")))
+		require.NoError(t, s.Close())
+		b, err := io.ReadAll(peer)
+		require.NoError(t, err)
+		require.Equal(t, "0123456789", string(b))
+		s.Release()
+	})
+}
+
+// Bounds. The network dies; the congestion window is full.
+func deadNetwork(t *testing.T, f func(t *testing.T, e ends, s *quiclife.Stream, die func())) {
+	lost := false
+	conf := &quic.Config{InitialStreamReceiveWindow: 4 << 20, InitialConnectionReceiveWindow: 8 << 20, MaxIdleTimeout: time.Hour}
+	drop := func(simnet.Packet) bool { return lost }
+	setup{clientConf: conf, serverConf: conf, net: quictest.Net{Drop: drop}}.in(t, func(t *testing.T, e ends) {
+		s, _ := e.stream(t)
+		other, _ := e.stream(t)
+		settled()
+		f(t, e, s, func() {
+			settled()
+			lost = true
+			other.SetWriteDeadline(time.Now().Add(5 * time.Second))
+			_, err := other.WriteWithLimit(make([]byte, 2<<20), func(n int) int { return n })
+			require.ErrorIs(t, err, os.ErrDeadlineExceeded)
+		})
+	})
+}
+
+// After a barrier queueing starts anew. TryWriteAll counts.
+func TestEdgeQueueing(t *testing.T) {
+	fits := func(t *testing.T, s *quiclife.Stream) (n int64) {
+		before := s.Info().BytesWritten
+		for range 1000 {
+			done := make(chan error, 1)
+			s.SetWriteDeadline(time.Now().Add(time.Second))
+			go func() { _, err := s.Write(make([]byte, 500)); done <- err }()
+			if err := <-done; err != nil {
+				break
+			}
+		}
+		return s.Info().BytesWritten - before
+	}
+	t.Run("after Writes", func(t *testing.T) {
+		deadNetwork(t, func(t *testing.T, e ends, s *quiclife.Stream, die func()) {
+			for range 100 {
+				_, err := s.Write(make([]byte, 500))
+				require.NoError(t, err)
+			}
+			settled()
+			_, err := s.Write(make([]byte, 20_000)) // a barrier
+			require.NoError(t, err)
+			die()
+			require.InDelta(t, 16<<10, fits(t, s), 600)
+		})
+	})
+	t.Run("after WriteWithLimit", func(t *testing.T) {
+		deadNetwork(t, func(t *testing.T, e ends, s *quiclife.Stream, die func()) {
+			for range 32 {
+				_, err := s.Write(make([]byte, 512))
+				require.NoError(t, err)
+			}
+			_, err := s.WriteWithLimit(make([]byte, 100), func(n int) int { return n })
+			require.NoError(t, err)
+			die()
+			require.InDelta(t, 16<<10, fits(t, s), 600)
+		})
+	})
+	t.Run("after TryWriteAll", func(t *testing.T) {
+		deadNetwork(t, func(t *testing.T, e ends, s *quiclife.Stream, die func()) {
+			die()
+			for range 40 {
+				require.NoError(t, s.TryWriteAll(make([]byte, 500)))
+			}
+			require.Zero(t, fits(t, s))
+		})
+	})
+	t.Run("no deadline", func(t *testing.T) {
+		deadNetwork(t, func(t *testing.T, e ends, s *quiclife.Stream, die func()) {
+			die()
+			s.SetWriteDeadline(time.Time{})
+			done := make(chan struct{})
+			go func() { s.Write([]byte("x")); close(done) }()
+			synctest.Wait()
+			select {
+			case <-done:
+			default:
+				t.Error("blocked")
+			}
+			s.Release()
+			<-done
+		})
+	})
+
+	t.Run("failed Writes are no barrier", func(t *testing.T) {
+		deadNetwork(t, func(t *testing.T, e ends, s *quiclife.Stream, die func()) {
+			die()
+			before := s.Info().BytesWritten
+			for range 5 {
+				fits(t, s)
+				s.SetWriteDeadline(time.Now().Add(time.Second))
+				s.WriteWithLimit(make([]byte, 500), func(n int) int { return n })
+			}
+			require.LessOrEqual(t, s.Info().BytesWritten-before, int64(16<<10))
+		})
+	})
+	t.Run("failed WriteWithLimits are no barrier", func(t *testing.T) {
+		deadNetwork(t, func(t *testing.T, e ends, s *quiclife.Stream, die func()) {
+			die()
+			before := s.Info().BytesWritten
+			for range 5 {
+				fits(t, s)
+				s.SetWriteDeadline(time.Now().Add(time.Second))
+				s.WriteWithLimit(make([]byte, 500), func(n int) int { return n })
+			}
+			require.LessOrEqual(t, s.Info().BytesWritten-before, int64(16<<10))
+		})
+	})
+}
+
+// A deadline at the very start of the connection's clock.
+func TestEdgeDeadlineAtStart(t *testing.T) {
+	setup{}.in(t, func(t *testing.T, e ends) {
+		start := time.Now()
+		s, peer := e.stream(t)
+		s.SetWriteDeadline(start)
+		n, err := s.Write([]byte("late"))
+		require.ErrorIs(t, err, os.ErrDeadlineExceeded)
+		require.Zero(t, n)
+		s.Release()
+		peer.Release()
+	})
+}
+
+// No Write of something returns 0, nil.
+func TestEdgeWriteDuringClose(t *testing.T) {
+	e := setup{}.onLoopback(t)
+	go func() {
+		for {
+			s, err := e.server.AcceptStream(context.Background())
+			if err != nil {
+				return
+			}
+			s.Release()
+		}
+	}()
+	for range 5000 {
+		s, err := e.client.OpenStreamSync(t.Context())
+		require.NoError(t, err)
+		var wg sync.WaitGroup
+		start := make(chan struct{})
+		wg.Go(func() { <-start; s.CancelWrite(1) })
+		wg.Go(func() {
+			<-start
+			for {
+				n, err := s.Write([]byte("x"))
+				if err != nil {
+					return
+				}
+				if n == 0 {
+					t.Error("0, nil")
+					return
+				}
+			}
+		})
+		close(start)
+		wg.Wait()
+		s.Release()
+	}
+	e.client.CloseWithError(0, "")
+}
+
+// TestBoundaryRace: CancelWrite beside Close on a stream with a reliable
+// boundary must not end the connection.
+func TestBoundaryRace(t *testing.T) {
+	conf := &quic.Config{EnableStreamResetPartialDelivery: true, MaxIncomingStreams: 1000}
+	e := setup{clientConf: conf, serverConf: conf}.onLoopback(t)
+	for range 500 {
+		s, err := e.client.OpenStream()
+		require.NoError(t, err)
+		s.Write([]byte("reliable"))
+		s.SetReliableBoundary()
+		s.Write([]byte("not so"))
+		var wg sync.WaitGroup
+		var closed error
+		wg.Go(func() { closed = s.Close() })
+		wg.Go(func() { s.CancelWrite(1) })
+		wg.Wait()
+		require.NoError(t, closed)
+		s.Release()
+		p, err := e.server.AcceptStream(t.Context())
+		require.NoError(t, err)
+		p.Release()
+	}
+	eventually(t, func() bool { return quictest.Held(e.rawClient)+quictest.Held(e.rawServer) == 0 })
+	e.requireNothingLeft(t)
+	e.client.CloseWithError(0, "")
+}
+
+// TestWholeWriteAtItsDeadline: a Write that has taken all of its data has not
+// failed, though its deadline passes at that moment. A program that then gave
+// up, and closed, would end a message cleanly that it could not complete.
+func TestWholeWriteAtItsDeadline(t *testing.T) {
+	const size = 100_000
+	big := make([]byte, size)
+	for _, write := range map[string]func(*quiclife.Stream) (int, error){
+		"Write": func(s *quiclife.Stream) (int, error) { return s.Write(big) },
+		"WriteWithLimit": func(s *quiclife.Stream) (int, error) {
+			return s.WriteWithLimit(big, func(n int) int { return n })
+		},
+	} {
+		// How long it takes, and then that as the deadline, which races with the end.
+		var took time.Duration
+		for n := range 200 {
+			setup{}.in(t, func(t *testing.T, e ends) {
+				s, err := e.client.OpenStream()
+				require.NoError(t, err)
+				defer s.Release()
+				start := time.Now()
+				if took > 0 {
+					s.SetWriteDeadline(start.Add(took))
+				}
+				wrote, err := write(s)
+				if n == 0 {
+					took = time.Since(start)
+					require.Positive(t, took)
+				}
+				require.Equal(t, wrote < size, err != nil, "%d bytes, %v", wrote, err)
+			})
+		}
+	}
 }

@@ -15,7 +15,7 @@ var conn = []mutation{
 		old: `	c.inBubble = c.start == c.start.Round(0)
 `,
 		new:    "",
-		killer: "TestMatrix",
+		killer: "TestReleaseFreesStreamWhateverBothEndsDid",
 	},
 	{
 		name: "end: ended not set",

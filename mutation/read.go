@@ -16,7 +16,7 @@ var read = []mutation{
 	st.consumeEOF()`,
 		new: `		user(size)
 	}`,
-		killer: "TestHalves",
+		killer: "TestEachEndSettlesItsHalf",
 	},
 	{
 		name: "setFinalSizeCallback: nil does not remove",
@@ -39,7 +39,7 @@ var read = []mutation{
 		old: `	st.receive.SetReadDeadline(time.Time{}) // one that has passed would hide the EOF
 `,
 		new:    ``,
-		killer: "TestHalves",
+		killer: "TestEachEndSettlesItsHalf",
 	},
 	{
 		name: "consumeEOF: CancelRead in place of Read",
@@ -48,7 +48,7 @@ var read = []mutation{
 		new: `	st.cancelRead(0)
 	err := io.EOF
 	if err == io.EOF {`,
-		killer: "TestHalves",
+		killer: "TestEachEndSettlesItsHalf",
 	},
 	{
 		name: "didRead: consumeEOF dropped",
@@ -58,21 +58,21 @@ var read = []mutation{
 		new: `err == nil {
 		_ = st
 	}`,
-		killer: "TestEdgeHalves",
+		killer: "TestEachEndSettlesItsHalf",
 	},
 	{
 		name: "didRead: readFailed dropped",
 		old: `	st.readFailed(n, err)
 `,
 		new:    ``,
-		killer: "TestHalves",
+		killer: "TestEachEndSettlesItsHalf",
 	},
 	{
 		name: "didPeek: error not read",
 		old: `	st.readFailed(st.receive.Read(noBytes[:]))
 `,
 		new:    ``,
-		killer: "TestHalves",
+		killer: "TestEachEndSettlesItsHalf",
 	},
 	{
 		name: "willRead: readers not counted up",

@@ -8,14 +8,14 @@ var stats = []mutation{
 		return HalfOpen`,
 		new: `	if h > halfDetached {
 		return HalfOpen`,
-		killer: "TestHalves",
+		killer: "TestEachEndSettlesItsHalf",
 	},
 	{
 		name: "refresh: end not looked at",
 		old: `	c.endIfClosed()
 `,
 		new:    "",
-		killer: "TestEdgeEnds",
+		killer: "TestConnectionEndIsSeenAtOnce",
 	},
 	{
 		name: "refresh: bubbles not looked at",

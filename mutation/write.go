@@ -13,7 +13,7 @@ var write = []mutation{
 		old: `		st.changed = nil
 `,
 		new:    "",
-		killer: "TestCloseUnblocksWrite",
+		killer: "TestCloseDuringBlockedWriteResetsStream",
 	},
 	{
 		name:   "canWrite: not after Detach",
@@ -43,7 +43,7 @@ var write = []mutation{
 `,
 		new: `		_ = err
 `,
-		killer: "TestHalves",
+		killer: "TestEachEndSettlesItsHalf",
 	},
 	{
 		name:   "endsSendHalf: a deadline ends it",

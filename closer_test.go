@@ -536,9 +536,11 @@ func TestCloseDuringBlockedWriteResetsStream(t *testing.T) {
 			done <- err
 		}()
 		settled()
-		require.Equal(t, quiclife.ErrWriteCut, s.Close())
+		err := s.Close()
+		require.Equal(t, quiclife.ErrWriteCut, err)
+		require.NotErrorIs(t, err, quiclife.ErrStreamClosed)
 		require.ErrorIs(t, <-done, &quiclife.StreamError{StreamID: s.StreamID(), ErrorCode: 12})
-		_, err := io.ReadAll(peer)
+		_, err = io.ReadAll(peer)
 		require.ErrorIs(t, err, &quiclife.StreamError{StreamID: s.StreamID(), ErrorCode: 12, Remote: true})
 		s.Release()
 		peer.Release()

@@ -15,10 +15,11 @@ import (
 	"github.com/quiclife/quiclife"
 )
 
-// TestFinalSizeCallback: the user's callback works as in quic-go, once, whether
-// it is set before or after the size is known, and before or after Close, which
-// puts ours into the one slot that quic-go has.
-func TestFinalSizeCallback(t *testing.T) {
+// TestFinalSizeCallbackIsCalledOnce: as in quic-go, whether it is set before or
+// after the size is known, and before or after Close, which puts ours into the
+// one slot that quic-go has.
+func TestFinalSizeCallbackIsCalledOnce(t *testing.T) {
+	t.Parallel()
 	for _, steps := range [][]string{
 		{"set", "fin"}, {"fin", "set"},
 		{"set", "close", "fin"}, {"close", "set", "fin"}, {"close", "fin", "set"}, {"set", "fin", "close"},
@@ -57,10 +58,10 @@ func TestFinalSizeCallback(t *testing.T) {
 	}
 }
 
-// TestReadAtUnseenEOFIsQuicGos: that the EOF of a stream whose bytes have all been
-// read is consumed for the program does not show in what Read, Peek and
-// CancelRead do.
-func TestReadAtUnseenEOFIsQuicGos(t *testing.T) {
+// TestConsumedEOFIsStillThereToRead: that we consume the EOF of a stream whose
+// bytes have all been read does not show in what Read, Peek and CancelRead do.
+func TestConsumedEOFIsStillThereToRead(t *testing.T) {
+	t.Parallel()
 	type stream interface {
 		io.ReadWriteCloser
 		Peek([]byte) (int, error)
@@ -144,8 +145,9 @@ func TestReadAtUnseenEOFIsQuicGos(t *testing.T) {
 	}
 }
 
-// A callback that was called is kept no more.
-func TestEdgeCallbackForgotten(t *testing.T) {
+// TestCalledFinalSizeCallbackIsForgotten: one that refers to its stream would
+// keep it from being found dropped.
+func TestCalledFinalSizeCallbackIsForgotten(t *testing.T) {
 	var found leaks
 	setup{guard: &quiclife.Guard{OnLeak: found.add}}.in(t, func(t *testing.T, e ends) {
 		func() {
@@ -159,13 +161,14 @@ func TestEdgeCallbackForgotten(t *testing.T) {
 		runtime.GC()
 		e.client.Stats()
 		settled()
-		require.Len(t, found.list(), 1)
+		require.Len(t, found.list(), 1, "leaks found")
 	})
 }
 
-// TestPollingReader: one that looks for data now and then, with a deadline, is
-// reading, though no byte comes.
-func TestPollingReader(t *testing.T) {
+// TestReaderThatPollsIsReading: HalfCloseTimeout spares one that looks for data
+// now and then, with a deadline, though no byte comes.
+func TestReaderThatPollsIsReading(t *testing.T) {
+	t.Parallel()
 	conf := &quic.Config{MaxIdleTimeout: time.Hour}
 	setup{guard: &quiclife.Guard{HalfCloseTimeout: 10 * time.Second}, clientConf: conf, serverConf: conf}.in(t, func(t *testing.T, e ends) {
 		s, peer := e.stream(t)
@@ -175,7 +178,7 @@ func TestPollingReader(t *testing.T) {
 			s.Read(make([]byte, 1))
 			time.Sleep(time.Second)
 		}
-		require.Equal(t, quiclife.HalfOpen, s.Info().Receive)
+		requireHalves(t, s, quiclife.HalfFinished, quiclife.HalfOpen)
 		s.Release()
 		peer.Release()
 	})

@@ -11,18 +11,22 @@ import (
 	"github.com/quiclife/quiclife"
 )
 
-// Any of three may go, the others stay listed, in order.
-func TestEdgeRegistry(t *testing.T) {
+// TestStreamsStayListedInOrderWhenOneGoes: whichever of three it is.
+func TestStreamsStayListedInOrderWhenOneGoes(t *testing.T) {
+	t.Parallel()
 	for gone := range 3 {
 		setup{}.in(t, func(t *testing.T, e ends) {
 			var all []*quiclife.Stream
 			var want []quiclife.StreamID
-			for i := range 3 {
+			open := func() quiclife.StreamID {
 				s, err := e.client.OpenStream()
 				require.NoError(t, err)
 				all = append(all, s)
-				if i != gone {
-					want = append(want, s.StreamID())
+				return s.StreamID()
+			}
+			for i := range 3 {
+				if id := open(); i != gone {
+					want = append(want, id)
 				}
 			}
 			all[gone].Release()
@@ -30,35 +34,41 @@ func TestEdgeRegistry(t *testing.T) {
 				for info := range e.client.Streams() {
 					ids = append(ids, info.ID)
 				}
-				return
+				return ids
 			}
 			require.Equal(t, want, list(), "without the one at %d", gone)
-			s, err := e.client.OpenStream()
-			require.NoError(t, err)
-			require.Equal(t, append(want, s.StreamID()), list())
-			for _, s := range append(all, s) {
+			want = append(want, open())
+			require.Equal(t, want, list(), "and with a new one")
+			for _, s := range all {
 				s.Release()
 			}
-			require.Empty(t, list())
-			require.EqualValues(t, 3, e.client.Stats().Outgoing.Peak) // with none open
+			require.Empty(t, list(), "after all have ended")
 		})
 	}
 }
 
-func TestEdgePeak(t *testing.T) {
+// TestPeakStaysWhenStreamsEnd: and counts no stream twice.
+func TestPeakStaysWhenStreamsEnd(t *testing.T) {
+	t.Parallel()
 	setup{}.in(t, func(t *testing.T, e ends) {
-		a, _ := e.client.OpenStream()
-		b, _ := e.client.OpenStream()
-		a.Release()
-		b.Release()
-		a, _ = e.client.OpenStream()
-		a.Release()
-		require.EqualValues(t, 2, e.client.Stats().Outgoing.Peak)
+		for _, n := range []int{2, 1} {
+			var all []*quiclife.Stream
+			for range n {
+				s, err := e.client.OpenStream()
+				require.NoError(t, err)
+				all = append(all, s)
+			}
+			for _, s := range all {
+				s.Release()
+			}
+			require.EqualValues(t, 2, e.client.Stats().Outgoing.Peak, "after %d at a time", n)
+		}
 	})
 }
 
-// An ended stream that the program still holds holds no others.
-func TestEdgeChain(t *testing.T) {
+// TestEndedStreamHoldsNoOther: the list does not chain one that the program
+// still holds to those that came after it.
+func TestEndedStreamHoldsNoOther(t *testing.T) {
 	e := setup{}.onLoopback(t)
 	first, err := e.client.OpenStream()
 	require.NoError(t, err)
@@ -68,13 +78,14 @@ func TestEdgeChain(t *testing.T) {
 	raw := weak.Make(quiclife.RawStream(second))
 	second.Release()
 	second = nil
-	eventually(t, func() bool { runtime.GC(); return raw.Value() == nil })
+	eventually(t, func() bool { runtime.GC(); return raw.Value() == nil }, "the second stream is still held")
 	runtime.KeepAlive(first)
 	e.client.CloseWithError(0, "")
 }
 
-// TestLimitsOfStats: what the counts say about limits.
-func TestLimitsOfStats(t *testing.T) {
+// TestStatsTellTheLimitsInForce: configured as in quic-go.
+func TestStatsTellTheLimitsInForce(t *testing.T) {
+	t.Parallel()
 	for _, c := range []struct{ configured, effective int64 }{{0, 100}, {7, 7}, {-1, 0}, {1 << 62, 1 << 60}} {
 		guard := &quiclife.Guard{MaxOutgoingStreams: c.configured, MaxOutgoingUniStreams: c.configured}
 		conf := &quic.Config{MaxIncomingStreams: c.configured, MaxIncomingUniStreams: c.configured}

@@ -1,7 +1,6 @@
 package quiclife_test
 
 import (
-	"errors"
 	"fmt"
 	"strings"
 	"testing"
@@ -12,8 +11,9 @@ import (
 	"github.com/quiclife/quiclife"
 )
 
-// TestStatsAndStreams: what the program can see of its streams.
-func TestStatsAndStreams(t *testing.T) {
+// TestStreamsTellWhatIsOpen: each half, the bytes, and who opened it.
+func TestStreamsTellWhatIsOpen(t *testing.T) {
+	t.Parallel()
 	setup{}.in(t, func(t *testing.T, e ends) {
 		start := time.Now()
 		client, server := e.stream(t)
@@ -50,7 +50,7 @@ func TestStatsAndStreams(t *testing.T) {
 		info := client.Info()
 		said := fmt.Sprint(info)
 		time.Sleep(5 * time.Second)
-		require.Equal(t, said, fmt.Sprint(info)) // it is a snapshot, also in an error that is printed later
+		require.Equal(t, said, fmt.Sprint(info), "a snapshot has changed, as in an error that is printed later")
 		for range e.client.Streams() {
 			break
 		}
@@ -68,10 +68,13 @@ func TestStatsAndStreams(t *testing.T) {
 	})
 }
 
-func TestEdgeStreamsBreak(t *testing.T) {
+// TestStreamsStopsAtBreak: it would panic otherwise.
+func TestStreamsStopsAtBreak(t *testing.T) {
+	t.Parallel()
 	setup{}.in(t, func(t *testing.T, e ends) {
 		for range 3 {
-			s, _ := e.client.OpenStream()
+			s, err := e.client.OpenStream()
+			require.NoError(t, err)
 			keep(t, s)
 		}
 		n := 0
@@ -83,12 +86,12 @@ func TestEdgeStreamsBreak(t *testing.T) {
 	})
 }
 
-func TestHalfStateString(t *testing.T) {
+// TestHalfStatePrintsWords: in messages and logs.
+func TestHalfStatePrintsWords(t *testing.T) {
 	var names []string
 	for h := range 4 {
 		names = append(names, fmt.Sprint(quiclife.HalfState(h)))
 	}
 	require.Equal(t, "absent open finished aborted", strings.Join(names, " "))
 	require.Equal(t, "invalid", quiclife.HalfState(99).String())
-	require.False(t, errors.Is(quiclife.ErrWriteCut, quiclife.ErrStreamClosed))
 }

@@ -3,7 +3,6 @@ package quiclife_test
 import (
 	"io"
 	"os"
-	"sync"
 	"testing"
 	"time"
 
@@ -13,8 +12,9 @@ import (
 	"github.com/quiclife/quiclife"
 )
 
-// TestUniStreams goes through the ends of unidirectional streams.
-func TestUniStreams(t *testing.T) {
+// TestUniStreamIsFreedByEachEnd goes through the ends of unidirectional streams.
+func TestUniStreamIsFreedByEachEnd(t *testing.T) {
+	t.Parallel()
 	for _, c := range []struct {
 		name             string
 		send             func(*quiclife.SendStream)
@@ -32,27 +32,21 @@ func TestUniStreams(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			setup{}.in(t, func(t *testing.T, e ends) {
-				s, err := e.client.OpenUniStreamSync(t.Context())
-				require.NoError(t, err)
-				write(t, s, "abc")
-				r, err := e.server.AcceptUniStream(t.Context())
-				require.NoError(t, err)
-				expect(t, r, "abc")
-				var wg sync.WaitGroup
-				wg.Go(func() { c.send(s) })
-				wg.Go(func() { c.receive(r) })
-				wg.Wait()
+				s, r := e.uniStream(t)
+				together(func() { c.send(s) }, func() { c.receive(r) })
 				settled()
-				require.Equal(t, [2]quiclife.HalfState{c.sender, quiclife.HalfAbsent}, [2]quiclife.HalfState{s.Info().Send, s.Info().Receive})
-				require.Equal(t, [2]quiclife.HalfState{quiclife.HalfAbsent, c.receiver}, [2]quiclife.HalfState{r.Info().Send, r.Info().Receive})
+				requireHalves(t, s, c.sender, quiclife.HalfAbsent)
+				requireHalves(t, r, quiclife.HalfAbsent, c.receiver)
 				e.requireNothingLeft(t)
 			})
 		})
 	}
 }
 
-// The methods of unidirectional streams that the other tests do not call.
-func TestEdgeUni(t *testing.T) {
+// TestUniStreamBoundaryHoldsAgainstReset: what was written before the boundary
+// is delivered, and after Close so is the rest.
+func TestUniStreamBoundaryHoldsAgainstReset(t *testing.T) {
+	t.Parallel()
 	conf := &quic.Config{EnableStreamResetPartialDelivery: true}
 	setup{clientConf: conf, serverConf: conf}.in(t, func(t *testing.T, e ends) {
 		s, err := e.client.OpenUniStream()
@@ -63,41 +57,56 @@ func TestEdgeUni(t *testing.T) {
 		write(t, s, "def")
 		r, err := e.server.AcceptUniStream(t.Context())
 		require.NoError(t, err)
-		var sizes []int64
-		r.SetReceiveFinalSizeCallback(func(n int64) { sizes = append(sizes, n) })
 		s.Close()
-		s.Reset(1) // no effect after a boundary and Close
-		r.SetReadDeadline(time.Now())
-		_, err = r.Read(make([]byte, 1))
-		require.ErrorIs(t, err, os.ErrDeadlineExceeded)
-		r.SetReadDeadline(time.Time{})
+		s.Reset(1) // no effect
 		b, err := io.ReadAll(r)
 		require.NoError(t, err)
 		require.Equal(t, "abcdef", string(b))
 		settled()
-		require.Equal(t, []int64{6}, sizes)
 		e.requireNothingLeft(t)
+	})
+}
 
-		s, err = e.client.OpenUniStream()
-		require.NoError(t, err)
+// TestUniStreamDeadlinesEndNothing: of Read and of Write.
+func TestUniStreamDeadlinesEndNothing(t *testing.T) {
+	t.Parallel()
+	setup{}.in(t, func(t *testing.T, e ends) {
+		s, r := e.uniStream(t)
+		r.SetReadDeadline(time.Now())
+		_, err := r.Read(make([]byte, 1))
+		require.ErrorIs(t, err, os.ErrDeadlineExceeded)
 		s.SetWriteDeadline(time.Now())
 		_, err = s.Write([]byte("late"))
 		require.ErrorIs(t, err, os.ErrDeadlineExceeded)
+		requireHalves(t, s, quiclife.HalfOpen, quiclife.HalfAbsent)
+		requireHalves(t, r, quiclife.HalfAbsent, quiclife.HalfOpen)
+		r.SetReadDeadline(time.Time{})
+		s.SetWriteDeadline(time.Time{})
+		write(t, s, "in time")
+		expect(t, r, "in time")
 		s.Release()
+		r.Release()
 	})
-	// exact read of a uni stream with a callback, EOF not read
-	setup{}.in(t, func(t *testing.T, e ends) {
-		s, err := e.client.OpenUniStream()
-		require.NoError(t, err)
-		write(t, s, "abc")
-		r, err := e.server.AcceptUniStream(t.Context())
-		require.NoError(t, err)
-		called := 0
-		r.SetReceiveFinalSizeCallback(func(int64) { called++ })
-		expect(t, r, "abc")
-		s.Close()
-		settled()
-		require.Equal(t, 1, called)
-		e.requireNothingLeft(t)
-	})
+}
+
+// TestUniStreamFinalSizeCallbackIsCalledOnce: whether the EOF is read or not.
+func TestUniStreamFinalSizeCallbackIsCalledOnce(t *testing.T) {
+	t.Parallel()
+	for _, readEOF := range []bool{false, true} {
+		setup{}.in(t, func(t *testing.T, e ends) {
+			s, r := e.uniStream(t)
+			var sizes []int64
+			r.SetReceiveFinalSizeCallback(func(n int64) { sizes = append(sizes, n) })
+			write(t, s, "abc")
+			expect(t, r, "abc")
+			s.Close()
+			if readEOF {
+				_, err := r.Read(make([]byte, 1))
+				require.Equal(t, io.EOF, err)
+			}
+			settled()
+			require.Equal(t, []int64{4}, sizes, "EOF read: %v", readEOF)
+			e.requireNothingLeft(t)
+		})
+	}
 }

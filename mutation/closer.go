@@ -244,7 +244,7 @@ var closer = []mutation{
 		name:   "abortSend: boundary ignored",
 		old:    `deliver := st.boundary && !claimed`,
 		new:    `deliver := false && !claimed`,
-		killer: "TestEdgeUni",
+		killer: "TestUniStreamBoundaryHoldsAgainstReset",
 	},
 	{
 		name:   "abortSend: what was queued past the boundary is forgotten",

@@ -8,7 +8,7 @@ var limits = []mutation{
 `,
 		new: `		return 0
 `,
-		killer: "TestLimitsOfStats",
+		killer: "TestStatsTellTheLimitsInForce",
 	},
 	{
 		name: "register: connectionEnded dropped for a late stream",

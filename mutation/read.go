@@ -7,7 +7,7 @@ var read = []mutation{
 		old: `	st.userFinalSize = nil
 `,
 		new:    "",
-		killer: "TestEdgeCallbackForgotten",
+		killer: "TestCalledFinalSizeCallbackIsForgotten",
 	},
 	{
 		name: "finalSizeKnown: consumeEOF dropped",
@@ -24,7 +24,7 @@ var read = []mutation{
 		st.userFinalSize`,
 		new: `	if size == sizeUnknown && callback != nil {
 		st.userFinalSize`,
-		killer: "TestFinalSizeCallback",
+		killer: "TestFinalSizeCallbackIsCalledOnce",
 	},
 	{
 		name: "consumeEOF: half not checked to be open",
@@ -32,7 +32,7 @@ var read = []mutation{
 		return`,
 		new: `	if !open && false {
 		return`,
-		killer: "TestEdgeDetachWatched",
+		killer: "TestDetachLeavesEOFToCaller",
 	},
 	{
 		name: "consumeEOF: SetReadDeadline dropped",

@@ -19,7 +19,7 @@ var write = []mutation{
 		name:   "canWrite: not after Detach",
 		old:    `return st.sendHalf == HalfOpen || st.sendHalf == halfDetached`,
 		new:    `return st.sendHalf == HalfOpen`,
-		killer: "TestDetach",
+		killer: "TestDetachedStreamIsTheCallers",
 	},
 	{
 		name: "endWrite: cut not set",

@@ -2,7 +2,6 @@ package quiclife_test
 
 import (
 	"context"
-	"errors"
 	"strings"
 	"sync"
 	"testing"
@@ -14,9 +13,10 @@ import (
 	"github.com/quiclife/quiclife"
 )
 
-// TestPeerLimit: at the peer's limit the error says who holds the streams, and
-// matches quic-go's in every form that programs use.
-func TestPeerLimit(t *testing.T) {
+// TestErrorAtPeersLimitSaysWhoHoldsIt: and it matches quic-go's in every form
+// that programs use.
+func TestErrorAtPeersLimitSaysWhoHoldsIt(t *testing.T) {
+	t.Parallel()
 	for _, o := range openers {
 		t.Run(o.name, func(t *testing.T) {
 			var log logged
@@ -39,8 +39,7 @@ func TestPeerLimit(t *testing.T) {
 					require.ErrorAs(t, err, &pointer)
 					var value quic.StreamLimitReachedError
 					require.ErrorAs(t, err, &value)
-					limit, ok := errors.AsType[*quiclife.LimitError](err)
-					require.True(t, ok)
+					limit := requireLimitError(t, err)
 					require.Equal(t, quiclife.PeerLimit, limit.Scope)
 					require.Equal(t, [3]int64{3, 3, 0}, [3]int64{limit.Open, limit.Opened, limit.Limit})
 					require.Equal(t, held[0].StreamID(), limit.Oldest.ID)
@@ -57,8 +56,7 @@ func TestPeerLimit(t *testing.T) {
 				require.Nil(t, s)
 				require.ErrorIs(t, err, context.DeadlineExceeded)
 				require.NotErrorIs(t, err, &quic.StreamLimitReachedError{})
-				limit, ok := errors.AsType[*quiclife.LimitError](err)
-				require.True(t, ok)
+				limit := requireLimitError(t, err)
 				require.EqualValues(t, 3, limit.Open)
 				require.Contains(t, err.Error(), "context deadline exceeded")
 
@@ -67,8 +65,7 @@ func TestPeerLimit(t *testing.T) {
 					s.Release()
 				}
 				_, err = o.open(e.client)
-				limit, ok = errors.AsType[*quiclife.LimitError](err)
-				require.True(t, ok)
+				limit = requireLimitError(t, err)
 				require.Zero(t, limit.Open)
 				require.Contains(t, err.Error(), "0 open here of 3 opened, the peer has not ended the others")
 				limit.Open = 1 // and one that is rightly open
@@ -83,6 +80,7 @@ func TestPeerLimit(t *testing.T) {
 // TestStuckOpenIsLogged: an open without a deadline returns no error that
 // would tell what it waits for, so the log does, once until a stream is opened.
 func TestStuckOpenIsLogged(t *testing.T) {
+	t.Parallel()
 	for _, own := range []bool{false, true} {
 		var log logged
 		guard := &quiclife.Guard{Logger: log.logger()}
@@ -122,7 +120,12 @@ func TestStuckOpenIsLogged(t *testing.T) {
 			e.requireNothingLeft(t)
 		})
 	}
-	// The timer runs for the other direction; an open that waits shortly is none.
+}
+
+// TestShortWaitIsNotLoggedAsStuck: also where the timer runs, for the other
+// direction.
+func TestShortWaitIsNotLoggedAsStuck(t *testing.T) {
+	t.Parallel()
 	var log logged
 	guard := &quiclife.Guard{Logger: log.logger(), MaxOutgoingStreams: 1}
 	setup{guard: guard, clientConf: &quic.Config{MaxIncomingStreams: 1}, serverConf: &quic.Config{MaxIdleTimeout: time.Hour}}.in(t, func(t *testing.T, e ends) {
@@ -148,6 +151,7 @@ func TestStuckOpenIsLogged(t *testing.T) {
 
 // TestBusyLimitIsNotLogged: opens wait all the time, but not in vain.
 func TestBusyLimitIsNotLogged(t *testing.T) {
+	t.Parallel()
 	var log logged
 	setup{guard: &quiclife.Guard{Logger: log.logger(), MaxOutgoingStreams: 1}}.in(t, func(t *testing.T, e ends) {
 		var wg sync.WaitGroup
@@ -169,6 +173,7 @@ func TestBusyLimitIsNotLogged(t *testing.T) {
 
 // TestGuardIsNotWrittenTo: neither it nor the Config is.
 func TestGuardIsNotWrittenTo(t *testing.T) {
+	t.Parallel()
 	guard := &quiclife.Guard{}
 	conf := &quic.Config{}
 	setup{guard: guard, clientConf: conf, serverConf: conf}.in(t, func(t *testing.T, e ends) {
@@ -184,7 +189,10 @@ func TestGuardIsNotWrittenTo(t *testing.T) {
 	require.Nil(t, guard.OnLeak)
 }
 
-func TestEdgeLimitError(t *testing.T) {
+// TestEachRunOfFailuresAtPeersLimitIsLoggedOnce: the second after the peer had
+// given slots back. Its limit is not told, though there is one of our own.
+func TestEachRunOfFailuresAtPeersLimitIsLoggedOnce(t *testing.T) {
+	t.Parallel()
 	var log logged
 	conf := &quic.Config{MaxIncomingStreams: 2}
 	setup{serverConf: conf, guard: &quiclife.Guard{MaxOutgoingStreams: 10, Logger: log.logger()}}.in(t, func(t *testing.T, e ends) {
@@ -196,11 +204,10 @@ func TestEdgeLimitError(t *testing.T) {
 				held = append(held, s)
 			}
 			_, err := e.client.OpenStream()
-			limit, ok := errors.AsType[*quiclife.LimitError](err)
-			require.True(t, ok)
+			limit := requireLimitError(t, err)
 			require.Zero(t, limit.Limit)
 			require.Equal(t, quiclife.PeerLimit, limit.Scope)
-			require.Equal(t, round+1, strings.Count(log.String(), "limit reached"))
+			require.Equal(t, round+1, strings.Count(log.String(), "limit reached"), "records")
 			for _, s := range held {
 				s.Release()
 				p, err := e.server.AcceptStream(t.Context())

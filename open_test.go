@@ -46,8 +46,9 @@ var openers = []opener{
 	},
 }
 
-// TestOutgoingLimit: this side's own limit fails at once or waits in line.
-func TestOutgoingLimit(t *testing.T) {
+// atOwnLimit runs f for both kinds of stream, with two streams open at an own
+// limit of two.
+func atOwnLimit(t *testing.T, f func(t *testing.T, e ends, o opener, a, b released)) {
 	for _, o := range openers {
 		t.Run(o.name, func(t *testing.T) {
 			guard := &quiclife.Guard{}
@@ -57,95 +58,111 @@ func TestOutgoingLimit(t *testing.T) {
 				require.NoError(t, err)
 				b, err := o.sync(e.client, t.Context())
 				require.NoError(t, err)
-
-				_, err = o.open(e.client)
-				limit, ok := errors.AsType[*quiclife.LimitError](err)
-				require.True(t, ok)
-				require.Equal(t, quiclife.OutgoingLimit, limit.Scope)
-				require.Equal(t, [2]int64{2, 2}, [2]int64{limit.Open, limit.Limit})
-				require.NotErrorIs(t, err, &quic.StreamLimitReachedError{})
-				require.False(t, errors.As(err, new(quic.StreamLimitReachedError)))
-				require.Contains(t, err.Error(), "this side's limit of "+o.name+" streams reached: limit 2, 2 open here")
-
-				ctx, cancel := context.WithTimeoutCause(t.Context(), time.Second, errors.New("cause"))
-				defer cancel()
-				_, err = o.sync(e.client, ctx)
-				require.ErrorIs(t, err, context.DeadlineExceeded)
-				require.ErrorAs(t, err, &limit)
-
-				// First come, first served; one who gives up is skipped.
-				var order []int
-				var mu sync.Mutex
-				var wg sync.WaitGroup
-				for i := range 5 {
-					wg.Go(func() {
-						ctx := t.Context()
-						if i == 1 {
-							var cancel context.CancelFunc
-							ctx, cancel = context.WithTimeout(ctx, 500*time.Millisecond)
-							defer cancel()
-						}
-						s, err := o.sync(e.client, ctx)
-						if err != nil {
-							return
-						}
-						mu.Lock()
-						order = append(order, i)
-						mu.Unlock()
-						time.Sleep(10 * time.Millisecond)
-						s.Release()
-					})
-					time.Sleep(time.Millisecond)
-				}
-				time.Sleep(time.Second)
-				require.Empty(t, order)
-				a.Release()
-				wg.Wait()
-				require.Equal(t, []int{0, 2, 3, 4}, order)
-				a, err = o.open(e.client)
-				require.NoError(t, err, "one slot is free, b has the other")
-				defer runtime.KeepAlive(a) // a dropped one would come back
-				_, err = o.open(e.client)
-				require.Error(t, err)
-				b.Release()
-
-				done := make(chan error)
-				for range 3 {
-					go func() {
-						s, err := o.sync(e.client, context.Background())
-						if err == nil {
-							_, err = o.sync(e.client, context.Background())
-						}
-						runtime.KeepAlive(s)
-						done <- err
-					}()
-				}
-				settled()
-				e.client.CloseWithError(7, "")
-				for range 3 {
-					require.ErrorIs(t, <-done, &quiclife.ApplicationError{ErrorCode: 7})
-				}
-				require.Zero(t, e.client.Stats().Open())
-				require.EqualValues(t, 2, o.stats(e.client.Stats()).Peak)
-				requireBalance(t, e.client.Stats())
+				f(t, e, o, a, b)
+				runtime.KeepAlive(a) // a dropped one would come back
+				runtime.KeepAlive(b)
 			})
 		})
 	}
 }
 
-// TestSlotsAreNotLost: many openers that give up at any moment lose no slot.
-func TestSlotsAreNotLost(t *testing.T) {
+// TestOpenAtOwnLimitFails: at once, or when its context ends.
+func TestOpenAtOwnLimitFails(t *testing.T) {
+	t.Parallel()
+	atOwnLimit(t, func(t *testing.T, e ends, o opener, a, b released) {
+		_, err := o.open(e.client)
+		limit := requireLimitError(t, err)
+		require.Equal(t, quiclife.OutgoingLimit, limit.Scope)
+		require.Equal(t, [2]int64{2, 2}, [2]int64{limit.Open, limit.Limit})
+		require.NotErrorIs(t, err, &quic.StreamLimitReachedError{})
+		require.NotErrorAs(t, err, new(quic.StreamLimitReachedError))
+		require.Contains(t, err.Error(), "this side's limit of "+o.name+" streams reached: limit 2, 2 open here")
+
+		ctx, cancel := context.WithTimeoutCause(t.Context(), time.Second, errors.New("cause"))
+		defer cancel()
+		_, err = o.sync(e.client, ctx)
+		require.ErrorIs(t, err, context.DeadlineExceeded)
+		requireLimitError(t, err)
+
+		a.Release()
+		a, err = o.open(e.client)
+		require.NoError(t, err, "one slot is free, b has the other")
+		_, err = o.open(e.client)
+		requireLimitError(t, err, "there is no third slot")
+		runtime.KeepAlive(a)
+		require.EqualValues(t, 2, o.stats(e.client.Stats()).Peak)
+	})
+}
+
+// TestOpensAtOwnLimitAreServedInOrder: and one that gives up is skipped.
+func TestOpensAtOwnLimitAreServedInOrder(t *testing.T) {
+	t.Parallel()
+	atOwnLimit(t, func(t *testing.T, e ends, o opener, a, b released) {
+		var order []int
+		var mu sync.Mutex
+		var wg sync.WaitGroup
+		for i := range 5 {
+			wg.Go(func() {
+				ctx := t.Context()
+				if i == 1 {
+					var cancel context.CancelFunc
+					ctx, cancel = context.WithTimeout(ctx, 500*time.Millisecond)
+					defer cancel()
+				}
+				s, err := o.sync(e.client, ctx)
+				if err != nil {
+					return
+				}
+				mu.Lock()
+				order = append(order, i)
+				mu.Unlock()
+				time.Sleep(10 * time.Millisecond)
+				s.Release()
+			})
+			time.Sleep(time.Millisecond)
+		}
+		time.Sleep(time.Second)
+		require.Empty(t, order)
+		a.Release()
+		wg.Wait()
+		require.Equal(t, []int{0, 2, 3, 4}, order)
+		require.EqualValues(t, 2, o.stats(e.client.Stats()).Peak)
+		requireBalance(t, e.client.Stats())
+	})
+}
+
+// TestConnectionEndUnblocksOpensAtOwnLimit: also those that had just opened one.
+func TestConnectionEndUnblocksOpensAtOwnLimit(t *testing.T) {
+	t.Parallel()
+	atOwnLimit(t, func(t *testing.T, e ends, o opener, a, b released) {
+		b.Release()
+		done := make(chan error)
+		for range 3 {
+			go func() {
+				s, err := o.sync(e.client, context.Background())
+				if err == nil {
+					_, err = o.sync(e.client, context.Background())
+				}
+				runtime.KeepAlive(s)
+				done <- err
+			}()
+		}
+		settled()
+		e.client.CloseWithError(7, "")
+		for range 3 {
+			require.ErrorIs(t, <-done, &quiclife.ApplicationError{ErrorCode: 7})
+		}
+		require.Zero(t, e.client.Stats().Open())
+		require.EqualValues(t, 2, o.stats(e.client.Stats()).Peak)
+		requireBalance(t, e.client.Stats())
+	})
+}
+
+// TestOpensThatGiveUpLoseNoSlot: many at once, at any moment.
+func TestOpensThatGiveUpLoseNoSlot(t *testing.T) {
 	guard := &quiclife.Guard{MaxOutgoingStreams: 3}
 	e := setup{guard: guard, serverConf: &quic.Config{MaxIncomingStreams: 1 << 20}}.onLoopback(t)
-	go func() {
-		for {
-			s, err := e.server.AcceptStream(context.Background())
-			if err != nil {
-				return
-			}
-			s.Release()
-		}
-	}()
+	go acceptAndRelease(e.server)
 	var wg sync.WaitGroup
 	for i := range 16 {
 		wg.Go(func() {
@@ -168,18 +185,20 @@ func TestSlotsAreNotLost(t *testing.T) {
 	stats := e.client.Stats().Outgoing
 	require.Zero(t, stats.Open)
 	require.LessOrEqual(t, stats.Peak, int64(3))
-	for range 3 {
-		_, err := e.client.OpenStream()
-		require.NoError(t, err)
+	for n := range 3 {
+		s, err := e.client.OpenStream()
+		require.NoError(t, err, "%d slots of 3 are left", n)
+		keep(t, s)
 	}
 	_, err := e.client.OpenStream()
-	require.Error(t, err)
+	requireLimitError(t, err, "there are more than 3 slots")
 	requireBalance(t, e.client.Stats())
 	e.client.CloseWithError(0, "")
 }
 
-// TestCancelledContext fails as quic-go does, and counts nothing.
-func TestCancelledContext(t *testing.T) {
+// TestOpenWithCancelledContextCountsNothing: it fails as with quic-go.
+func TestOpenWithCancelledContextCountsNothing(t *testing.T) {
+	t.Parallel()
 	setup{guard: &quiclife.Guard{MaxOutgoingStreams: 5}}.in(t, func(t *testing.T, e ends) {
 		ctx, cancel := context.WithCancel(t.Context())
 		cancel()
@@ -190,17 +209,19 @@ func TestCancelledContext(t *testing.T) {
 		_, err := e.client.AcceptStream(ctx)
 		require.Equal(t, context.Canceled, err)
 		require.Zero(t, e.client.Stats().Outgoing.Opened)
-		for range 5 { // no slot was lost
-			_, err := e.client.OpenStream()
-			require.NoError(t, err)
+		for n := range 5 {
+			s, err := e.client.OpenStream()
+			require.NoError(t, err, "%d slots of 5 are left", n)
+			keep(t, s)
 		}
 		require.Panics(t, func() { e.client.OpenUniStreamSync(nil) }, "as quic-go does")
 	})
 }
 
-// TestFailedOpensKeepOwnLimit: an open that fails at the peer's limit neither
-// keeps a slot of ours nor makes one.
-func TestFailedOpensKeepOwnLimit(t *testing.T) {
+// TestOpenThatFailsAtPeersLimitKeepsNoSlot: of our own limit, nor does it make
+// one.
+func TestOpenThatFailsAtPeersLimitKeepsNoSlot(t *testing.T) {
+	t.Parallel()
 	const own, peers = 4, 5
 	for _, o := range openers {
 		for name, fail := range map[string]func(c *quiclife.Conn) error{
@@ -228,8 +249,7 @@ func TestFailedOpensKeepOwnLimit(t *testing.T) {
 				held := []released{open(), open()} // and the peer's limit is reached
 				settled()
 				for range 10 {
-					limit := new(quiclife.LimitError)
-					require.ErrorAs(t, fail(e.client), &limit, name)
+					limit := requireLimitError(t, fail(e.client), name)
 					require.Equal(t, quiclife.PeerLimit, limit.Scope, name)
 				}
 				done := e.serve(t.Context(), quiclife.Handler{}) // the peer frees all that it has seen
@@ -238,9 +258,7 @@ func TestFailedOpensKeepOwnLimit(t *testing.T) {
 					held = append(held, open())
 				}
 				_, err := o.open(e.client)
-				limit := new(quiclife.LimitError)
-				require.ErrorAs(t, err, &limit, name)
-				require.Equal(t, quiclife.OutgoingLimit, limit.Scope, name)
+				require.Equal(t, quiclife.OutgoingLimit, requireLimitError(t, err, name).Scope, name)
 				for _, s := range held {
 					s.Release()
 				}
@@ -253,8 +271,10 @@ func TestFailedOpensKeepOwnLimit(t *testing.T) {
 	}
 }
 
-// The connection's end counts for more than the context that ended with it.
-func TestEdgeCtxOfConn(t *testing.T) {
+// TestOpenThatEndsWithConnectionReturnsItsError: it counts for more than the
+// context that ended with it.
+func TestOpenThatEndsWithConnectionReturnsItsError(t *testing.T) {
+	t.Parallel()
 	conf := &quic.Config{MaxIncomingStreams: 1}
 	setup{serverConf: conf}.in(t, func(t *testing.T, e ends) {
 		s, err := e.client.OpenStream()
@@ -266,45 +286,29 @@ func TestEdgeCtxOfConn(t *testing.T) {
 		settled()
 		e.client.CloseWithError(4, "")
 		err = <-done
-		_, ok := errors.AsType[*quiclife.LimitError](err)
-		require.False(t, ok, "%v", err)
+		require.Error(t, err)
+		require.NotErrorAs(t, err, new(*quiclife.LimitError))
 		keep(t, s)
 	})
 }
 
-// Nobody waits while a slot is free.
-func TestEdgeNobodyWaitsForNothing(t *testing.T) {
+// TestNoOpenWaitsWhileASlotIsFree: not where the slot comes back just as an open
+// begins to wait for it.
+func TestNoOpenWaitsWhileASlotIsFree(t *testing.T) {
 	e := setup{guard: &quiclife.Guard{MaxOutgoingStreams: 1}}.onLoopback(t)
-	go func() {
-		for {
-			s, err := e.server.AcceptStream(context.Background())
-			if err != nil {
-				return
-			}
-			s.Release()
-		}
-	}()
+	go acceptAndRelease(e.server)
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 	defer cancel()
-	for range 2000 {
-		var wg sync.WaitGroup
-		start := make(chan struct{})
-		for range 2 {
-			wg.Go(func() {
-				<-start
-				s, err := e.client.OpenStreamSync(ctx)
-				if err != nil {
-					t.Error(err)
-					return
-				}
-				s.Release()
-			})
+	openAndRelease := func() {
+		s, err := e.client.OpenStreamSync(ctx)
+		if err != nil {
+			t.Error(err)
+			return
 		}
-		close(start)
-		wg.Wait()
-		if t.Failed() {
-			break
-		}
+		s.Release()
+	}
+	for n := 0; n < 2000 && !t.Failed(); n++ {
+		together(openAndRelease, openAndRelease)
 	}
 	e.client.CloseWithError(0, "")
 }

@@ -24,7 +24,7 @@ var limits = []mutation{
 		c.unreserveLocked(r)
 	}`,
 		new:    "",
-		killer: "TestOutgoingLimit",
+		killer: "TestOpenAtOwnLimitFails",
 	},
 	{
 		name: "register: incoming not counted in the group",
@@ -49,7 +49,7 @@ var limits = []mutation{
 `,
 		new: `		_ = st
 `,
-		killer: "TestOutgoingLimit",
+		killer: "TestStreamsStayListedInOrderWhenOneGoes",
 	},
 	{
 		name: "limitError: newest for oldest",
@@ -57,7 +57,7 @@ var limits = []mutation{
 `,
 		new: `	oldest := r.streams.last
 `,
-		killer: "TestPeerLimit",
+		killer: "TestErrorAtPeersLimitSaysWhoHoldsIt",
 	},
 	{
 		name:   "unregister: owing not noted",
@@ -127,6 +127,6 @@ var limits = []mutation{
 		old: `		s += ", the peer may not have ended the others"
 `,
 		new:    "",
-		killer: "TestPeerLimit",
+		killer: "TestErrorAtPeersLimitSaysWhoHoldsIt",
 	},
 }

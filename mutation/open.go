@@ -6,7 +6,7 @@ var open = []mutation{
 		name:   "reserve: limit off by one",
 		old:    "(r.reserved >= r.stats.Limit ||",
 		new:    "(r.reserved > r.stats.Limit ||",
-		killer: "TestOutgoingLimit",
+		killer: "TestOpenAtOwnLimitFails",
 	},
 	{
 		name: "unreserve: last come first served",
@@ -14,7 +14,7 @@ var open = []mutation{
 	r.waiting = slices.Delete(r.waiting, 0, 1)`,
 		new: `	close(r.waiting[len(r.waiting)-1])
 	r.waiting = slices.Delete(r.waiting, len(r.waiting)-1, len(r.waiting))`,
-		killer: "TestOutgoingLimit",
+		killer: "TestOpensAtOwnLimitAreServedInOrder",
 	},
 	{
 		name: "awaitReservation: a slot freed since not seen",
@@ -22,7 +22,7 @@ var open = []mutation{
 `,
 		new: `	if false {
 `,
-		killer: "TestEdgeNobodyWaitsForNothing",
+		killer: "TestNoOpenWaitsWhileASlotIsFree",
 	},
 	{
 		name: "awaitReservation: slot lost when ctx ends as granted",
@@ -31,13 +31,13 @@ var open = []mutation{
 `,
 		new: `	} else {
 `,
-		killer: "TestSlotsAreNotLost",
+		killer: "TestOpensThatGiveUpLoseNoSlot",
 	},
 	{
 		name:   "awaitReservation: ctx error not wrapped",
 		old:    "err = c.limitError(k, OutgoingLimit, ctx.Err())",
 		new:    "err = ctx.Err()",
-		killer: "TestOutgoingLimit",
+		killer: "TestOpenAtOwnLimitFails",
 	},
 	{
 		name: "awaitPeer: asks for no collection",
@@ -53,7 +53,7 @@ var open = []mutation{
 		switch`,
 		new: `	if err != nil {
 		switch`,
-		killer: "TestEdgeCtxOfConn",
+		killer: "TestOpenThatEndsWithConnectionReturnsItsError",
 	},
 	{
 		name: "awaitPeer: Shutdown does not end the wait",
@@ -85,6 +85,6 @@ var open = []mutation{
 `,
 		new: `	until, cancel := context.WithCancel(context.WithoutCancel(ctx))
 `,
-		killer: "TestPeerLimit",
+		killer: "TestErrorAtPeersLimitSaysWhoHoldsIt",
 	},
 }

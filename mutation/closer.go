@@ -256,7 +256,7 @@ var closer = []mutation{
 		name:   "abortSend: boundary delivers open halves too",
 		old:    "deliver := st.boundary && !claimed && (st.sendHalf == HalfFinished || st.sendHalf == halfEnding)",
 		new:    "deliver := st.boundary",
-		killer: "TestBoundaryRace",
+		killer: "TestCancelWriteBesideCloseAfterBoundaryKeepsConnectionAlive",
 	},
 	{
 		name:   "abortSend: the IDs of a rejected phase reach new streams",

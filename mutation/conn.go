@@ -56,7 +56,7 @@ var conn = []mutation{
 `,
 		new: `		_ = s
 `,
-		killer: "TestHandlersOfBothKinds",
+		killer: "TestServeHandlesOneKindAndRefusesTheOther",
 	},
 	{
 		name: "end: streams not ended",

@@ -83,7 +83,7 @@ var limits = []mutation{
 `,
 		new: `		open += r.stats.Open * int64(1-min(k, 1))
 `,
-		killer: "TestDrainTimeout",
+		killer: "TestListenerServeWaitsNoLongerThanDrainTimeout",
 	},
 	{
 		name: "openLocked: dropped unidirectional streams are waited for",

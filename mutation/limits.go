@@ -75,7 +75,7 @@ var limits = []mutation{
 		name:   "unregister: owes without RequireStreamCreditRelease",
 		old:    "c.creditRequired && st.kind.incoming()",
 		new:    "st.kind.incoming()",
-		killer: "TestCycles",
+		killer: "TestStreamsThatComeAndGoLeaveNothing",
 	},
 	{
 		name: "openLocked: only the first kind",

@@ -315,10 +315,7 @@ func TestEachEndSettlesItsHalf(t *testing.T) {
 					s.Detach().CancelRead(0)
 					s.Detach().CancelWrite(0)
 				}
-				s.Release()
-				peer.Release()
-				settled()
-				e.requireNothingLeft(t)
+				e.requireNothingLeftOf(t, s, peer)
 			})
 		})
 	}
@@ -542,10 +539,7 @@ func TestCloseDuringBlockedWriteResetsStream(t *testing.T) {
 		require.ErrorIs(t, <-done, &quiclife.StreamError{StreamID: s.StreamID(), ErrorCode: 12})
 		_, err = io.ReadAll(peer)
 		require.ErrorIs(t, err, &quiclife.StreamError{StreamID: s.StreamID(), ErrorCode: 12, Remote: true})
-		s.Release()
-		peer.Release()
-		settled()
-		e.requireNothingLeft(t)
+		e.requireNothingLeftOf(t, s, peer)
 	})
 }
 

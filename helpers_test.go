@@ -261,3 +261,14 @@ func acceptAndRelease(c *quiclife.Conn) {
 		s.Release()
 	}
 }
+
+// requireNothingLeftOf releases the streams, and requires that both ends hold
+// none then. It is for fake time.
+func (e ends) requireNothingLeftOf(t testing.TB, streams ...interface{ Release() }) {
+	t.Helper()
+	for _, s := range streams {
+		s.Release()
+	}
+	settled()
+	e.requireNothingLeft(t)
+}

@@ -114,10 +114,7 @@ func TestStuckOpenIsLogged(t *testing.T) {
 				require.NoError(t, err)
 				in = s
 			}
-			in.Release()
-			held.Release()
-			settled()
-			e.requireNothingLeft(t)
+			e.requireNothingLeftOf(t, in, held)
 		})
 	}
 }

@@ -50,10 +50,7 @@ func TestFinalSizeCallbackIsCalledOnce(t *testing.T) {
 			}
 			require.Equal(t, want, sizes, "%v", steps)
 			client.SetReceiveFinalSizeCallback(nil)
-			client.Release()
-			server.Release()
-			settled()
-			e.requireNothingLeft(t)
+			e.requireNothingLeftOf(t, client, server)
 		})
 	}
 }

@@ -59,10 +59,7 @@ func TestStreamsTellWhatIsOpen(t *testing.T) {
 			client.Release()
 			uni.Release()
 		}
-		server.Release()
-		r.Release()
-		settled()
-		e.requireNothingLeft(t)
+		e.requireNothingLeftOf(t, server, r)
 		require.Empty(t, infos(e.client))
 		require.EqualValues(t, 1, e.client.Stats().Outgoing.Reset)
 	})

@@ -193,10 +193,7 @@ func TestNothingCutLooksWhole(t *testing.T) {
 				} else {
 					require.ErrorIs(t, err, &quiclife.StreamError{StreamID: peer.StreamID(), Remote: true})
 				}
-				s.Release()
-				peer.Release()
-				settled()
-				e.requireNothingLeft(t)
+				e.requireNothingLeftOf(t, s, peer)
 			})
 		})
 	}
@@ -215,10 +212,7 @@ func TestNothingCutLooksWhole(t *testing.T) {
 			require.NoError(t, s.Close())
 			wg.Wait()
 			require.Equal(t, sha256.Sum256(data), sha256.Sum256(read), "%d of %d bytes read", len(read), len(data))
-			s.Release()
-			peer.Release()
-			settled()
-			e.requireNothingLeft(t)
+			e.requireNothingLeftOf(t, s, peer)
 		})
 	})
 }
@@ -252,10 +246,7 @@ func TestWriteAfterEndSaysHowItEnded(t *testing.T) {
 					require.ErrorIs(t, s.TryWriteAll([]byte("x")), c.err)
 				}
 				require.EqualValues(t, 1, s.Info().BytesWritten)
-				s.Release()
-				peer.Release()
-				settled()
-				e.requireNothingLeft(t)
+				e.requireNothingLeftOf(t, s, peer)
 			})
 		})
 	}
@@ -321,18 +312,26 @@ func TestLoopOfWritesKeepsNoOtherFromWriting(t *testing.T) {
 	}
 }
 
+// wideConf grants much.
+var wideConf = &quic.Config{InitialStreamReceiveWindow: 4 << 20, InitialConnectionReceiveWindow: 8 << 20, MaxIdleTimeout: time.Hour}
+
+// onLossyNetwork runs f on a network that loses everything while lost is set.
+func onLossyNetwork(t *testing.T, conf *quic.Config, f func(t *testing.T, e ends, lost *atomic.Bool)) {
+	t.Helper()
+	var lost atomic.Bool
+	drop := func(simnet.Packet) bool { return lost.Load() }
+	setup{clientConf: conf, serverConf: conf, net: quictest.Net{Drop: drop}}.in(t, func(t *testing.T, e ends) { f(t, e, &lost) })
+}
+
 // TestSmallWritesAreBounded: what is queued for a peer that grants much but
 // takes nothing stays small.
 func TestSmallWritesAreBounded(t *testing.T) {
 	t.Parallel()
-	lost := false
-	conf := &quic.Config{InitialStreamReceiveWindow: 4 << 20, InitialConnectionReceiveWindow: 8 << 20, MaxIdleTimeout: time.Hour}
-	drop := func(simnet.Packet) bool { return lost }
-	setup{clientConf: conf, serverConf: conf, net: quictest.Net{Drop: drop}}.in(t, func(t *testing.T, e ends) {
+	onLossyNetwork(t, wideConf, func(t *testing.T, e ends, lost *atomic.Bool) {
 		s, _ := e.stream(t)
 		settled()
 		window := int64(e.client.ConnectionStats().CongestionWindow)
-		lost = true // no more acknowledgements: the congestion window fills
+		lost.Store(true) // no more acknowledgements: the congestion window fills
 		s.SetWriteDeadline(time.Now().Add(10 * time.Second))
 		for {
 			if _, err := s.Write(make([]byte, 500)); err != nil {
@@ -389,10 +388,7 @@ func TestReleaseAfterQueuedWriteKeepsConnectionAlive(t *testing.T) {
 						peer.CancelRead(2) // crosses
 						abort(s)
 						settled()
-						s.Release()
-						peer.Release()
-						settled()
-						e.requireNothingLeft(t)
+						e.requireNothingLeftOf(t, s, peer)
 					})
 				})
 			}
@@ -438,10 +434,7 @@ func TestCancelWriteBesideTryWriteAllWaitsForIt(t *testing.T) {
 		require.NoError(t, s.TryWriteAll([]byte("not so")))
 		peer.CancelRead(2)
 		settled()
-		s.Release()
-		peer.Release()
-		settled()
-		e.requireNothingLeft(t)
+		e.requireNothingLeftOf(t, s, peer)
 	})
 }
 
@@ -542,7 +535,6 @@ func TestCloseBesideWritesThatDoNotBlockCutsNothing(t *testing.T) {
 // for its turn behind it.
 func TestCloseCompletesWritesThatTheNetworkHoldsUp(t *testing.T) {
 	t.Parallel()
-	conf := &quic.Config{InitialStreamReceiveWindow: 4 << 20, InitialConnectionReceiveWindow: 8 << 20, MaxIdleTimeout: time.Hour}
 	for _, c := range []struct {
 		sizes []int // the first is queued, the second blocks, the others wait for their turn
 		cut   bool
@@ -551,9 +543,7 @@ func TestCloseCompletesWritesThatTheNetworkHoldsUp(t *testing.T) {
 		{[]int{10_000, 10_000, 50_000}, true}, // too much to be queued
 		{[]int{10_000, 50_000, 500, 500, 500, 500, 500, 500, 500, 500}, true},
 	} {
-		var lost atomic.Bool
-		drop := func(simnet.Packet) bool { return lost.Load() }
-		setup{clientConf: conf, serverConf: conf, net: quictest.Net{Drop: drop}}.in(t, func(t *testing.T, e ends) {
+		onLossyNetwork(t, wideConf, func(t *testing.T, e ends, lost *atomic.Bool) {
 			s, peer := e.stream(t)
 			settled()
 			lost.Store(true)
@@ -583,10 +573,7 @@ func TestCloseCompletesWritesThatTheNetworkHoldsUp(t *testing.T) {
 				require.NoError(t, err)
 				require.EqualValues(t, whole, read)
 			}
-			s.Release()
-			peer.Release()
-			settled()
-			e.requireNothingLeft(t)
+			e.requireNothingLeftOf(t, s, peer)
 		})
 	}
 }
@@ -626,9 +613,8 @@ func TestStalledPeerPinsLittle(t *testing.T) {
 		if streams == 5000 && testing.Short() {
 			continue
 		}
-		var lost atomic.Bool
 		conf := &quic.Config{MaxIncomingStreams: 10_000, InitialStreamReceiveWindow: 1 << 20, InitialConnectionReceiveWindow: 1 << 30, MaxIdleTimeout: time.Hour}
-		setup{clientConf: conf, serverConf: conf, net: quictest.Net{Drop: func(simnet.Packet) bool { return lost.Load() }}}.in(t, func(t *testing.T, e ends) {
+		onLossyNetwork(t, conf, func(t *testing.T, e ends, lost *atomic.Bool) {
 			strs := make([]*quiclife.Stream, streams)
 			for i := range strs {
 				var err error
@@ -838,16 +824,13 @@ func TestTryWriteAllCompletesCutMessage(t *testing.T) {
 // deadNetwork runs f with a stream on a network that die has lose everything.
 // Then another stream fills the congestion window.
 func deadNetwork(t *testing.T, f func(t *testing.T, e ends, s *quiclife.Stream, die func())) {
-	lost := false
-	conf := &quic.Config{InitialStreamReceiveWindow: 4 << 20, InitialConnectionReceiveWindow: 8 << 20, MaxIdleTimeout: time.Hour}
-	drop := func(simnet.Packet) bool { return lost }
-	setup{clientConf: conf, serverConf: conf, net: quictest.Net{Drop: drop}}.in(t, func(t *testing.T, e ends) {
+	onLossyNetwork(t, wideConf, func(t *testing.T, e ends, lost *atomic.Bool) {
 		s, _ := e.stream(t)
 		other, _ := e.stream(t)
 		settled()
 		f(t, e, s, func() {
 			settled()
-			lost = true
+			lost.Store(true)
 			other.SetWriteDeadline(time.Now().Add(5 * time.Second))
 			_, err := other.WriteWithLimit(make([]byte, 2<<20), takeAll)
 			require.ErrorIs(t, err, os.ErrDeadlineExceeded)

@@ -143,3 +143,17 @@ func (st *streamState) put(send sender, receive receiver) {
 	defer st.conn.mu.Unlock()
 	st.send, st.receive = send, receive
 }
+
+// BeforeCancelRead has f called whenever the receive half of s is about to be
+// aborted with quic-go.
+func BeforeCancelRead(s *Stream, f func()) { s.st.put(s.st.send, beforeCancelRead{s.st.receive, f}) }
+
+type beforeCancelRead struct {
+	receiver
+	f func()
+}
+
+func (s beforeCancelRead) CancelRead(code quic.StreamErrorCode) {
+	s.f()
+	s.receiver.CancelRead(code)
+}

@@ -3,6 +3,7 @@ package quiclife_test
 import (
 	"bytes"
 	"context"
+	"fmt"
 	"io"
 	"log/slog"
 	"math/rand/v2"
@@ -206,4 +207,68 @@ func onTransports(t *testing.T, server *quiclife.Transport, conf *quic.Config) e
 	s, err := ln.Accept(t.Context())
 	require.NoError(t, err)
 	return ends{c, s, c.Unwrap(), s.Unwrap()}
+}
+
+// uniStream opens a unidirectional stream on the client, on which x is sent,
+// and accepts it.
+func (e ends) uniStream(t *testing.T) (client *quiclife.SendStream, server *quiclife.ReceiveStream) {
+	t.Helper()
+	client, err := e.client.OpenUniStreamSync(t.Context())
+	require.NoError(t, err)
+	write(t, client, "x")
+	server, err = e.server.AcceptUniStream(t.Context())
+	require.NoError(t, err)
+	expect(t, server, "x")
+	return client, server
+}
+
+// requireHalves requires that both halves of a stream are in these states.
+func requireHalves(t testing.TB, s interface{ Info() quiclife.StreamInfo }, send, receive quiclife.HalfState, msg ...any) {
+	t.Helper()
+	words := func(send, receive quiclife.HalfState) string {
+		return fmt.Sprintf("send half %v, receive half %v", send, receive)
+	}
+	info := s.Info()
+	require.Equal(t, words(send, receive), words(info.Send, info.Receive), msg...)
+}
+
+// requireLimitError requires that err is a LimitError, and returns it.
+func requireLimitError(t testing.TB, err error, msg ...any) *quiclife.LimitError {
+	t.Helper()
+	var limit *quiclife.LimitError
+	require.ErrorAs(t, err, &limit, msg...)
+	return limit
+}
+
+// together runs the calls at the same moment, and waits until all have returned.
+func together(calls ...func()) {
+	var wg sync.WaitGroup
+	start := make(chan struct{})
+	for _, call := range calls {
+		wg.Go(func() { <-start; call() })
+	}
+	close(start)
+	wg.Wait()
+}
+
+// acceptAndRelease releases each stream that the peer opens, until c ends.
+func acceptAndRelease(c *quiclife.Conn) {
+	for {
+		s, err := c.AcceptStream(context.Background())
+		if err != nil {
+			return
+		}
+		s.Release()
+	}
+}
+
+// requireNothingLeftOf releases the streams, and requires that both ends hold
+// none then. It is for fake time.
+func (e ends) requireNothingLeftOf(t testing.TB, streams ...interface{ Release() }) {
+	t.Helper()
+	for _, s := range streams {
+		s.Release()
+	}
+	settled()
+	e.requireNothingLeft(t)
 }

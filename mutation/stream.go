@@ -8,7 +8,7 @@ var stream = []mutation{
 `,
 		new: `	s.st.readers.Add(-1)
 `,
-		killer: "TestHalves",
+		killer: "TestEachEndSettlesItsHalf",
 	},
 	{
 		name: "Stream.Write: KeepAlive dropped",
@@ -42,7 +42,7 @@ var stream = []mutation{
 `,
 		new: `	n, err := s.raw.Write(p)
 `,
-		killer: "TestHalves",
+		killer: "TestEachEndSettlesItsHalf",
 	},
 	{
 		name: "Close: past the accounting",
@@ -50,6 +50,6 @@ var stream = []mutation{
 `,
 		new: `	err := s.raw.Close()
 `,
-		killer: "TestHalves",
+		killer: "TestEachEndSettlesItsHalf",
 	},
 }

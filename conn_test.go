@@ -2,11 +2,9 @@ package quiclife_test
 
 import (
 	"context"
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
-	"log/slog"
 	"math/rand/v2"
 	"runtime"
 	"sync"
@@ -23,47 +21,6 @@ import (
 	"github.com/quiclife/quiclife"
 	"github.com/quiclife/quiclife/internal/quictest"
 )
-
-// dialEarly dials with 0-RTT, which the server rejects or not, and returns the
-// client's end before its handshake has completed. To be called in a bubble.
-func dialEarly(t *testing.T, reject bool) (c *quiclife.Conn, accept func() *quiclife.Conn) {
-	return dialEarlyUnder(t, &quiclife.Guard{}, reject)
-}
-
-func dialEarlyUnder(t *testing.T, guard *quiclife.Guard, reject bool) (c *quiclife.Conn, accept func() *quiclife.Conn) {
-	clientSocket, serverSocket, addr := quictest.Net{}.Endpoints(t)
-	serverTLS, clientTLS := quictest.TLS()
-	serverTLS, clientTLS = serverTLS.Clone(), clientTLS.Clone()
-	clientTLS.ClientSessionCache = tls.NewLRUClientSessionCache(1)
-	guard.Logger = slog.New(slog.DiscardHandler)
-	client, server := &quiclife.Transport{Conn: clientSocket, Guard: guard}, &quiclife.Transport{Conn: serverSocket, Guard: guard}
-	t.Cleanup(func() {
-		client.Close()
-		server.Close()
-	})
-
-	ln, err := server.ListenEarly(serverTLS, &quiclife.Config{Allow0RTT: true})
-	require.NoError(t, err)
-	c, err = client.Dial(t.Context(), addr, clientTLS, nil)
-	require.NoError(t, err)
-	settled() // the session ticket arrives
-	require.NoError(t, c.CloseWithError(0, ""))
-	require.NoError(t, ln.Close())
-
-	ln, err = server.ListenEarly(serverTLS, &quiclife.Config{Allow0RTT: !reject})
-	require.NoError(t, err)
-	t.Cleanup(func() { ln.Close() })
-	c, err = client.DialEarly(t.Context(), addr, clientTLS, nil)
-	require.NoError(t, err)
-	require.False(t, c.ConnectionState().TLS.HandshakeComplete)
-	synctest.Wait()
-	return c, func() *quiclife.Conn {
-		s, err := ln.Accept(t.Context())
-		require.NoError(t, err)
-		t.Cleanup(func() { s.CloseWithError(0, "") })
-		return s
-	}
-}
 
 // Accepted 0-RTT data arrives, and NextConnection harms nothing.
 func Test0RTT(t *testing.T) {
@@ -740,5 +697,73 @@ func TestAcceptStreamWithDoneContext(t *testing.T) {
 			require.NoError(t, accept(e), name)
 			require.Equal(t, context.Canceled, accept(e), name)
 		})
+	}
+}
+
+// Nothing holds a connection that has ended.
+func TestEdgeConnGone(t *testing.T) {
+	guard := &quiclife.Guard{}
+	var conn weak.Pointer[quiclife.Conn]
+	func() {
+		conf := &quic.Config{MaxIncomingStreams: 1}
+		e := setup{guard: guard, serverConf: conf}.onLoopback(t)
+		conn = weak.Make(e.client)
+		s, err := e.client.OpenStream()
+		require.NoError(t, err)
+		_, err = e.client.OpenStream() // arms the retry
+		require.Error(t, err)
+		s.Close() // arms the sweep
+		e.client.CloseWithError(0, "")
+		e.server.CloseWithError(0, "")
+	}()
+	for range 500 {
+		runtime.GC()
+		if conn.Value() == nil {
+			break
+		}
+		time.Sleep(2 * time.Millisecond)
+	}
+	require.Nil(t, conn.Value())
+	runtime.KeepAlive(guard)
+}
+
+// TestStaleResetAfterRejection: the streams of the new phase have the IDs of
+// those of the rejected one, whose calls must not reach them.
+func TestStaleResetAfterRejection(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		c, accept := dialEarly(t, true)
+		old, err := c.OpenStream()
+		require.NoError(t, err)
+		write(t, old, "x")
+		old.Close()
+		s := accept()
+		_, err = c.NextConnection(t.Context())
+		require.NoError(t, err)
+		str, in := ends{client: c, server: s}.stream(t)
+		require.Equal(t, old.StreamID(), str.StreamID())
+		old.Reset(7)
+		old.CancelWrite(7)
+		old.Release()
+		settled()
+		write(t, str, "y")
+		require.NoError(t, str.Close())
+		b, err := io.ReadAll(in)
+		require.NoError(t, err)
+		require.Equal(t, "y", string(b))
+		str.Release()
+		in.Release()
+	})
+}
+
+// TestCountsAfterCloseWithError: when it returns, the counts are down.
+func TestCountsAfterCloseWithError(t *testing.T) {
+	for range 50 {
+		e := setup{}.onLoopback(t)
+		for range 90 {
+			_, err := e.client.OpenStream()
+			require.NoError(t, err)
+		}
+		require.NoError(t, e.client.CloseWithError(1, ""))
+		require.Zero(t, e.client.Stats().Open())
 	}
 }

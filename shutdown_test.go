@@ -744,3 +744,133 @@ func TestShutdownFindsStreamsDroppedAfterLongShortage(t *testing.T) {
 		require.NoError(t, e.server.Shutdown(ctx, 0, ""))
 	})
 }
+
+// TestShutdownOfRejected0RTT: what was sent in 0-RTT that the server rejected
+// is lost, and Shutdown says so.
+func TestShutdownOfRejected0RTT(t *testing.T) {
+	setupEarly(t, func(t *testing.T, c *quiclife.Conn) {
+		s, err := c.OpenUniStream()
+		require.NoError(t, err)
+		write(t, s, "data")
+		s.Close()
+		require.ErrorIs(t, shutdown(c, time.Minute), quiclife.Err0RTTRejected)
+	})
+}
+
+// setupEarly is dialEarly, rejected, in a bubble.
+func setupEarly(t *testing.T, f func(t *testing.T, c *quiclife.Conn)) {
+	bubble(t, func(t *testing.T) {
+		c, _ := dialEarly(t, true)
+		f(t, c)
+	})
+}
+
+// TestShutdownInHandshake: an early connection that is shut down before its
+// handshake is complete loses nothing, though the first packets are lost.
+func TestShutdownInHandshake(t *testing.T) {
+	for seed := range uint64(60) {
+		bubble(t, func(t *testing.T) {
+			serverTLS, clientTLS := quictest.TLS()
+			conf := &quic.Config{MaxIdleTimeout: 10 * time.Minute, HandshakeIdleTimeout: time.Minute}
+			drop := dropSome(seed, 20)
+			pc, ps, addr := quictest.Net{Latency: 150 * time.Millisecond, Drop: drop}.Endpoints(t)
+			guard := &quiclife.Guard{}
+			str, ctr := &quiclife.Transport{Conn: ps, Guard: guard}, &quiclife.Transport{Conn: pc, Guard: guard}
+			defer str.Close()
+			defer ctr.Close()
+			ln, err := str.ListenEarly(serverTLS, conf)
+			require.NoError(t, err)
+			defer ln.Close()
+			got := make(chan int, 1)
+			go func() {
+				c, err := ctr.Dial(context.Background(), addr, clientTLS, conf)
+				if err != nil {
+					got <- -1
+					return
+				}
+				s, err := c.AcceptUniStream(context.Background())
+				if err != nil {
+					got <- -2
+					return
+				}
+				b, _ := io.ReadAll(s)
+				got <- len(b)
+				c.CloseWithError(0, "")
+			}()
+			c, err := ln.Accept(t.Context())
+			require.NoError(t, err)
+			s, err := c.OpenUniStreamSync(t.Context())
+			require.NoError(t, err)
+			_, err = s.Write(make([]byte, 10_000))
+			require.NoError(t, err)
+			s.Close()
+			err = shutdown(c, time.Hour)
+			if n := <-got; err == nil {
+				require.Equal(t, 10_000, n, "seed %d", seed)
+			}
+		})
+	}
+}
+
+// TestShutdownCutByPeer: a stream that the peer's CloseWithError cuts is named,
+// also if the program noticed first.
+func TestShutdownCutByPeer(t *testing.T) {
+	for range 100 {
+		e := setup{}.onLoopback(t)
+		s, _ := e.stream(t)
+		read := make(chan struct{})
+		go func() {
+			s.Read(make([]byte, 1))
+			s.Release()
+			close(read)
+		}()
+		down := make(chan error)
+		go func() { down <- shutdown(e.client, time.Minute) }()
+		runtime.Gosched()
+		e.server.CloseWithError(7, "")
+		<-read
+		err := <-down
+		// Shutdown of a connection that had ended before it began returns nil.
+		if err == nil {
+			require.Error(t, e.client.Context().Err())
+			continue
+		}
+		cut, ok := errors.AsType[*quiclife.ShutdownError](err)
+		require.True(t, ok)
+		require.Len(t, cut.Streams, 1)
+	}
+}
+
+// TestShutdownNamesOnce: several calls that cut at once name each stream once.
+func TestShutdownNamesOnce(t *testing.T) {
+	setup{}.in(t, func(t *testing.T, e ends) {
+		for range 5 {
+			s, err := e.client.OpenStream()
+			require.NoError(t, err)
+			keep(t, s)
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		var wg sync.WaitGroup
+		for range 4 {
+			wg.Go(func() {
+				cut, ok := errors.AsType[*quiclife.ShutdownError](e.client.Shutdown(ctx, 0, ""))
+				if ok && len(cut.Streams) > 5 {
+					t.Errorf("%d streams", len(cut.Streams))
+				}
+			})
+		}
+		wg.Wait()
+	})
+}
+
+func dropSome(seed uint64, percent int) func(simnet.Packet) bool {
+	var mu sync.Mutex
+	n := seed*2654435761 + 1
+	return func(simnet.Packet) bool {
+		mu.Lock()
+		defer mu.Unlock()
+		n = n*6364136223846793005 + 1442695040888963407
+		return int(n>>33)%100 < percent
+	}
+}

@@ -259,3 +259,59 @@ func dialEarlyUnder(t *testing.T, guard *quiclife.Guard, reject bool) (c *quicli
 		return s
 	}
 }
+
+// requireHalves requires the states of both halves of s, and names the one that
+// is in another.
+func requireHalves(t testing.TB, s interface{ Info() quiclife.StreamInfo }, send, receive quiclife.HalfState) {
+	t.Helper()
+	info := s.Info()
+	require.Equal(t, send.String(), info.Send.String(), "the send half of %v", info)
+	require.Equal(t, receive.String(), info.Receive.String(), "the receive half of %v", info)
+}
+
+// expectAll reads to the end of r, which has just s.
+func expectAll(t testing.TB, r io.Reader, s string) {
+	t.Helper()
+	b, err := io.ReadAll(r)
+	require.NoError(t, err)
+	require.Equal(t, s, string(b))
+}
+
+// A site is a listener in fake time, and a transport to dial it from.
+type site struct {
+	listener *quiclife.Listener
+	client   *quiclife.Transport
+}
+
+// newSite listens with server. It is to be called in a bubble; what it makes is
+// closed at the end of the test.
+func newSite(t *testing.T, server *quiclife.Transport, conf *quic.Config) *site {
+	t.Helper()
+	serverTLS, _ := quictest.TLS()
+	cc, sc, _ := quictest.Net{}.Endpoints(t)
+	server.Conn = sc
+	client := &quiclife.Transport{Conn: cc, Guard: &quiclife.Guard{Logger: slog.New(slog.DiscardHandler)}}
+	ln, err := server.Listen(serverTLS, conf)
+	require.NoError(t, err)
+	t.Cleanup(func() {
+		ln.Close()
+		client.Close()
+		server.Close()
+	})
+	return &site{ln, client}
+}
+
+func (s *site) dial(ctx context.Context) (*quiclife.Conn, error) {
+	_, clientTLS := quictest.TLS()
+	return s.client.Dial(ctx, s.listener.Addr(), clientTLS, nil)
+}
+
+// connect dials and accepts.
+func (s *site) connect(t *testing.T) ends {
+	t.Helper()
+	c, err := s.dial(t.Context())
+	require.NoError(t, err)
+	sc, err := s.listener.Accept(t.Context())
+	require.NoError(t, err)
+	return ends{c, sc, c.Unwrap(), sc.Unwrap()}
+}

@@ -262,7 +262,7 @@ var closer = []mutation{
 		name:   "abortSend: the IDs of a rejected phase reach new streams",
 		old:    `deliver || stale {`,
 		new:    `deliver || stale && false {`,
-		killer: "TestStaleResetAfterRejection",
+		killer: "TestStreamsOfRejected0RTTDoNotTouchThoseAfterIt",
 	},
 	{
 		name:   "noticed: a reset counts as cut",

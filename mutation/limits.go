@@ -16,7 +16,7 @@ var limits = []mutation{
 `,
 		new: `		_ = st
 `,
-		killer: "TestStreamsRaceWithEnd",
+		killer: "TestStreamThatComesAsConnectionEndsStaysOpen",
 	},
 	{
 		name: "unregister: slot not given back",

@@ -129,3 +129,14 @@ func (st *streamState) put(send sender, receive receiver) {
 	defer st.conn.mu.Unlock()
 	st.send, st.receive = send, receive
 }
+
+// OpenStreamSlowly is OpenStream, but has f called when quic-go has opened the
+// stream, and c does not know of it yet.
+func OpenStreamSlowly(c *Conn, f func()) (*Stream, error) {
+	raw, err := open(c, outgoing, c.raw.OpenStream)
+	if err != nil {
+		return nil, err
+	}
+	f()
+	return newStream(c, outgoing, raw), nil
+}

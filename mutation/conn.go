@@ -48,7 +48,7 @@ var conn = []mutation{
 `,
 		new: `		_ = c
 `,
-		killer: "TestAcceptDuringShutdown",
+		killer: "TestBlockedAcceptReturnsWithNextStreamDuringShutdown",
 	},
 	{
 		name: "refuse: CancelWrite skipped",

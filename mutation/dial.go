@@ -21,7 +21,7 @@ var dial = []mutation{
 		old: `	o.socket = socket
 `,
 		new:    "",
-		killer: "TestGuardShutdown",
+		killer: "TestGuardShutdownFreesAddress",
 	},
 	{
 		name: "listen: nothing closed when Listen fails",

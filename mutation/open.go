@@ -60,7 +60,7 @@ var open = []mutation{
 		old: `	defer context.AfterFunc(c.draining, cancel)()
 `,
 		new:    "",
-		killer: "TestDuringShutdown",
+		killer: "TestShutdownRefusesStreamsOfThisSide",
 	},
 	{
 		name: "awaitPeer: Shutdown looks like a cancelled context",
@@ -68,7 +68,7 @@ var open = []mutation{
 			err = ErrShutdown
 `,
 		new:    "",
-		killer: "TestDuringShutdown",
+		killer: "TestShutdownRefusesStreamsOfThisSide",
 	},
 	{
 		name: "admit: opens during Shutdown",
@@ -77,7 +77,7 @@ var open = []mutation{
 	}
 	return c.guard.admitStream`,
 		new:    `	return c.guard.admitStream`,
-		killer: "TestDuringShutdown",
+		killer: "TestShutdownRefusesStreamsOfThisSide",
 	},
 	{
 		name: "awaitPeer: ctx ignored",

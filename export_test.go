@@ -19,9 +19,23 @@ func ForgetCollections() {
 	process.mu.Lock()
 	process.budget = pace.Budget{}
 	process.mu.Unlock()
-	heapAsking.mu.Lock()
-	heapAsking.last, heapAsking.interval, heapAsking.budget = time.Time{}, 0, pace.Budget{}
-	heapAsking.mu.Unlock()
+	heapTries = &pace.Tries{First: heapTries.First, Most: heapTries.Most, Share: heapTries.Share}
+}
+
+// CollectWith gives g a collector of its own, which has spent nothing yet. It
+// asks collect for collections, where nil is the runtime's. asked is how many it
+// has asked for. It must be called before g is used.
+func CollectWith(g *Guard, collect func() (cost time.Duration)) (asked func() int) {
+	if collect == nil {
+		collect = collectGarbage
+	}
+	k := &collector{collect: collect}
+	g.collector = k
+	return func() int {
+		k.mu.Lock()
+		defer k.mu.Unlock()
+		return k.ran
+	}
 }
 
 // AfterClose has f called when s has closed quic-go's stream, but has not

@@ -101,9 +101,9 @@ var closer = []mutation{
 	},
 	{
 		name: "detach: counts nothing",
-		old: `		st.conn.unregister(st, countDetached)
+		old: `		st.conn.unregister(st, detached)
 `,
-		new: `		_ = countDetached
+		new: `		_ = detached
 `,
 		killer: "TestHalves",
 	},
@@ -162,7 +162,7 @@ var closer = []mutation{
 		st.receive.CancelRead(code)
 	}
 	if send || receive {
-		st.settle(aborted(send), aborted(receive))
+		st.settle(abortedIf(send), abortedIf(receive))
 	}
 	st.returnCredit()
 `,
@@ -173,7 +173,7 @@ var closer = []mutation{
 		st.abortSend(code, true)
 	}
 	if send || receive {
-		st.settle(aborted(send), aborted(receive))
+		st.settle(abortedIf(send), abortedIf(receive))
 	}
 	st.returnCredit()
 `,
@@ -188,7 +188,7 @@ var closer = []mutation{
 		st.receive.CancelRead(code)
 	}
 	if send || receive {
-		st.settle(aborted(send), aborted(receive))
+		st.settle(abortedIf(send), abortedIf(receive))
 	}
 	st.returnCredit()
 `,
@@ -199,7 +199,7 @@ var closer = []mutation{
 		st.receive.CancelRead(code)
 	}
 	if send || receive {
-		st.settle(aborted(send), aborted(receive))
+		st.settle(abortedIf(send), abortedIf(receive))
 	}
 `,
 		killer: "TestModel",

@@ -5,7 +5,7 @@ var collect = []mutation{
 	{
 		name: "sentinel not re-armed",
 		old: `	if k.watching = len(k.conns) > 0; k.watching {
-		k.awaitCollection()
+		k.awaitCollectionLocked()
 `,
 		new: `	if k.watching = len(k.conns) > 0; k.watching {
 `,
@@ -19,8 +19,8 @@ var collect = []mutation{
 	},
 	{
 		name:   "bubbles are looked at from outside",
-		old:    "	if !inBubble {\n",
-		new:    "	if true {\n",
+		old:    "	case !inBubble:\n",
+		new:    "	default:\n",
 		killer: "TestDropped",
 	},
 	{

@@ -3,38 +3,13 @@ package main
 // open breaks open.go.
 var open = []mutation{
 	{
-		name:   "reserve: limit off by one",
-		old:    "(r.reserved >= r.stats.Limit ||",
-		new:    "(r.reserved > r.stats.Limit ||",
-		killer: "TestOutgoingLimit",
-	},
-	{
-		name: "unreserve: last come first served",
-		old: `	close(r.waiting[0])
-	r.waiting = slices.Delete(r.waiting, 0, 1)`,
-		new: `	close(r.waiting[len(r.waiting)-1])
-	r.waiting = slices.Delete(r.waiting, len(r.waiting)-1, len(r.waiting))`,
-		killer: "TestOutgoingLimit",
-	},
-	{
-		name: "awaitReservation: a slot freed since not seen",
-		old: `	if r.reserved < r.stats.Limit && len(r.waiting) == 0 { // freed since
-`,
-		new: `	if false {
-`,
-		killer: "TestEdgeNobodyWaitsForNothing",
-	},
-	{
-		name: "awaitReservation: slot lost when ctx ends as granted",
-		old: `	} else { // given to us just now: pass it on
-		c.unreserveLocked(r)
-`,
-		new: `	} else {
-`,
+		name:   "awaitSlot: slot lost when ctx ends as granted",
+		old:    "	c.kinds[k].slots.Leave(slot)\n",
+		new:    "",
 		killer: "TestSlotsAreNotLost",
 	},
 	{
-		name:   "awaitReservation: ctx error not wrapped",
+		name:   "awaitSlot: ctx error not wrapped",
 		old:    "err = c.limitError(k, OutgoingLimit, ctx.Err())",
 		new:    "err = ctx.Err()",
 		killer: "TestOutgoingLimit",

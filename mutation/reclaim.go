@@ -4,7 +4,7 @@ package main
 var reclaim = []mutation{
 	{
 		name:   "dropped: unidirectional streams are ended though nobody wants one",
-		old:    "if st.kind.uni() && !s.inTheWay(st, r) {",
+		old:    "if st.kind.uni() && !s.inTheWayLocked(st, r) {",
 		new:    "if false {",
 		killer: "TestDroppedControlStreamsLive",
 	},

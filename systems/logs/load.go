@@ -9,8 +9,8 @@ import (
 	"sync"
 	"time"
 
-	"github.com/quiclife/quiclife/systems/internal/lab"
 	"github.com/quiclife/quiclife/internal/rig"
+	"github.com/quiclife/quiclife/systems/internal/lab"
 )
 
 // load runs the site under load until ctx is done, and judges it.

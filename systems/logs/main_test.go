@@ -8,8 +8,8 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/quiclife/quiclife/systems/internal/lab"
 	"github.com/quiclife/quiclife/internal/quictest"
+	"github.com/quiclife/quiclife/systems/internal/lab"
 )
 
 // The producers that are processes of their own are this test binary.

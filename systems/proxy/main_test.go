@@ -7,8 +7,8 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/quiclife/quiclife/systems/internal/lab"
 	"github.com/quiclife/quiclife/internal/quictest"
+	"github.com/quiclife/quiclife/systems/internal/lab"
 )
 
 func TestQuiclife(t *testing.T) {

@@ -18,8 +18,8 @@ import (
 
 	"github.com/quic-go/quic-go"
 
-	"github.com/quiclife/quiclife/systems/internal/lab"
 	"github.com/quiclife/quiclife/internal/rig"
+	"github.com/quiclife/quiclife/systems/internal/lab"
 )
 
 // A library is what the proxy needs of QUIC.

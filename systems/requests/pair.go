@@ -11,8 +11,8 @@ import (
 
 	"github.com/quic-go/quic-go"
 
-	"github.com/quiclife/quiclife/systems/internal/lab"
 	"github.com/quiclife/quiclife/internal/rig"
+	"github.com/quiclife/quiclife/systems/internal/lab"
 )
 
 // A pair is the two ends of a connection over loopback.

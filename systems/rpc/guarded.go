@@ -9,8 +9,8 @@ import (
 
 	"github.com/quiclife/quiclife"
 
-	"github.com/quiclife/quiclife/systems/internal/lab"
 	"github.com/quiclife/quiclife/internal/rig"
+	"github.com/quiclife/quiclife/systems/internal/lab"
 )
 
 // A guardedNet is the network on quiclife: one Guard for the server, with its

@@ -29,8 +29,8 @@ import (
 	"runtime"
 	"time"
 
-	"github.com/quiclife/quiclife/systems/internal/lab"
 	"github.com/quiclife/quiclife/internal/rig"
+	"github.com/quiclife/quiclife/systems/internal/lab"
 )
 
 // A size is how large the system is, and how long it waits.

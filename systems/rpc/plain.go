@@ -8,8 +8,8 @@ import (
 
 	"github.com/quic-go/quic-go"
 
-	"github.com/quiclife/quiclife/systems/internal/lab"
 	"github.com/quiclife/quiclife/internal/rig"
+	"github.com/quiclife/quiclife/systems/internal/lab"
 )
 
 // A plainNet is the network on quic-go: no limits but those of quic.Config, and

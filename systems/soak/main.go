@@ -33,8 +33,8 @@ import (
 	"github.com/quic-go/quic-go"
 
 	"github.com/quiclife/quiclife"
-	"github.com/quiclife/quiclife/systems/internal/lab"
 	"github.com/quiclife/quiclife/internal/rig"
+	"github.com/quiclife/quiclife/systems/internal/lab"
 )
 
 const (

@@ -1,7 +1,6 @@
 package main
 
-// transport breaks transport.go.
-var transport = []mutation{
+var ownedTransports = []mutation{
 	{
 		name: "update: never closes",
 		old: `	case last:
@@ -17,5 +16,12 @@ var transport = []mutation{
 		new: `		_ = o
 `,
 		killer: "TestListenFails",
+	},
+	{
+		name: "ownAddr: socket not owned",
+		old: `	o.socket = socket
+`,
+		new:    "",
+		killer: "TestGuardShutdownFreesAddress",
 	},
 }

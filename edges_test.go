@@ -245,33 +245,6 @@ func TestEdgeDroppedAtOnce(t *testing.T) {
 	})
 }
 
-// Nothing holds a connection that has ended.
-func TestEdgeConnGone(t *testing.T) {
-	guard := &quiclife.Guard{}
-	var conn weak.Pointer[quiclife.Conn]
-	func() {
-		conf := &quic.Config{MaxIncomingStreams: 1}
-		e := setup{guard: guard, serverConf: conf}.onLoopback(t)
-		conn = weak.Make(e.client)
-		s, err := e.client.OpenStream()
-		require.NoError(t, err)
-		_, err = e.client.OpenStream() // arms the retry
-		require.Error(t, err)
-		s.Close() // arms the sweep
-		e.client.CloseWithError(0, "")
-		e.server.CloseWithError(0, "")
-	}()
-	for range 500 {
-		runtime.GC()
-		if conn.Value() == nil {
-			break
-		}
-		time.Sleep(2 * time.Millisecond)
-	}
-	require.Nil(t, conn.Value())
-	runtime.KeepAlive(guard)
-}
-
 // The group is watched as long as it lives, not only once. It needs no calls to us.
 func TestEdgeWatching(t *testing.T) {
 	var found leaks
@@ -297,26 +270,6 @@ func TestEdgeWatching(t *testing.T) {
 	}
 }
 
-// A Guard without connections can go.
-func TestEdgeGuardGone(t *testing.T) {
-	var guard weak.Pointer[quiclife.Guard]
-	func() {
-		g := &quiclife.Guard{}
-		guard = weak.Make(g)
-		e := setup{guard: g}.onLoopback(t)
-		e.client.CloseWithError(0, "")
-		e.server.CloseWithError(0, "")
-	}()
-	for range 500 {
-		runtime.GC()
-		if guard.Value() == nil {
-			break
-		}
-		time.Sleep(2 * time.Millisecond)
-	}
-	require.Nil(t, guard.Value())
-}
-
 // Healing works in a bubble too.
 func TestEdgeHealsInBubble(t *testing.T) {
 	setup{serverConf: &quic.Config{MaxIncomingStreams: 3}, guard: &quiclife.Guard{}}.in(t, func(t *testing.T, e ends) {
@@ -340,21 +293,6 @@ func TestEdgeHealsInBubble(t *testing.T) {
 		require.NoError(t, err)
 		s.Release()
 	})
-}
-
-func TestEdgeDefaultLogger(t *testing.T) {
-	var log logged
-	old := slog.Default()
-	defer slog.SetDefault(old)
-	slog.SetDefault(log.logger())
-	synctest.Test(t, func(t *testing.T) {
-		rc, _ := quictest.Net{}.Pair(t, nil, nil)
-		c := (&quiclife.Guard{}).Wrap(rc, nil)
-		drop(t, c, func(*quiclife.Stream) {})
-		runtime.GC()
-		c.Stats()
-	})
-	require.Contains(t, log.String(), "stream leaked")
 }
 
 // KeepAlives: a call that is the last use of its handle is not taken for a leak.

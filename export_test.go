@@ -157,3 +157,14 @@ func (s beforeCancelRead) CancelRead(code quic.StreamErrorCode) {
 	s.f()
 	s.receiver.CancelRead(code)
 }
+
+// OpenStreamSlowly is OpenStream, but has f called when quic-go has opened the
+// stream, and c does not know of it yet.
+func OpenStreamSlowly(c *Conn, f func()) (*Stream, error) {
+	raw, err := open(c, outgoing, c.raw.OpenStream)
+	if err != nil {
+		return nil, err
+	}
+	f()
+	return newStream(c, outgoing, raw), nil
+}

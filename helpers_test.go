@@ -3,10 +3,12 @@ package quiclife_test
 import (
 	"bytes"
 	"context"
+	"crypto/tls"
 	"fmt"
 	"io"
 	"log/slog"
 	"math/rand/v2"
+	"net"
 	"runtime"
 	"slices"
 	"sync"
@@ -271,4 +273,101 @@ func (e ends) requireNothingLeftOf(t testing.TB, streams ...interface{ Release()
 	}
 	settled()
 	e.requireNothingLeft(t)
+}
+
+// udpSocket is closed at the end of the test, if the test has not done it.
+func udpSocket(t *testing.T) *net.UDPConn {
+	t.Helper()
+	c, err := net.ListenUDP("udp", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
+	require.NoError(t, err)
+	t.Cleanup(func() { c.Close() })
+	return c
+}
+
+// dialEarly dials with 0-RTT, which the server rejects or not, and returns the
+// client's end before its handshake has completed. To be called in a bubble.
+func dialEarly(t *testing.T, reject bool) (c *quiclife.Conn, accept func() *quiclife.Conn) {
+	return dialEarlyUnder(t, &quiclife.Guard{}, reject)
+}
+
+func dialEarlyUnder(t *testing.T, guard *quiclife.Guard, reject bool) (c *quiclife.Conn, accept func() *quiclife.Conn) {
+	clientSocket, serverSocket, addr := quictest.Net{}.Endpoints(t)
+	serverTLS, clientTLS := quictest.TLS()
+	serverTLS, clientTLS = serverTLS.Clone(), clientTLS.Clone()
+	clientTLS.ClientSessionCache = tls.NewLRUClientSessionCache(1)
+	guard.Logger = slog.New(slog.DiscardHandler)
+	client, server := &quiclife.Transport{Conn: clientSocket, Guard: guard}, &quiclife.Transport{Conn: serverSocket, Guard: guard}
+	t.Cleanup(func() {
+		client.Close()
+		server.Close()
+	})
+
+	ln, err := server.ListenEarly(serverTLS, &quiclife.Config{Allow0RTT: true})
+	require.NoError(t, err)
+	c, err = client.Dial(t.Context(), addr, clientTLS, nil)
+	require.NoError(t, err)
+	settled() // the session ticket arrives
+	require.NoError(t, c.CloseWithError(0, ""))
+	require.NoError(t, ln.Close())
+
+	ln, err = server.ListenEarly(serverTLS, &quiclife.Config{Allow0RTT: !reject})
+	require.NoError(t, err)
+	t.Cleanup(func() { ln.Close() })
+	c, err = client.DialEarly(t.Context(), addr, clientTLS, nil)
+	require.NoError(t, err)
+	require.False(t, c.ConnectionState().TLS.HandshakeComplete)
+	synctest.Wait()
+	return c, func() *quiclife.Conn {
+		s, err := ln.Accept(t.Context())
+		require.NoError(t, err)
+		t.Cleanup(func() { s.CloseWithError(0, "") })
+		return s
+	}
+}
+
+// expectAll reads to the end of r, which has just s.
+func expectAll(t testing.TB, r io.Reader, s string) {
+	t.Helper()
+	b, err := io.ReadAll(r)
+	require.NoError(t, err)
+	require.Equal(t, s, string(b))
+}
+
+// A site is a listener in fake time, and a transport to dial it from.
+type site struct {
+	listener *quiclife.Listener
+	client   *quiclife.Transport
+}
+
+// newSite listens with server. It is to be called in a bubble; what it makes is
+// closed at the end of the test.
+func newSite(t *testing.T, server *quiclife.Transport, conf *quic.Config) *site {
+	t.Helper()
+	serverTLS, _ := quictest.TLS()
+	cc, sc, _ := quictest.Net{}.Endpoints(t)
+	server.Conn = sc
+	client := &quiclife.Transport{Conn: cc, Guard: &quiclife.Guard{Logger: slog.New(slog.DiscardHandler)}}
+	ln, err := server.Listen(serverTLS, conf)
+	require.NoError(t, err)
+	t.Cleanup(func() {
+		ln.Close()
+		client.Close()
+		server.Close()
+	})
+	return &site{ln, client}
+}
+
+func (s *site) dial(ctx context.Context) (*quiclife.Conn, error) {
+	_, clientTLS := quictest.TLS()
+	return s.client.Dial(ctx, s.listener.Addr(), clientTLS, nil)
+}
+
+// connect dials and accepts.
+func (s *site) connect(t *testing.T) ends {
+	t.Helper()
+	c, err := s.dial(t.Context())
+	require.NoError(t, err)
+	sc, err := s.listener.Accept(t.Context())
+	require.NoError(t, err)
+	return ends{c, sc, c.Unwrap(), sc.Unwrap()}
 }

@@ -262,13 +262,13 @@ var closer = []mutation{
 		name:   "abortSend: the IDs of a rejected phase reach new streams",
 		old:    `deliver || stale {`,
 		new:    `deliver || stale && false {`,
-		killer: "TestStaleResetAfterRejection",
+		killer: "TestStreamsOfRejected0RTTDoNotTouchThoseAfterIt",
 	},
 	{
 		name:   "noticed: a reset counts as cut",
 		old:    " && !reset {",
 		new:    " && (!reset || true) {",
-		killer: "TestResetDuringShutdown",
+		killer: "TestShutdownCallsStreamThatPeerResetCut",
 	},
 	{
 		name: "noticed: forgotten by sendFailed",
@@ -277,13 +277,13 @@ var closer = []mutation{
 `,
 		new: `func (st *streamState) sendFailed(err error) {
 `,
-		killer: "TestShutdownCutNoticedFirst",
+		killer: "TestShutdownNamesStreamWhoseEndProgramNoticedFirst",
 	},
 	{
 		name: "noticed: forgotten by readFailed",
 		old: `	st.noticed(err)
 	if _, got`,
 		new:    `	if _, got`,
-		killer: "TestShutdownCutNoticedFirst",
+		killer: "TestShutdownNamesStreamWhoseEndProgramNoticedFirst",
 	},
 }

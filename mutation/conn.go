@@ -22,7 +22,7 @@ var conn = []mutation{
 		old: `	c.ended = true
 `,
 		new:    "",
-		killer: "TestStreamsRaceWithEnd",
+		killer: "TestStreamThatComesAsConnectionEndsStaysOpen",
 	},
 	{
 		name: "end: timers not stopped",
@@ -30,7 +30,7 @@ var conn = []mutation{
 `,
 		new: `		_ = c
 `,
-		killer: "TestEdgeConnGone",
+		killer: "TestEndedConnIsForgottenByItsTimer",
 	},
 	{
 		name: "CloseWithError: end not called",
@@ -48,7 +48,7 @@ var conn = []mutation{
 `,
 		new: `		_ = c
 `,
-		killer: "TestAcceptDuringShutdown",
+		killer: "TestBlockedAcceptReturnsWithNextStreamDuringShutdown",
 	},
 	{
 		name: "refuse: CancelWrite skipped",
@@ -65,6 +65,6 @@ var conn = []mutation{
 	}
 `,
 		new:    "",
-		killer: "TestCloseWithError",
+		killer: "TestCloseWithErrorEndsStreamsAndCalls",
 	},
 }

@@ -35,7 +35,7 @@ var open = []mutation{
 		old: `	defer context.AfterFunc(c.draining, cancel)()
 `,
 		new:    "",
-		killer: "TestDuringShutdown",
+		killer: "TestShutdownRefusesStreamsOfThisSide",
 	},
 	{
 		name: "awaitPeer: Shutdown looks like a cancelled context",
@@ -43,7 +43,7 @@ var open = []mutation{
 			err = ErrShutdown
 `,
 		new:    "",
-		killer: "TestDuringShutdown",
+		killer: "TestShutdownRefusesStreamsOfThisSide",
 	},
 	{
 		name: "admit: opens during Shutdown",
@@ -52,7 +52,7 @@ var open = []mutation{
 	}
 	return c.guard.admitStream`,
 		new:    `	return c.guard.admitStream`,
-		killer: "TestDuringShutdown",
+		killer: "TestShutdownRefusesStreamsOfThisSide",
 	},
 	{
 		name: "awaitPeer: ctx ignored",

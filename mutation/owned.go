@@ -22,6 +22,6 @@ var ownedTransports = []mutation{
 		old: `	o.socket = socket
 `,
 		new:    "",
-		killer: "TestGuardShutdown",
+		killer: "TestGuardShutdownFreesAddress",
 	},
 }

@@ -15,7 +15,7 @@ var registry = []mutation{
 `,
 		new: `		_ = st
 `,
-		killer: "TestStreamsRaceWithEnd",
+		killer: "TestStreamThatComesAsConnectionEndsStaysOpen",
 	},
 	{
 		name: "unregister: slot not given back",

@@ -34,7 +34,7 @@ var stream = []mutation{
 		old:    "phase: c.phase.Load(), ",
 		new:    "",
 		alone:  true,
-		killer: "Test0RTTRejected",
+		killer: "TestStreamsOfRejected0RTTDoNotTouchThoseAfterIt",
 	},
 	{
 		name: "Write: the plain Write",

@@ -46,6 +46,19 @@ func CollectionsAsked(c *Conn) int {
 	return c.collector.ran
 }
 
+// CollectWith has c's collector, of a bubble, call collect in place of the
+// garbage collector. To be called before c is used.
+func CollectWith(c *Conn, collect func()) {
+	k := c.collector
+	k.collect = func() time.Duration {
+		collect()
+		k.looking.Lock()
+		k.looked = 0 // or it would not look, if collect does nothing
+		k.looking.Unlock()
+		return 0
+	}
+}
+
 // CreditRequired returns what c knows of Config.RequireStreamCreditRelease.
 func CreditRequired(c *Conn) bool { return c.creditRequired }
 

@@ -63,13 +63,13 @@ var limits = []mutation{
 		name:   "unregister: owing not noted",
 		old:    `	if owes && (!dropped || c.guard.ReportOnly) {`,
 		new:    `	if false {`,
-		killer: "TestDroppedWithoutCredit",
+		killer: "TestDroppedStreamGivesBackItsCredit",
 	},
 	{
 		name:   "unregister: credit of a dropped one not returned",
 		old:    `	if owes && dropped && !c.guard.ReportOnly {`,
 		new:    `	if false {`,
-		killer: "TestDroppedWithoutCredit",
+		killer: "TestDroppedStreamGivesBackItsCredit",
 	},
 	{
 		name:   "unregister: owes without RequireStreamCreditRelease",
@@ -91,7 +91,7 @@ var limits = []mutation{
 `,
 		new: `			_ = r
 `,
-		killer: "TestShutdownBesideDroppedControlStreams",
+		killer: "TestShutdownDoesNotWaitForDroppedControlStreams",
 	},
 	{
 		name: "register: a limit at which streams come and go is logged",

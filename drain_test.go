@@ -207,10 +207,10 @@ func TestTrickleOnDrainedStreamHoldsUpNoOther(t *testing.T) {
 			}
 		})
 		wg.Go(func() {
-			bulk.Write(make([]byte, 1<<20))
+			bulk.Write(make([]byte, 768<<10))
 			bulk.Close()
 		})
-		time.Sleep(6 * time.Second)
+		time.Sleep(4 * time.Second)
 		require.Equal(t, quiclife.HalfFinished.String(), bulk.Info().Send.String(), "the send half of the bulk stream: %v", bulk.Info())
 		require.LessOrEqual(t, most.Load(), int64(1), "drained by several at once")
 		trickle.Release()

@@ -352,7 +352,7 @@ func TestStreamInUseIsNeverTakenForDropped(t *testing.T) {
 	guard := &quiclife.Guard{OnLeak: func(l quiclife.Leak) { t.Error("reported:", l.Stream) }, AbandonGrace: time.Nanosecond}
 	e := setup{guard: guard}.onLoopback(t)
 	collectConstantly(t)
-	data := randomBytes(2 << 20)
+	data := randomBytes(256 << 10)
 	go func() {
 		for {
 			s, err := e.server.AcceptStream(context.Background())

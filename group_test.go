@@ -3,13 +3,11 @@ package quiclife_test
 import (
 	"context"
 	"errors"
-	"io"
 	"log/slog"
 	"runtime"
 	"strings"
 	"sync"
 	"testing"
-	"testing/synctest"
 	"time"
 	"weak"
 
@@ -229,7 +227,7 @@ func TestMaxHeap(t *testing.T) {
 	runtime.KeepAlive(ballast)
 
 	ballast = nil
-	quiclife.ForgetCollections() // of other tests
+	quiclife.ForgetHeapTries() // of other tests
 	var mine *quiclife.Stream
 	eventually(t, func() bool { // those that are refused have asked for a collection
 		mine, err = sc.OpenStream()
@@ -280,8 +278,8 @@ func TestMaxHeapWithoutConnections(t *testing.T) {
 		}
 		return err
 	}
-	quiclife.ForgetCollections() // of other tests
-	for range 4 {                // such collections help, so they do not become rare
+	quiclife.ForgetHeapTries() // of other tests
+	for range 4 {              // such collections help, so they do not become rare
 		ballast := make([]byte, 128<<20)
 		runtime.GC()
 		time.Sleep(150 * time.Millisecond) // the gauge is read every 100 ms
@@ -292,134 +290,6 @@ func TestMaxHeapWithoutConnections(t *testing.T) {
 		eventually(t, func() bool { return dial() == nil })
 		require.Less(t, time.Since(start), 4*time.Second)
 	}
-}
-
-// TestIdleTimeoutSparesWriteWhoseBytesMove: a Write of any size that a slow
-// peer takes piece by piece is not idle, though it does not return.
-func TestIdleTimeoutSparesWriteWhoseBytesMove(t *testing.T) {
-	const size = 60_000
-	for name, write := range map[string]func(s *quiclife.Stream, p []byte) (int, error){
-		"Write": (*quiclife.Stream).Write,
-		"WriteWithLimit": func(s *quiclife.Stream, p []byte) (int, error) {
-			return s.WriteWithLimit(p, func(n int) int { return n })
-		},
-		"WriteWithLimit, a limiter that returns more than it was asked for": func(s *quiclife.Stream, p []byte) (int, error) {
-			return s.WriteWithLimit(p, func(n int) int { return n + 1 })
-		},
-	} {
-		t.Run(name, func(t *testing.T) {
-			guard := &quiclife.Guard{IdleTimeout: time.Second}
-			setup{serverConf: matrixConf, guard: guard}.in(t, func(t *testing.T, e ends) {
-				raw, err := e.client.OpenStream()
-				require.NoError(t, err)
-				var wg sync.WaitGroup
-				wg.Go(func() {
-					_, err = write(raw, make([]byte, size))
-					raw.Close()
-				})
-				peer, err2 := e.rawServer.AcceptStream(t.Context())
-				require.NoError(t, err2)
-				read, buf := 0, make([]byte, 1000)
-				for err2 == nil { // 10 kB/s
-					time.Sleep(100 * time.Millisecond)
-					var m int
-					m, err2 = peer.Read(buf)
-					read += m
-				}
-				wg.Wait()
-				require.NoError(t, err)
-				require.Equal(t, io.EOF, err2)
-				require.Equal(t, size, read)
-				require.EqualValues(t, size, raw.Info().BytesWritten)
-				raw.Release()
-			})
-		})
-	}
-}
-
-// TestIdleTimeout: a stream without a byte in either direction is reset.
-func TestIdleTimeout(t *testing.T) {
-	const timeout = 8 * time.Second
-	for _, c := range []struct {
-		name  string
-		use   func(s, peer *quiclife.Stream)
-		after time.Duration // when it is reset, 0 never
-	}{
-		{"not used", func(s, peer *quiclife.Stream) {}, timeout + timeout/4},
-		{"blocked Read", func(s, peer *quiclife.Stream) { go s.Read(make([]byte, 1)) }, timeout + timeout/4},
-		{"blocked Write", func(s, peer *quiclife.Stream) { go s.Write(large) }, timeout + timeout/4},
-		{"written to for a while", func(s, peer *quiclife.Stream) {
-			for range 3 {
-				time.Sleep(timeout / 2)
-				s.Write([]byte("x"))
-			}
-		}, 3*timeout/2 + timeout + timeout/4},
-		{"a slow large Write", func(s, peer *quiclife.Stream) {
-			go func() {
-				b := make([]byte, 1000)
-				for range 100 {
-					if _, err := peer.Read(b); err != nil {
-						return
-					}
-					time.Sleep(timeout / 20)
-				}
-			}()
-			s.Write(large[:100_000])
-			time.Sleep(2 * timeout / 3)
-			s.Close()
-			s.CancelRead(0)
-		}, 0},
-		{"read from", func(s, peer *quiclife.Stream) {
-			for range 20 {
-				time.Sleep(timeout / 2)
-				peer.Write([]byte("x"))
-				s.Read(make([]byte, 1))
-			}
-			s.Release()
-		}, 0},
-	} {
-		t.Run(c.name, func(t *testing.T) {
-			var found leaks
-			guard := &quiclife.Guard{IdleTimeout: timeout, HalfCloseTimeout: -1, Logger: slog.New(slog.DiscardHandler), OnLeak: found.add, Codes: quiclife.Codes{Idle: 14}}
-			conf := matrixConf.Clone()
-			conf.MaxIdleTimeout = time.Hour
-			synctestPair(t, conf, guard, func(t *testing.T, e ends) {
-				s, peer := e.stream(t)
-				start := time.Now()
-				c.use(s, peer)
-				for s.Info().Send == quiclife.HalfOpen && time.Since(start) < 20*timeout {
-					time.Sleep(10 * time.Millisecond)
-				}
-				if c.after == 0 {
-					require.Empty(t, found.list())
-				} else {
-					require.LessOrEqual(t, time.Since(start), c.after+100*time.Millisecond)
-					require.GreaterOrEqual(t, time.Since(start), c.after-timeout/4-100*time.Millisecond)
-					synctest.Wait() // leaks are told after they were ended
-					require.Len(t, found.list(), 1)
-					require.Equal(t, quiclife.Idle, found.list()[0].Reason)
-					require.EqualValues(t, 1, e.client.Stats().Outgoing.Reclaimed)
-					var err error
-					for err == nil {
-						_, err = peer.Read(make([]byte, 1000))
-					}
-					require.ErrorIs(t, err, &quiclife.StreamError{StreamID: peer.StreamID(), ErrorCode: 14, Remote: true})
-				}
-				s.Release()
-				peer.Release()
-				settled()
-				e.requireNothingLeft(t)
-			})
-		})
-	}
-}
-
-// synctestPair is a pair of which only the client has the guard.
-func synctestPair(t *testing.T, conf *quic.Config, guard *quiclife.Guard, f func(t *testing.T, e ends)) {
-	setup{clientConf: conf, serverConf: conf}.in(t, func(t *testing.T, e ends) {
-		e.client = guard.Wrap(e.rawClient, conf)
-		f(t, e)
-	})
 }
 
 // TestConns: the connections of a group, from the handshake to the end.

@@ -371,3 +371,79 @@ func (s *site) connect(t *testing.T) ends {
 	require.NoError(t, err)
 	return ends{c, sc, c.Unwrap(), sc.Unwrap()}
 }
+
+// leaks collects what OnLeak is told.
+type leaks struct {
+	mu  sync.Mutex
+	all []quiclife.Leak
+}
+
+func (l *leaks) add(leak quiclife.Leak) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.all = append(l.all, leak)
+}
+
+func (l *leaks) list() []quiclife.Leak {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.all
+}
+
+// require requires that just these leaks were reported so far.
+func (l *leaks) require(t testing.TB, reasons ...quiclife.LeakReason) {
+	t.Helper()
+	var got []quiclife.LeakReason
+	for _, leak := range l.list() {
+		got = append(got, leak.Reason)
+	}
+	require.Equal(t, reasons, got, "leaks that were reported: %v", l.list())
+}
+
+// drop opens a stream, does something with it, and forgets it.
+//
+//go:noinline
+func drop(t *testing.T, c *quiclife.Conn, do func(*quiclife.Stream)) {
+	s, err := c.OpenStream()
+	require.NoError(t, err)
+	do(s)
+}
+
+// dropUni opens a unidirectional stream, writes to it, and forgets it.
+//
+//go:noinline
+func dropUni(ctx context.Context, c *quiclife.Conn) error {
+	s, err := c.OpenUniStreamSync(ctx)
+	if err != nil {
+		return err
+	}
+	_, err = io.WriteString(s, "settings")
+	return err
+}
+
+// collectAndLook collects garbage. In a bubble, dropped streams are looked for
+// when somebody calls Stats.
+func collectAndLook(conns ...*quiclife.Conn) {
+	runtime.GC()
+	for _, c := range conns {
+		c.Stats()
+	}
+}
+
+// readAllAndRelease is a peer whose application does as it should with each
+// bidirectional stream, until c ends.
+func readAllAndRelease(c *quiclife.Conn) {
+	for {
+		s, err := c.AcceptStream(context.Background())
+		if err != nil {
+			return
+		}
+		go func() {
+			io.Copy(io.Discard, s)
+			s.Release()
+		}()
+	}
+}
+
+// longConf has connections outlive all timeouts of their streams.
+var longConf = &quic.Config{MaxIdleTimeout: 10 * time.Hour}

@@ -243,3 +243,32 @@ func TestDetachLeavesEOFToCaller(t *testing.T) {
 		peer.Release()
 	})
 }
+
+// TestEndingCallsKeepTheirHandleAlive: a stream that is ended in one call is not
+// taken for dropped during it.
+func TestEndingCallsKeepTheirHandleAlive(t *testing.T) {
+	var found leaks
+	e := setup{guard: &quiclife.Guard{OnLeak: found.add, AbandonGrace: time.Nanosecond}}.onLoopback(t)
+	collectConstantly(t)
+	go func() {
+		for {
+			s, err := e.server.AcceptStream(context.Background())
+			if err != nil {
+				return
+			}
+			s.Release()
+		}
+	}()
+	calls := []func(s *quiclife.Stream){
+		(*quiclife.Stream).Release,
+		func(s *quiclife.Stream) { s.Reset(1) },
+		func(s *quiclife.Stream) { s.Detach().CancelRead(0) },
+	}
+	for i := range 3000 {
+		s, err := e.client.OpenStreamSync(t.Context())
+		require.NoError(t, err)
+		calls[i%len(calls)](s)
+	}
+	require.Empty(t, found.list())
+	e.client.CloseWithError(0, "")
+}

@@ -50,7 +50,7 @@ var closer = []mutation{
 		old: `		st.watchFinalSize()
 		st.awaitReader()`,
 		new:    `		st.watchFinalSize()`,
-		killer: "TestEdgeSweep",
+		killer: "TestHalfCloseTimeoutSparesStreamsThatMaySend",
 	},
 	{
 		name:   "close: st.cut ignored",

@@ -20,7 +20,7 @@ var open = []mutation{
 	defer c.block(k, -1)
 	until`,
 		new:    `	until`,
-		killer: "TestEdgeHealsInBubble",
+		killer: "TestOpenAtTheLimitGetsTheSlotOfADroppedStream",
 	},
 	{
 		name: "awaitPeer: wrapped though the connection ended",

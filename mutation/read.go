@@ -79,6 +79,6 @@ var read = []mutation{
 		old: `	st.readers.Add(1)
 	st.reads`,
 		new:    `	st.reads`,
-		killer: "TestEdgeMarks",
+		killer: "TestBlockedPeekCountsAsReading",
 	},
 }

@@ -54,13 +54,13 @@ var registry = []mutation{
 		name:   "unregister: owing not noted",
 		old:    `	if owes && (!dropped || c.guard.ReportOnly) {`,
 		new:    `	if false {`,
-		killer: "TestDroppedWithoutCredit",
+		killer: "TestDroppedStreamGivesBackItsCredit",
 	},
 	{
 		name:   "unregister: credit of a dropped one not returned",
 		old:    `	if owes && dropped && !c.guard.ReportOnly {`,
 		new:    `	if false {`,
-		killer: "TestDroppedWithoutCredit",
+		killer: "TestDroppedStreamGivesBackItsCredit",
 	},
 	{
 		name:   "unregister: owes without RequireStreamCreditRelease",
@@ -82,7 +82,7 @@ var registry = []mutation{
 `,
 		new: `			_ = r
 `,
-		killer: "TestShutdownBesideDroppedControlStreams",
+		killer: "TestShutdownDoesNotWaitForDroppedControlStreams",
 	},
 	{
 		name: "register: a limit at which streams come and go is logged",

@@ -12,7 +12,7 @@ var shortage = []mutation{
 		name:   "crowded: too early",
 		old:    "4*(r.stats.Open+r.owing) >= 3*r.stats.Limit",
 		new:    "5*(r.stats.Open+r.owing) >= 3*r.stats.Limit",
-		killer: "TestAccepterDropsAtItsLimit",
+		killer: "TestNoCollectionBelowThreeQuartersOfTheSlots",
 	},
 	{
 		name:   "crowded: streams that owe their credit hold no slot",
@@ -115,6 +115,6 @@ var shortage = []mutation{
 		name:   "ask: though no stream is idle",
 		old:    "case !s.idle[k]:",
 		new:    "case false:",
-		killer: "TestEdgeNoCollections",
+		killer: "TestNoCollectionWhileAllStreamsAreInUse",
 	},
 }

@@ -17,7 +17,7 @@ var stream = []mutation{
 `,
 		new: `	n, err := s.st.write(p)
 `,
-		killer: "TestKeepAlive",
+		killer: "TestBlockedCallKeepsItsStreamAlive",
 	},
 	{
 		name: "start: the state holds the handle strongly",
@@ -27,7 +27,7 @@ var stream = []mutation{
 	st.userFinalSize = func(int64) { h.st = st }
 `,
 		alone:  true,
-		killer: "TestEdgeDroppedAtOnce",
+		killer: "TestUnwrittenStreamIsEndedAtOnce",
 	},
 	{
 		name:   "start: phase not noted",

@@ -297,9 +297,9 @@ func TestOpenThatEndsWithConnectionReturnsItsError(t *testing.T) {
 func TestNoOpenWaitsWhileASlotIsFree(t *testing.T) {
 	e := setup{guard: &quiclife.Guard{MaxOutgoingStreams: 1}}.onLoopback(t)
 	go acceptAndRelease(e.server)
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
-	defer cancel()
 	openAndRelease := func() {
+		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+		defer cancel()
 		s, err := e.client.OpenStreamSync(ctx)
 		if err != nil {
 			t.Error(err)

@@ -59,6 +59,7 @@ func TestUniStreamBoundaryHoldsAgainstReset(t *testing.T) {
 		require.NoError(t, err)
 		s.Close()
 		s.Reset(1) // no effect
+		settled()
 		b, err := io.ReadAll(r)
 		require.NoError(t, err)
 		require.Equal(t, "abcdef", string(b))

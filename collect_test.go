@@ -85,7 +85,7 @@ func TestCollectionsAreAskedForInRealTime(t *testing.T) {
 		leak func(t *testing.T, e ends)
 	}{
 		{"by the opener", func(t *testing.T, e ends) {
-			go readAllAndRelease(e.server)
+			go handleEach(e.server, readAllAndRelease)
 			for range 20 {
 				drop(t, e.client, func(s *quiclife.Stream) { s.Write([]byte("x")) })
 			}

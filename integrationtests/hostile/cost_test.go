@@ -407,7 +407,7 @@ func drain(handlers bool) func(t *testing.T, wrapped bool) []figure {
 			time.Sleep(costWindow) // it knows no shutdown: the traffic alone
 		}
 		figures := before.figures(t)[:1]
-		if quiet { // on a busy machine, which delays the datagrams
+		if quiet { // the datagrams leave time enough in between
 			figures[0].Value += fmt.Sprintf(", all quiet after %.1f s", time.Since(before.at).Seconds())
 		}
 		peer.stop(new(map[string]float64))

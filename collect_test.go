@@ -85,7 +85,7 @@ func TestCollectionsAreAskedForInRealTime(t *testing.T) {
 		leak func(t *testing.T, e ends)
 	}{
 		{"by the opener", func(t *testing.T, e ends) {
-			go readAllAndRelease(e.server)
+			go handleEach(e.server, readAllAndRelease)
 			for range 20 {
 				drop(t, e.client, func(s *quiclife.Stream) { s.Write([]byte("x")) })
 			}
@@ -167,21 +167,30 @@ func TestNoCollectionOnceNobodyWantsAStream(t *testing.T) {
 		{"the peer's limit", &quic.Config{MaxIncomingStreams: 1, MaxIdleTimeout: time.Hour}, &quiclife.Guard{}},
 		{"own limit", longConf, &quiclife.Guard{MaxOutgoingStreams: 1}},
 	} {
-		t.Run(c.name, func(t *testing.T) {
-			setup{clientConf: longConf, serverConf: c.conf, guard: c.guard}.in(t, func(t *testing.T, e ends) {
-				s, err := e.client.OpenStream()
-				require.NoError(t, err)
-				keep(t, s)
-				ctx, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond)
+		for how, open := range map[string]func(*quiclife.Conn) error{
+			"OpenStream": func(c *quiclife.Conn) error { _, err := c.OpenStream(); return err },
+			"OpenStreamSync": func(c *quiclife.Conn) error {
+				ctx, cancel := context.WithTimeout(context.Background(), 10*time.Millisecond)
 				defer cancel()
-				_, err = e.client.OpenStreamSync(ctx)
-				require.ErrorIs(t, err, context.DeadlineExceeded)
-				time.Sleep(1500 * time.Millisecond)
-				before := quiclife.CollectionsAsked(e.client)
-				time.Sleep(10 * time.Minute)
-				require.Equal(t, before, quiclife.CollectionsAsked(e.client), "collections asked for")
+				_, err := c.OpenStreamSync(ctx)
+				return err
+			},
+		} {
+			t.Run(c.name+", "+how, func(t *testing.T) {
+				setup{clientConf: longConf, serverConf: c.conf, guard: c.guard}.in(t, func(t *testing.T, e ends) {
+					s, err := e.client.OpenStream()
+					require.NoError(t, err)
+					keep(t, s)
+					var limit *quiclife.LimitError
+					require.ErrorAs(t, open(e.client), &limit)
+					time.Sleep(1500 * time.Millisecond)
+					before := quiclife.CollectionsAsked(e.client)
+					require.Positive(t, before, "collections asked for at first")
+					time.Sleep(10 * time.Minute)
+					require.Equal(t, before, quiclife.CollectionsAsked(e.client), "collections asked for")
+				})
 			})
-		})
+		}
 	}
 }
 

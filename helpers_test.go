@@ -430,19 +430,22 @@ func collectAndLook(conns ...*quiclife.Conn) {
 	}
 }
 
-// readAllAndRelease is a peer whose application does as it should with each
-// bidirectional stream, until c ends.
-func readAllAndRelease(c *quiclife.Conn) {
+// handleEach has handle run for each bidirectional stream that the peer opens,
+// in a goroutine of its own, until c ends.
+func handleEach(c *quiclife.Conn, handle func(*quiclife.Stream)) {
 	for {
 		s, err := c.AcceptStream(context.Background())
 		if err != nil {
 			return
 		}
-		go func() {
-			io.Copy(io.Discard, s)
-			s.Release()
-		}()
+		go handle(s)
 	}
+}
+
+// readAllAndRelease is how an application should handle a stream.
+func readAllAndRelease(s *quiclife.Stream) {
+	io.Copy(io.Discard, s)
+	s.Release()
 }
 
 // longConf has connections outlive all timeouts of their streams.

@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"log/slog"
 	"strings"
 	"sync"
 	"testing"
@@ -296,7 +297,7 @@ func TestStreamFoundAgainWhileItIsReclaimedCountsAsReclaimed(t *testing.T) {
 // TestStreamDetachedBeforeItsReclaimIsNotDrained: with NoStopSending too, a
 // stream that is given away is not ours to end.
 func TestStreamDetachedBeforeItsReclaimIsNotDrained(t *testing.T) {
-	serverGuard := &quiclife.Guard{NoStopSending: true, IdleTimeout: time.Second}
+	serverGuard := &quiclife.Guard{NoStopSending: true, IdleTimeout: time.Second, Logger: slog.New(slog.DiscardHandler)}
 	setup{}.in(t, func(t *testing.T, e ends) {
 		e.server = serverGuard.Wrap(e.rawServer, nil)
 		_, first := e.stream(t)
@@ -353,18 +354,10 @@ func TestStreamInUseIsNeverTakenForDropped(t *testing.T) {
 	e := setup{guard: guard}.onLoopback(t)
 	collectConstantly(t)
 	data := randomBytes(256 << 10)
-	go func() {
-		for {
-			s, err := e.server.AcceptStream(context.Background())
-			if err != nil {
-				return
-			}
-			go func() {
-				io.Copy(s, s)
-				s.Close()
-			}()
-		}
-	}()
+	go handleEach(e.server, func(s *quiclife.Stream) {
+		io.Copy(s, s)
+		s.Close()
+	})
 	var wg sync.WaitGroup
 	for range 4 {
 		wg.Go(func() {

@@ -76,18 +76,10 @@ func TestLeakedUniStreamsNeverBlockOpens(t *testing.T) {
 // each stream, at a limit of 100.
 func TestServerThatDropsEveryStreamServesOn(t *testing.T) {
 	e := setup{guard: quiclife.OwnCollector(&quiclife.Guard{})}.onLoopback(t)
-	go func() {
-		for {
-			s, err := e.server.AcceptStream(context.Background())
-			if err != nil {
-				return
-			}
-			go func() {
-				io.ReadAll(s)
-				s.Write([]byte("answer"))
-			}()
-		}
-	}()
+	go handleEach(e.server, func(s *quiclife.Stream) {
+		io.ReadAll(s)
+		s.Write([]byte("answer"))
+	})
 	const n = 1000
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
@@ -148,7 +140,7 @@ func TestOpenAtTheLimitGetsTheSlotOfADroppedStream(t *testing.T) {
 			}
 			setup{serverConf: conf, guard: guard}.in(t, func(t *testing.T, e ends) {
 				if !c.accepter {
-					go readAllAndRelease(e.server)
+					go handleEach(e.server, readAllAndRelease)
 				}
 				for range c.rounds {
 					var held []*quiclife.Stream
@@ -451,20 +443,12 @@ func TestControlStreamsOfHTTP3LiveThroughCollections(t *testing.T) {
 	}
 	go control(e.client)
 	go control(e.server)
-	go func() {
-		for {
-			s, err := e.server.AcceptStream(context.Background())
-			if err != nil {
-				return
-			}
-			go func() {
-				io.ReadAll(s)
-				time.Sleep(time.Second)
-				s.Write([]byte("answer"))
-				s.Close()
-			}()
-		}
-	}()
+	go handleEach(e.server, func(s *quiclife.Stream) {
+		io.ReadAll(s)
+		time.Sleep(time.Second)
+		s.Write([]byte("answer"))
+		s.Close()
+	})
 	s, err := e.client.OpenStreamSync(t.Context())
 	require.NoError(t, err)
 	write(t, s, "request")

@@ -33,7 +33,7 @@ var shortage = []mutation{
 `,
 		new: `	r.failedAt = max(now, 1)
 `,
-		killer: "TestDroppedStreamsAtOwnLimitComeBack",
+		killer: "TestOpenAtTheLimitGetsTheSlotOfADroppedStream",
 	},
 	{
 		name:   "grace: as long in a shortage",
@@ -115,6 +115,6 @@ var shortage = []mutation{
 		name:   "ask: though no stream is idle",
 		old:    "case !s.idle[k]:",
 		new:    "case false:",
-		killer: "TestNoCollectionWhileAllStreamsAreInUse",
+		killer: "TestStreamsDroppedAfterLongUseComeBackSoon",
 	},
 }

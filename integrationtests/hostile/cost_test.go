@@ -213,6 +213,24 @@ func (s *costServer) serve(ctx context.Context, handle func(costStream)) {
 	}
 }
 
+// serveListener serves in the background, with Listener.Serve if wrapped. It
+// returns a func that ends that, and the server.
+func (s *costServer) serveListener(t *testing.T, handle func(context.Context, costStream), stop func()) func() {
+	ctx, cancel := context.WithCancel(t.Context())
+	var served sync.WaitGroup
+	served.Go(func() {
+		if s.ln == nil {
+			s.serve(ctx, func(str costStream) { handle(ctx, str) })
+			return
+		}
+		s.ln.Serve(ctx, quiclife.Handler{Stream: func(ctx context.Context, str *quiclife.Stream) error {
+			handle(ctx, str)
+			return nil
+		}})
+	})
+	return func() { cancel(); stop(); served.Wait() }
+}
+
 // costEcho answers a good client.
 func costEcho(s costStream) {
 	io.Copy(s, s)
@@ -377,27 +395,21 @@ func drain(handlers bool) func(t *testing.T, wrapped bool) []figure {
 		}
 		guard := new(quiclife.Guard)
 		s, stop := newCostServer(t, wrapped, guard, &quic.Config{EnableDatagrams: true})
-		ctx, cancel := context.WithCancel(t.Context())
-		var served sync.WaitGroup
-		defer func() { cancel(); stop(); served.Wait() }()
-		served.Go(func() {
-			if !wrapped {
-				s.serve(ctx, func(costStream) { <-ctx.Done() })
-				return
-			}
-			s.ln.Serve(ctx, quiclife.Handler{Stream: func(ctx context.Context, _ *quiclife.Stream) error { <-ctx.Done(); return nil }})
-		})
+		defer s.serveListener(t, func(ctx context.Context, _ costStream) { <-ctx.Done() }, stop)()
 		peer := startPeer(t, mode, s.addr)
 		time.Sleep(500 * time.Millisecond)
-		before := used(t)
+		before, quiet := used(t), false
 		if wrapped {
-			until, cancel := context.WithTimeout(ctx, costWindow)
-			require.Error(t, guard.Shutdown(until), "all connections were quiet")
+			until, cancel := context.WithTimeout(t.Context(), costWindow)
+			quiet = guard.Shutdown(until) == nil
 			cancel()
 		} else {
 			time.Sleep(costWindow) // it knows no shutdown: the traffic alone
 		}
 		figures := before.figures(t)[:1]
+		if quiet { // the datagrams leave time enough in between
+			figures[0].Value += fmt.Sprintf(", all quiet after %.1f s", time.Since(before.at).Seconds())
+		}
 		peer.stop(new(map[string]float64))
 		return figures
 	}

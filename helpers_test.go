@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/tls"
+	"fmt"
 	"io"
 	"log/slog"
 	"math/rand/v2"
@@ -260,13 +261,33 @@ func dialEarlyUnder(t *testing.T, guard *quiclife.Guard, reject bool) (c *quicli
 	}
 }
 
-// requireHalves requires the states of both halves of s, and names the one that
-// is in another.
-func requireHalves(t testing.TB, s interface{ Info() quiclife.StreamInfo }, send, receive quiclife.HalfState) {
+// requireHalves requires that both halves of a stream are in these states.
+func requireHalves(t testing.TB, s interface{ Info() quiclife.StreamInfo }, send, receive quiclife.HalfState, msg ...any) {
 	t.Helper()
+	words := func(send, receive quiclife.HalfState) string {
+		return fmt.Sprintf("send half %v, receive half %v", send, receive)
+	}
 	info := s.Info()
-	require.Equal(t, send.String(), info.Send.String(), "the send half of %v", info)
-	require.Equal(t, receive.String(), info.Receive.String(), "the receive half of %v", info)
+	require.Equal(t, words(send, receive), words(info.Send, info.Receive), msg...)
+}
+
+// requireLimitError requires that err is a LimitError, and returns it.
+func requireLimitError(t testing.TB, err error, msg ...any) *quiclife.LimitError {
+	t.Helper()
+	var limit *quiclife.LimitError
+	require.ErrorAs(t, err, &limit, msg...)
+	return limit
+}
+
+// acceptAndRelease releases each stream that the peer opens, until c ends.
+func acceptAndRelease(c *quiclife.Conn) {
+	for {
+		s, err := c.AcceptStream(context.Background())
+		if err != nil {
+			return
+		}
+		s.Release()
+	}
 }
 
 // expectAll reads to the end of r, which has just s.
@@ -304,6 +325,13 @@ func newSite(t *testing.T, server *quiclife.Transport, conf *quic.Config) *site 
 func (s *site) dial(ctx context.Context) (*quiclife.Conn, error) {
 	_, clientTLS := quictest.TLS()
 	return s.client.Dial(ctx, s.listener.Addr(), clientTLS, nil)
+}
+
+// requireRefused requires that a dial is refused.
+func (s *site) requireRefused(t *testing.T) {
+	t.Helper()
+	_, err := s.dial(t.Context())
+	require.ErrorIs(t, err, &quiclife.TransportError{ErrorCode: quiclife.ConnectionRefused, Remote: true})
 }
 
 // connect dials and accepts.

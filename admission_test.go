@@ -169,9 +169,9 @@ func TestForgedPacketsShutNobodyOut(t *testing.T) {
 		t.Run(fmt.Sprint(maxConns), func(t *testing.T) {
 			bubble(t, func(t *testing.T) {
 				f := newFlood(t, &quiclife.Guard{MaxConns: maxConns, Logger: slog.New(slog.DiscardHandler)})
-				f.forge(t, 100)
+				f.forge(t, 50)
 				time.Sleep(100 * time.Millisecond)
-				for range 5 {
+				for range 3 {
 					for range 10 {
 						f.forge(t, 1)
 						time.Sleep(100 * time.Millisecond)

@@ -16,7 +16,6 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/quic-go/quic-go"
 	"github.com/quic-go/quic-go/testutils/simnet"
 	"github.com/stretchr/testify/require"
 
@@ -24,98 +23,86 @@ import (
 	"github.com/quiclife/quiclife/internal/quictest"
 )
 
-// TestMaxConns: a storm of 500 connections at a limit of 20. Those that are
-// refused see it at once, those that are accepted all finish.
-func TestMaxConns(t *testing.T) {
-	serverTLS, clientTLS := quictest.TLS()
-	var log logged
-	server := &quiclife.Guard{MaxConns: 20, Logger: log.logger()}
-	ln, err := server.ListenAddr("127.0.0.1:0", serverTLS, nil)
-	require.NoError(t, err)
-	ctx, cancel := context.WithCancel(t.Context())
-	served := make(chan error, 1)
-	go func() {
-		served <- ln.Serve(ctx, quiclife.Handler{Stream: func(ctx context.Context, s *quiclife.Stream) error {
-			_, err := io.Copy(s, s)
-			return err
-		}})
-	}()
-	storm(t, ln.Addr().String(), func(c *quiclife.Conn) {
-		time.Sleep(20 * time.Millisecond) // holds its place for a while
+// A storm of connections at a limit: those that are refused see it at once,
+// those that are accepted all finish, and the log does not grow with them.
+func TestMaxConnsInStorm(t *testing.T) {
+	const conns, most = 100, 20
+	bubble(t, func(t *testing.T) {
+		var log logged
+		site := newSite(t, &quiclife.Transport{Guard: &quiclife.Guard{MaxConns: most, Logger: log.logger()}}, nil)
+		ctx, cancel := context.WithCancel(t.Context())
+		served := make(chan error, 1)
+		go func() {
+			served <- site.listener.Serve(ctx, quiclife.Handler{Stream: func(ctx context.Context, s *quiclife.Stream) error {
+				_, err := io.Copy(s, s)
+				return err
+			}})
+		}()
+		var storm sync.WaitGroup
+		var refused, answered, open, peak atomic.Int64
+		for i := range conns {
+			storm.Go(func() {
+				time.Sleep(time.Duration(i) * 2 * time.Millisecond) // at once, quic-go would drop some
+				start := time.Now()
+				c, err := site.dial(t.Context())
+				if err != nil {
+					if !errors.Is(err, &quiclife.TransportError{ErrorCode: quiclife.ConnectionRefused, Remote: true}) || time.Since(start) > time.Second {
+						t.Errorf("the dial failed after %v: %v", time.Since(start), err)
+					}
+					refused.Add(1)
+					return
+				}
+				raise(&peak, open.Add(1))
+				err = c.Do(t.Context(), func(s *quiclife.Stream) error {
+					s.Write([]byte("request"))
+					time.Sleep(50 * time.Millisecond) // holds its place for a while
+					s.Close()
+					b, err := io.ReadAll(s)
+					if string(b) != "request" {
+						t.Errorf("the echo of \"request\" is %q", b)
+					}
+					return err
+				})
+				if err != nil {
+					t.Error("an accepted connection failed:", err)
+				}
+				open.Add(-1)
+				c.CloseWithError(0, "")
+				answered.Add(1)
+			})
+		}
+		storm.Wait()
+		cancel()
+		require.Equal(t, context.Canceled, <-served)
+		t.Logf("%d answered, %d refused, %d at once", answered.Load(), refused.Load(), peak.Load())
+		require.LessOrEqual(t, peak.Load(), int64(most))
+		require.Greater(t, answered.Load(), int64(most), "no place was used twice")
+		require.Positive(t, refused.Load())
+		require.Equal(t, 1, strings.Count(log.String(), "limit of connections of the group reached: "), "one a second")
 	})
-	cancel()
-	require.Equal(t, context.Canceled, <-served)
-	records := strings.Count(log.String(), "limit of connections of the group reached: ")
-	require.Positive(t, records)
-	require.Less(t, records, 30, "one a second")
-
-	// The same for what the group dials itself.
-	ln, err = quiclife.ListenAddr("127.0.0.1:0", serverTLS, nil)
-	require.NoError(t, err)
-	defer ln.Close()
-	client := &quiclife.Guard{MaxConns: 1, Logger: slog.New(slog.DiscardHandler)}
-	c, err := client.DialAddr(t.Context(), ln.Addr().String(), clientTLS, nil)
-	require.NoError(t, err)
-	_, err = client.DialAddr(t.Context(), ln.Addr().String(), clientTLS, nil)
-	require.EqualError(t, err, "quiclife: limit of connections of the group reached: 1 of 1")
-	c.CloseWithError(0, "")
-	_, err = client.DialAddr(t.Context(), "127.0.0.1", clientTLS, nil) // a failure frees its place
-	require.Error(t, err)
-	cancelled, cancel := context.WithCancel(t.Context())
-	cancel()
-	_, err = client.DialAddr(cancelled, ln.Addr().String(), clientTLS, nil)
-	require.ErrorIs(t, err, context.Canceled)
-	c, err = client.DialAddr(t.Context(), ln.Addr().String(), clientTLS, nil)
-	require.NoError(t, err)
-	c.CloseWithError(0, "")
-	sc, err := ln.Accept(t.Context())
-	require.NoError(t, err)
-	sc.CloseWithError(0, "")
 }
 
-// storm has 500 connections made, 100 at a time, that each ask once.
-func storm(t *testing.T, addr string, meanwhile func(*quiclife.Conn)) {
+// It holds for what the group dials itself, too. A dial that fails, and a
+// connection that has ended, leave their place to the next.
+func TestMaxConnsOfDials(t *testing.T) {
 	_, clientTLS := quictest.TLS()
-	var wg sync.WaitGroup
-	var refused, answered atomic.Int64
-	slots := make(chan struct{}, 100)
-	for range 500 {
-		slots <- struct{}{}
-		wg.Go(func() {
-			defer func() { <-slots }()
-			start := time.Now()
-			c, err := quiclife.DialAddr(t.Context(), addr, clientTLS, &quic.Config{HandshakeIdleTimeout: time.Minute})
-			if err != nil {
-				// A packet that the loaded server drops is sent again after a second or
-				// so. The token of a Retry holds for ten.
-				late := errors.Is(err, &quiclife.TransportError{ErrorCode: quiclife.InvalidToken, Remote: true})
-				if !late && !errors.Is(err, &quiclife.TransportError{ErrorCode: quiclife.ConnectionRefused, Remote: true}) || time.Since(start) > 30*time.Second {
-					t.Error(err, time.Since(start))
-				}
-				refused.Add(1)
-				return
-			}
-			defer c.CloseWithError(0, "")
-			err = c.Do(t.Context(), func(s *quiclife.Stream) error {
-				s.Write([]byte("request"))
-				meanwhile(c)
-				s.Close()
-				b, err := io.ReadAll(s)
-				if string(b) != "request" {
-					t.Error(string(b), err)
-				}
-				return err
-			})
-			if err != nil {
-				t.Error(err)
-			}
-			answered.Add(1)
-		})
-	}
-	wg.Wait()
-	t.Logf("%d answered, %d refused", answered.Load(), refused.Load())
-	require.Positive(t, answered.Load())
-	require.Positive(t, refused.Load())
+	bubble(t, func(t *testing.T) {
+		site := newSite(t, &quiclife.Transport{}, nil)
+		site.client.Guard = &quiclife.Guard{MaxConns: 1, Logger: slog.New(slog.DiscardHandler)}
+		c, err := site.dial(t.Context())
+		require.NoError(t, err)
+		_, err = site.dial(t.Context())
+		require.EqualError(t, err, "quiclife: limit of connections of the group reached: 1 of 1")
+		c.CloseWithError(0, "")
+		_, err = site.client.Guard.DialAddr(t.Context(), "127.0.0.1", clientTLS, nil)
+		require.ErrorContains(t, err, "missing port")
+		cancelled, cancel := context.WithCancel(t.Context())
+		cancel()
+		_, err = site.dial(cancelled)
+		require.ErrorIs(t, err, context.Canceled)
+		_, err = site.dial(t.Context())
+		require.NoError(t, err)
+	})
 }
 
 // A flood dials from an address that hears no answer, as if it were forged,
@@ -177,13 +164,14 @@ func newFlood(t *testing.T, guard *quiclife.Guard) *flood {
 // Forged packets begin handshakes that fail seconds later. Until then they held
 // all places of MaxConns, and every good client was refused.
 func TestForgedPacketsShutNobodyOut(t *testing.T) {
-	for _, maxConns := range []int64{1, 2, 3, 7, 8, 50} {
+	t.Parallel()
+	for _, maxConns := range []int64{1, 3, 8, 24} {
 		t.Run(fmt.Sprint(maxConns), func(t *testing.T) {
 			bubble(t, func(t *testing.T) {
 				f := newFlood(t, &quiclife.Guard{MaxConns: maxConns, Logger: slog.New(slog.DiscardHandler)})
-				f.forge(t, 100)
+				f.forge(t, 50)
 				time.Sleep(100 * time.Millisecond)
-				for range 20 {
+				for range 3 {
 					for range 10 {
 						f.forge(t, 1)
 						time.Sleep(100 * time.Millisecond)
@@ -202,7 +190,8 @@ func TestForgedPacketsShutNobodyOut(t *testing.T) {
 // All places can be taken by good clients, and without pressure nobody is asked
 // for another round trip.
 func TestMaxConnsWithoutPressure(t *testing.T) {
-	for _, maxConns := range []int64{1, 2, 3, 7, 8, 50} {
+	t.Parallel()
+	for _, maxConns := range []int64{1, 2, 3, 7, 8, 24} {
 		t.Run(fmt.Sprint(maxConns), func(t *testing.T) {
 			bubble(t, func(t *testing.T) {
 				f := newFlood(t, &quiclife.Guard{MaxConns: maxConns, Logger: slog.New(slog.DiscardHandler)})
@@ -211,7 +200,7 @@ func TestMaxConnsWithoutPressure(t *testing.T) {
 				}
 				settled()
 				for i, verified := range f.verified {
-					require.Equal(t, maxConns < 8, verified, "connection %d", i)
+					require.Equal(t, maxConns < 8, verified, "whether connection %d was asked for another round trip", i)
 				}
 				_, err := f.good.Dial(t.Context(), f.addr, f.clientTLS, nil)
 				require.ErrorIs(t, err, &quiclife.TransportError{ErrorCode: quiclife.ConnectionRefused, Remote: true})
@@ -277,13 +266,9 @@ func TestMaxConnsAfterFailedAdmissions(t *testing.T) {
 	for _, fails := range []string{"ConnectionIDGenerator", "ConnContext"} {
 		t.Run(fails, func(t *testing.T) {
 			bubble(t, func(t *testing.T) {
-				serverTLS, clientTLS := quictest.TLS()
-				cc, sc, addr := quictest.Net{}.Endpoints(t)
 				var broken atomic.Bool
 				ids := &failingIDs{}
-				client := &quiclife.Transport{Conn: cc}
-				server := &quiclife.Transport{
-					Conn:                  sc,
+				site := newSite(t, &quiclife.Transport{
 					Guard:                 &quiclife.Guard{MaxConns: maxConns, Logger: slog.New(slog.DiscardHandler)},
 					ConnectionIDGenerator: ids,
 					ConnContext: func(ctx context.Context, _ *quiclife.ClientInfo) (context.Context, error) {
@@ -293,58 +278,40 @@ func TestMaxConnsAfterFailedAdmissions(t *testing.T) {
 						ids.fail.Store(broken.Load()) // not for the ID of a Retry
 						return ctx, nil
 					},
-				}
-				ln, err := server.Listen(serverTLS, nil)
-				require.NoError(t, err)
-				defer server.Close()
-				defer client.Close()
-				connect := func() error {
-					ctx, cancel := context.WithTimeout(t.Context(), time.Second)
-					defer cancel()
-					_, err := client.Dial(ctx, addr, clientTLS, nil)
-					if err != nil {
-						return err
-					}
-					_, err = ln.Accept(ctx)
-					return err
-				}
+				}, nil)
 				broken.Store(true)
 				for range 2 * maxConns {
-					require.Error(t, connect())
+					ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+					_, err := site.dial(ctx)
+					cancel()
+					require.Error(t, err)
 					ids.fail.Store(false)
 				}
 				broken.Store(false)
-				for i := range maxConns {
-					require.NoError(t, connect(), "connection %d", i+1)
+				for range maxConns {
+					site.connect(t)
 				}
-				require.ErrorIs(t, connect(), &quiclife.TransportError{ErrorCode: quiclife.ConnectionRefused, Remote: true})
+				site.requireRefused(t)
 			})
 		})
 	}
 }
 
-// TestSlowLogger: a Logger that blocks holds up no handshake.
-func TestSlowLogger(t *testing.T) {
-	serverTLS, clientTLS := quictest.TLS()
-	release := make(chan struct{})
-	guard := &quiclife.Guard{MaxConns: 1, Logger: slog.New(slog.NewTextHandler(blockingWriter{release}, nil))}
-	ln, err := guard.ListenAddr("127.0.0.1:0", serverTLS, nil)
-	require.NoError(t, err)
-	a, err := quiclife.DialAddr(t.Context(), ln.Addr().String(), clientTLS, nil)
-	require.NoError(t, err)
-	_, err = quiclife.DialAddr(t.Context(), ln.Addr().String(), clientTLS, nil)
-	require.Error(t, err)
-	a.CloseWithError(0, "")
-	eventually(t, func() bool {
-		c, err := quiclife.DialAddr(t.Context(), ln.Addr().String(), clientTLS, nil)
-		if err == nil {
-			c.CloseWithError(0, "")
-		}
-		return err == nil
+func TestSlowLoggerHoldsUpNoHandshake(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		release := make(chan struct{})
+		defer close(release)
+		guard := &quiclife.Guard{MaxConns: 1, Logger: slog.New(slog.NewTextHandler(blockingWriter{release}, nil))}
+		site := newSite(t, &quiclife.Transport{Guard: guard}, nil)
+		e := site.connect(t)
+		site.requireRefused(t)
+		e.client.CloseWithError(0, "")
+		settled()
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		_, err := site.dial(ctx)
+		require.NoError(t, err)
 	})
-	ln.Close()
-	close(release)
-	require.NoError(t, guard.Shutdown(t.Context()))
 }
 
 type blockingWriter struct{ release chan struct{} }

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"runtime"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -744,17 +745,26 @@ func TestEndedConnIsForgottenByItsTimer(t *testing.T) {
 	})
 }
 
-// The counts are down when CloseWithError returns, whoever ends the streams:
-// it, or the goroutine that quic-go tells of the end.
-func TestCloseWithErrorReturnsBeforeCountsAreDown(t *testing.T) {
-	for range 5 {
-		setup{}.in(t, func(t *testing.T, e ends) {
-			for range 90 {
-				_, err := e.client.OpenStream()
-				require.NoError(t, err)
-			}
-			require.NoError(t, e.client.CloseWithError(1, ""))
-			require.Zero(t, e.client.Stats().Open())
-		})
-	}
+// When CloseWithError returns, the connection is not in its group any more,
+// whoever takes it out: it, or the goroutine that quic-go tells of the end.
+func TestCloseWithErrorReturnsBeforeGroupForgetsConn(t *testing.T) {
+	const each = 40
+	bubble(t, func(t *testing.T) {
+		guard := &quiclife.Guard{}
+		site := newSite(t, &quiclife.Transport{Guard: guard}, nil)
+		var all []*quiclife.Conn
+		for range each {
+			all = append(all, site.connect(t).server)
+		}
+		var closing sync.WaitGroup
+		for _, c := range all {
+			closing.Go(func() {
+				c.CloseWithError(1, "")
+				if slices.Contains(conns(guard), c) {
+					t.Error("the connection is still listed")
+				}
+			})
+		}
+		closing.Wait()
+	})
 }

@@ -6,6 +6,7 @@ import (
 	"crypto/tls"
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"os"
@@ -29,7 +30,10 @@ type dialWay struct {
 	dial func(t *testing.T, addr net.Addr, tlsConf *tls.Config, conf *quiclife.Config) (*quiclife.Conn, error)
 }
 
-func byAddr(name string, f func(context.Context, string, *tls.Config, *quiclife.Config) (*quiclife.Conn, error)) dialWay {
+// dialAddr is one of DialAddr and DialAddrEarly.
+type dialAddr = func(context.Context, string, *tls.Config, *quiclife.Config) (*quiclife.Conn, error)
+
+func byAddr(name string, f dialAddr) dialWay {
 	return dialWay{name, func(t *testing.T, addr net.Addr, tlsConf *tls.Config, conf *quiclife.Config) (*quiclife.Conn, error) {
 		return f(t.Context(), addr.String(), tlsConf, conf)
 	}}
@@ -57,21 +61,17 @@ func dialWays(g *quiclife.Guard) []dialWay {
 // roundTrip requires that a stream of c arrives at s, and comes back.
 func roundTrip(t *testing.T, c, s *quiclife.Conn) {
 	t.Helper()
-	e := ends{client: c, server: s}
-	here, there := e.stream(t)
+	here, there := ends{client: c, server: s}.stream(t)
 	write(t, there, "y")
 	require.NoError(t, there.Close())
 	require.NoError(t, here.Close())
-	b, err := io.ReadAll(here)
-	require.NoError(t, err)
-	require.Equal(t, "y", string(b))
-	_, err = there.Read(make([]byte, 1))
-	require.Equal(t, io.EOF, err)
+	expectAll(t, here, "y")
+	expectAll(t, there, "")
 }
 
 // All functions that make connections do so, under the right Guard, with the
 // counts limited as the Config says.
-func TestDialListen(t *testing.T) {
+func TestDialAndListenUseTheirGuardAndConfig(t *testing.T) {
 	serverTLS, clientTLS := quictest.TLS()
 	// Nothing else reads the variable meanwhile.
 	defer func(g *quiclife.Guard) { quiclife.DefaultGuard = g }(quiclife.DefaultGuard)
@@ -81,35 +81,42 @@ func TestDialListen(t *testing.T) {
 	for _, g := range []*quiclife.Guard{nil, own} {
 		listens, dials := transportWays(t, g)
 		listens, dials = append(listens, listenWays(g)...), append(dials, dialWays(g)...)
+		require.Len(t, dials, len(listens))
 		limit := int64(11)
 		if g != nil {
 			limit = 12
 		}
-		for _, l := range listens {
-			for _, d := range dials {
-				t.Run(l.name+" "+d.name, func(t *testing.T) {
-					serverConf := &quiclife.Config{MaxIncomingStreams: 3, MaxIncomingUniStreams: -1}
-					clientConf := &quiclife.Config{MaxIncomingStreams: 5, MaxIncomingUniStreams: 6}
-					ln, err := l.listen("127.0.0.1:0", udpSocket(t), serverTLS, serverConf)
-					require.NoError(t, err)
-					defer ln.Close()
-					c, err := d.dial(t, ln.Addr(), clientTLS, clientConf)
-					require.NoError(t, err)
-					defer c.CloseWithError(0, "")
-					s, err := ln.Accept(t.Context())
-					require.NoError(t, err)
-					defer s.CloseWithError(0, "")
-					roundTrip(t, c, s)
-
-					stats := c.Stats()
-					require.Equal(t, []int64{5, 6, limit}, []int64{stats.Incoming.Limit, stats.IncomingUni.Limit, stats.Outgoing.Limit})
-					stats = s.Stats()
-					require.Equal(t, []int64{3, 0, limit}, []int64{stats.Incoming.Limit, stats.IncomingUni.Limit, stats.Outgoing.Limit})
-				})
-			}
+		for i, l := range listens {
+			d := dials[i]
+			t.Run(l.name+" "+d.name, func(t *testing.T) {
+				serverConf := &quiclife.Config{MaxIncomingStreams: 3, MaxIncomingUniStreams: -1}
+				clientConf := &quiclife.Config{MaxIncomingStreams: 5, MaxIncomingUniStreams: 6}
+				ln, err := l.listen("127.0.0.1:0", udpSocket(t), serverTLS, serverConf)
+				require.NoError(t, err)
+				defer ln.Close()
+				c, err := d.dial(t, ln.Addr(), clientTLS, clientConf)
+				require.NoError(t, err)
+				defer c.CloseWithError(0, "")
+				s, err := ln.Accept(t.Context())
+				require.NoError(t, err)
+				defer s.CloseWithError(0, "")
+				roundTrip(t, c, s)
+				requireLimits(t, c, 5, 6, limit)
+				requireLimits(t, s, 3, 0, limit)
+			})
 		}
 	}
-	require.Equal(t, int64(12), own.MaxOutgoingStreams)
+	require.Equal(t, int64(12), own.MaxOutgoingStreams, "the Guard was written to")
+}
+
+// requireLimits requires what Stats of c says of the limits.
+func requireLimits(t *testing.T, c *quiclife.Conn, incoming, incomingUni, outgoing int64, msg ...any) {
+	t.Helper()
+	words := func(incoming, incomingUni, outgoing int64) string {
+		return fmt.Sprintf("%d incoming, %d incoming unidirectional, %d outgoing", incoming, incomingUni, outgoing)
+	}
+	stats := c.Stats()
+	require.Equal(t, words(incoming, incomingUni, outgoing), words(stats.Incoming.Limit, stats.IncomingUni.Limit, stats.Outgoing.Limit), msg...)
 }
 
 // A ticketCache tells when it has a session ticket.
@@ -126,8 +133,7 @@ func (c ticketCache) Put(key string, state *tls.ClientSessionState) {
 	}
 }
 
-// The functions named Early use 0-RTT, the others do not.
-func TestDialEarly(t *testing.T) {
+func TestOnlyDialsNamedEarlyUse0RTT(t *testing.T) {
 	serverTLS, clientTLS := quictest.TLS()
 	clientTLS = clientTLS.Clone()
 	ln, err := quiclife.ListenAddrEarly("127.0.0.1:0", serverTLS, &quiclife.Config{Allow0RTT: true})
@@ -142,7 +148,7 @@ func TestDialEarly(t *testing.T) {
 				c, err := d.dial(t, ln.Addr(), clientTLS, nil)
 				require.NoError(t, err, d.name)
 				<-c.HandshakeComplete()
-				require.Equal(t, want, c.ConnectionState().Used0RTT, d.name)
+				require.Equal(t, want, c.ConnectionState().Used0RTT, "whether %s used 0-RTT", d.name)
 				<-cache.put
 				require.NoError(t, c.CloseWithError(0, ""))
 			}
@@ -180,7 +186,7 @@ func newSockets(t *testing.T, before map[string]bool) (n int) {
 
 // A dial that fails leaves no socket open, other than quic-go's, where it is
 // up to the garbage collector: the plain part tells when upstream mends that.
-func TestDialFails(t *testing.T) {
+func TestFailedDialLeavesNoSocket(t *testing.T) {
 	defer debug.SetGCPercent(debug.SetGCPercent(-1)) // which would close forgotten sockets
 	_, clientTLS := quictest.TLS()
 	silent := udpSocket(t).LocalAddr().String() // nobody answers there
@@ -211,7 +217,7 @@ func TestDialFails(t *testing.T) {
 				ctx, cancel = context.WithTimeout(t.Context(), 20*time.Millisecond)
 				defer cancel()
 			}
-			for _, dial := range []func(context.Context, string, *tls.Config, *quiclife.Config) (*quiclife.Conn, error){
+			for _, dial := range []dialAddr{
 				quiclife.DialAddr, quiclife.DialAddrEarly,
 			} {
 				c, err := dial(ctx, tt.addr, tt.tlsConf, tt.conf)
@@ -222,11 +228,11 @@ func TestDialFails(t *testing.T) {
 				}
 			}
 			require.NoError(t, goleak.Find(before))
-			require.Zero(t, newSockets(t, sockets))
+			require.Zero(t, newSockets(t, sockets), "sockets left open")
 
 			_, err := quic.DialAddr(ctx, tt.addr, tt.tlsConf, tt.conf)
 			require.Error(t, err)
-			require.Equal(t, tt.plain, newSockets(t, sockets))
+			require.Equal(t, tt.plain, newSockets(t, sockets), "sockets that plain quic-go leaves open")
 			eventually(t, func() bool {
 				runtime.GC()
 				return newSockets(t, sockets) == 0
@@ -235,9 +241,9 @@ func TestDialFails(t *testing.T) {
 	}
 }
 
-// DialAddr infers the name of the server from addr, as quic-go does, and closes
-// its socket when the connection has ended. A nil Config will do.
-func TestDialAddr(t *testing.T) {
+// DialAddr infers the name of the server from addr, as quic-go does, unless the
+// tls.Config has one. A nil Config will do.
+func TestDialAddrInfersServerName(t *testing.T) {
 	serverTLS, clientTLS := quictest.TLS()
 	serverTLS, clientTLS = serverTLS.Clone(), clientTLS.Clone()
 	asked := make(chan string, 1)
@@ -257,34 +263,38 @@ func TestDialAddr(t *testing.T) {
 		{"localhost", "127.0.0.1", "localhost"},
 	} {
 		clientTLS.ServerName = tt.configured
-		for name, dial := range map[string]func(string) (*quiclife.Conn, error){
-			"DialAddr": func(addr string) (*quiclife.Conn, error) {
-				return quiclife.DialAddr(t.Context(), addr, clientTLS, nil)
-			},
-			"DialAddrEarly": func(addr string) (*quiclife.Conn, error) {
-				return quiclife.DialAddrEarly(t.Context(), addr, clientTLS, nil)
-			},
-			"quic-go": func(addr string) (*quiclife.Conn, error) {
-				raw, err := quic.DialAddr(t.Context(), addr, clientTLS, nil)
+		for name, dial := range map[string]dialAddr{
+			"DialAddr":      quiclife.DialAddr,
+			"DialAddrEarly": quiclife.DialAddrEarly,
+			"quic-go": func(ctx context.Context, addr string, tlsConf *tls.Config, conf *quiclife.Config) (*quiclife.Conn, error) {
+				raw, err := quic.DialAddr(ctx, addr, tlsConf, conf)
 				if err != nil {
 					return nil, err
 				}
-				return quiclife.Wrap(raw, nil), nil
+				return quiclife.Wrap(raw, conf), nil
 			},
 		} {
-			sockets := openSockets(t)
-			c, err := dial(net.JoinHostPort(tt.host, port))
+			c, err := dial(t.Context(), net.JoinHostPort(tt.host, port), clientTLS, nil)
 			require.NoError(t, err, name)
-			s, err := ln.Accept(t.Context())
-			require.NoError(t, err, name)
-			require.Equal(t, tt.want, <-asked, name)
-			require.Equal(t, tt.configured, clientTLS.ServerName, name) // the caller's is not written to
-
-			require.Equal(t, 1, newSockets(t, sockets), name)
+			require.Equal(t, tt.want, <-asked, "the name that %s sends for %s, configured %q", name, tt.host, tt.configured)
+			require.Equal(t, tt.configured, clientTLS.ServerName, "%s has written to the caller's tls.Config", name)
 			require.NoError(t, c.CloseWithError(0, ""))
-			<-s.Context().Done()
-			eventually(t, func() bool { return newSockets(t, sockets) == 0 }, name)
 		}
+	}
+}
+
+func TestDialAddrClosesItsSocketWhenConnectionHasEnded(t *testing.T) {
+	serverTLS, clientTLS := quictest.TLS()
+	ln, err := quiclife.ListenAddr("127.0.0.1:0", serverTLS, nil)
+	require.NoError(t, err)
+	defer ln.Close()
+	for name, dial := range map[string]dialAddr{"DialAddr": quiclife.DialAddr, "DialAddrEarly": quiclife.DialAddrEarly} {
+		sockets := openSockets(t)
+		c, err := dial(t.Context(), ln.Addr().String(), clientTLS, nil)
+		require.NoError(t, err, name)
+		require.Equal(t, 1, newSockets(t, sockets), name)
+		require.NoError(t, c.CloseWithError(0, ""))
+		eventually(t, func() bool { return newSockets(t, sockets) == 0 }, name)
 	}
 }
 
@@ -368,7 +378,7 @@ func TestDialAddrEndsWithContextWhileItResolves(t *testing.T) {
 		return nil, ctx.Err()
 	})
 	before, tired := goleak.IgnoreCurrent(), errors.New("tired")
-	for name, dial := range map[string]func(context.Context, string, *tls.Config, *quiclife.Config) (*quiclife.Conn, error){
+	for name, dial := range map[string]dialAddr{
 		"DialAddr": quiclife.DialAddr, "DialAddrEarly": quiclife.DialAddrEarly,
 	} {
 		ctx, cancel := context.WithCancelCause(t.Context())
@@ -382,7 +392,7 @@ func TestDialAddrEndsWithContextWhileItResolves(t *testing.T) {
 		select {
 		case err := <-dialed:
 			require.Equal(t, tired, err, name)
-		case <-time.After(5 * time.Second):
+		case <-time.After(20 * time.Second):
 			t.Fatalf("%s goes on though its context is done", name)
 		}
 	}

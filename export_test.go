@@ -7,6 +7,7 @@ import (
 
 	"github.com/quic-go/quic-go"
 
+	"github.com/quiclife/quiclife/internal/heap"
 	"github.com/quiclife/quiclife/internal/pace"
 )
 
@@ -168,4 +169,11 @@ func OpenStreamSlowly(c *Conn, f func()) (*Stream, error) {
 	}
 	f()
 	return newStream(c, outgoing, raw), nil
+}
+
+// SetLiveHeap has Guard.MaxHeap see another heap, until restore is called.
+func SetLiveHeap(read func() int64) (restore func()) {
+	before := liveHeap
+	liveHeap = &heap.Gauge{Read: read}
+	return func() { liveHeap = before }
 }

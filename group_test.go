@@ -2,12 +2,13 @@ package quiclife_test
 
 import (
 	"context"
-	"errors"
 	"log/slog"
 	"runtime"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 	"weak"
 
@@ -15,77 +16,58 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/quiclife/quiclife"
+	"github.com/quiclife/quiclife/internal/heap"
 	"github.com/quiclife/quiclife/internal/quictest"
 )
 
-// TestMaxStreams: the streams of a group, over several connections.
-func TestMaxStreams(t *testing.T) {
-	serverTLS, clientTLS := quictest.TLS()
-	var log logged
-	server := &quiclife.Guard{MaxStreams: 3, Logger: log.logger()}
-	ln, err := server.ListenAddr("127.0.0.1:0", serverTLS, nil)
-	require.NoError(t, err)
-	defer ln.Close()
-	dial := func() (*quiclife.Conn, error) {
-		return quiclife.DialAddr(t.Context(), ln.Addr().String(), clientTLS, nil)
-	}
-	a, err := dial()
-	require.NoError(t, err)
-	defer a.CloseWithError(0, "")
-	sa, err := ln.Accept(t.Context()) // before the next: two may come in either order
-	require.NoError(t, err)
-	b, err := dial()
-	require.NoError(t, err)
-	defer b.CloseWithError(0, "")
-	sb, err := ln.Accept(t.Context())
-	require.NoError(t, err)
+// All connections of a group share its streams: at the limit none opens, and
+// new connections are refused. What the peers open is counted, and goes on.
+func TestMaxStreamsCountsAllConnections(t *testing.T) {
+	_, clientTLS := quictest.TLS()
+	bubble(t, func(t *testing.T) {
+		var log logged
+		transport := &quiclife.Transport{Guard: &quiclife.Guard{MaxStreams: 3, Logger: log.logger()}}
+		site := newSite(t, transport, nil)
+		a, b := site.connect(t), site.connect(t)
 
-	s1, err := sa.OpenStream()
-	require.NoError(t, err)
-	s2, err := sb.OpenUniStream()
-	require.NoError(t, err)
-	// What the peer opens is counted, and goes on.
-	c, err := a.OpenStream()
-	require.NoError(t, err)
-	write(t, c, "x")
-	s3, err := sa.AcceptStream(t.Context())
-	require.NoError(t, err)
-	for _, open := range []func() error{
-		func() error { _, err := sa.OpenStream(); return err },
-		func() error { _, err := sb.OpenStreamSync(t.Context()); return err },
-		func() error { _, err := sb.OpenUniStream(); return err },
-		func() error { _, err := server.DialAddr(t.Context(), ln.Addr().String(), clientTLS, nil); return err },
-	} {
-		err := open()
-		limit, ok := errors.AsType[*quiclife.LimitError](err)
-		require.True(t, ok, "%v", err)
-		require.Equal(t, quiclife.LimitError{Scope: quiclife.GroupLimit, Open: 3, Limit: 3}, *limit)
-		require.EqualError(t, err, "quiclife: limit of streams of the group reached: 3 of 3")
-	}
-	_, err = dial()
-	require.ErrorIs(t, err, &quiclife.TransportError{ErrorCode: quiclife.ConnectionRefused, Remote: true})
-	eventually(t, func() bool { return strings.Contains(log.String(), "limit reached") })
-	require.Equal(t, 1, strings.Count(log.String(), "limit reached"), "one record for all")
-	c2, err := a.OpenStream()
-	require.NoError(t, err)
-	write(t, c2, "x")
-	s4, err := sa.AcceptStream(t.Context())
-	require.NoError(t, err)
-	s1.Release()
-	s2.Release()
-	s, err := sb.OpenStream()
-	require.NoError(t, err)
-	_, err = sb.OpenStream()
-	require.Error(t, err)
-	for _, s := range []*quiclife.Stream{s, s3, s4, c, c2} {
-		s.Release()
-	}
-	d, err := dial()
-	require.NoError(t, err)
-	d.CloseWithError(0, "")
+		s1, err := a.server.OpenStream()
+		require.NoError(t, err)
+		s2, err := b.server.OpenUniStream()
+		require.NoError(t, err)
+		c, s3 := a.stream(t)
+		for name, open := range map[string]func() error{
+			"OpenStream":     func() error { _, err := a.server.OpenStream(); return err },
+			"OpenStreamSync": func() error { _, err := b.server.OpenStreamSync(t.Context()); return err },
+			"OpenUniStream":  func() error { _, err := b.server.OpenUniStream(); return err },
+			"Dial": func() error {
+				_, err := transport.Dial(t.Context(), transport.Conn.LocalAddr(), clientTLS, nil)
+				return err
+			},
+		} {
+			err := open()
+			limit := requireLimitError(t, err, name)
+			require.Equal(t, quiclife.LimitError{Scope: quiclife.GroupLimit, Open: 3, Limit: 3}, *limit, name)
+			require.EqualError(t, err, "quiclife: limit of streams of the group reached: 3 of 3", name)
+		}
+		site.requireRefused(t)
+		synctest.Wait()
+		require.Equal(t, 1, strings.Count(log.String(), "limit reached"), "one record for all")
+		c2, s4 := a.stream(t)
+		s1.Release()
+		s2.Release()
+		s, err := b.server.OpenStream()
+		require.NoError(t, err)
+		_, err = b.server.OpenStream()
+		requireLimitError(t, err)
+		for _, s := range []*quiclife.Stream{s, s3, s4, c, c2} {
+			s.Release()
+		}
+		_, err = site.dial(t.Context())
+		require.NoError(t, err)
+	})
 }
 
-// TestFailedOpensKeepGroupCount: an open that fails, for whatever reason, neither
+// An open that fails, for whatever reason, neither
 // keeps a place of MaxStreams nor makes one.
 func TestFailedOpensKeepGroupCount(t *testing.T) {
 	const places, tries = 20, 10
@@ -175,9 +157,7 @@ func TestFailedOpensKeepGroupCount(t *testing.T) {
 				for err = nil; err == nil; opened++ {
 					_, err = openers[1-i].open(probe) // the kind without a limit of ours
 				}
-				limit := new(quiclife.LimitError)
-				require.ErrorAs(t, err, &limit, name)
-				require.Equal(t, quiclife.GroupLimit, limit.Scope, name)
+				require.Equal(t, quiclife.GroupLimit, requireLimitError(t, err, name).Scope, name)
 				opened--
 				require.Equal(t, places, opened, name)
 			})
@@ -185,92 +165,44 @@ func TestFailedOpensKeepGroupCount(t *testing.T) {
 	}
 }
 
-// TestMaxHeap: above it nothing new begins, and what runs goes on.
-func TestMaxHeap(t *testing.T) {
-	serverTLS, clientTLS := quictest.TLS()
-	runtime.GC()
-	var m runtime.MemStats
-	runtime.ReadMemStats(&m)
-	server := &quiclife.Guard{MaxHeap: int64(m.HeapAlloc) + 64<<20, Logger: slog.New(slog.DiscardHandler)}
-	ln, err := server.ListenAddr("127.0.0.1:0", serverTLS, nil)
-	require.NoError(t, err)
-	defer ln.Close()
-	c, err := quiclife.DialAddr(t.Context(), ln.Addr().String(), clientTLS, nil)
-	require.NoError(t, err)
-	defer c.CloseWithError(0, "")
-	sc, err := ln.Accept(t.Context())
-	require.NoError(t, err)
-	running, err := c.OpenStream()
-	require.NoError(t, err)
-	write(t, running, "x")
-	served, err := sc.AcceptStream(t.Context())
-	require.NoError(t, err)
-	expect(t, served, "x")
+// Above MaxHeap nothing of this side's begins, and what runs goes on.
+func TestMaxHeapRefusesWhatIsNew(t *testing.T) {
+	const limit = 1 << 40 // a collection that is asked for finds less
+	var live atomic.Int64
+	defer quiclife.SetLiveHeap(live.Load)()
+	bubble(t, func(t *testing.T) {
+		site := newSite(t, &quiclife.Transport{Guard: &quiclife.Guard{MaxHeap: limit, Logger: slog.New(slog.DiscardHandler)}}, nil)
+		e := site.connect(t)
+		client, server := e.stream(t)
 
-	ballast := make([]byte, 128<<20)
-	runtime.GC()
-	time.Sleep(150 * time.Millisecond) // the gauge is read every 100 ms
-	_, err = quiclife.DialAddr(t.Context(), ln.Addr().String(), clientTLS, nil)
-	require.ErrorIs(t, err, &quiclife.TransportError{ErrorCode: quiclife.ConnectionRefused, Remote: true})
-	_, err = sc.OpenStream()
-	limit, ok := errors.AsType[*quiclife.LimitError](err)
-	require.True(t, ok)
-	require.Equal(t, quiclife.HeapLimit, limit.Scope)
-	require.Greater(t, limit.Open, limit.Limit)
-	write(t, served, "still running")
-	expect(t, running, "still running")
-	another, err := c.OpenStream() // the peer may
-	require.NoError(t, err)
-	write(t, another, "x")
-	s, err := sc.AcceptStream(t.Context())
-	require.NoError(t, err)
-	runtime.KeepAlive(ballast)
+		live.Store(limit + 1)
+		settled() // the gauge is read every 100 ms
+		site.requireRefused(t)
+		_, err := e.server.OpenStream()
+		refused := requireLimitError(t, err)
+		require.Equal(t, quiclife.LimitError{Scope: quiclife.HeapLimit, Open: limit + 1, Limit: limit}, *refused)
+		write(t, server, "still running")
+		expect(t, client, "still running")
+		e.stream(t) // the peer may
 
-	ballast = nil
-	quiclife.ForgetHeapTries() // of other tests
-	var mine *quiclife.Stream
-	eventually(t, func() bool { // those that are refused have asked for a collection
-		mine, err = sc.OpenStream()
-		return err == nil
+		live.Store(limit)
+		settled()
+		_, err = e.server.OpenStream()
+		require.NoError(t, err)
+		_, err = site.dial(t.Context())
+		require.NoError(t, err)
 	})
-	// Such collections help, so they do not become rare.
-	for range 4 {
-		ballast = make([]byte, 128<<20)
-		runtime.GC()
-		time.Sleep(150 * time.Millisecond)
-		_, err = sc.OpenStream()
-		require.Error(t, err)
-		runtime.KeepAlive(ballast)
-		ballast = nil
-		start := time.Now()
-		eventually(t, func() bool {
-			s, err := sc.OpenStream()
-			if err == nil {
-				s.Release()
-			}
-			return err == nil
-		})
-		require.Less(t, time.Since(start), 4*time.Second)
-	}
-	c2, err := quiclife.DialAddr(t.Context(), ln.Addr().String(), clientTLS, nil)
-	require.NoError(t, err)
-	c2.CloseWithError(0, "")
-	for _, s := range []*quiclife.Stream{running, served, another, s, mine} {
-		s.Release()
-	}
 }
 
-// TestMaxHeapWithoutConnections: whoever is refused asks for a collection, so
-// that garbage does not shut everybody out.
-func TestMaxHeapWithoutConnections(t *testing.T) {
+// Whoever is refused asks for a collection, so that garbage does not shut
+// everybody out.
+func TestMaxHeapAsksForCollections(t *testing.T) {
 	serverTLS, clientTLS := quictest.TLS()
 	ln, err := quiclife.ListenAddr("127.0.0.1:0", serverTLS, nil)
 	require.NoError(t, err)
 	defer ln.Close()
 	runtime.GC()
-	var m runtime.MemStats
-	runtime.ReadMemStats(&m)
-	guard := &quiclife.Guard{MaxHeap: int64(m.HeapAlloc) + 64<<20, Logger: slog.New(slog.DiscardHandler)}
+	guard := &quiclife.Guard{MaxHeap: heap.Live() + 64<<20, Logger: slog.New(slog.DiscardHandler)}
 	dial := func() error {
 		c, err := guard.DialAddr(t.Context(), ln.Addr().String(), clientTLS, nil)
 		if err == nil {
@@ -279,21 +211,24 @@ func TestMaxHeapWithoutConnections(t *testing.T) {
 		return err
 	}
 	quiclife.ForgetHeapTries() // of other tests
-	for range 4 {              // such collections help, so they do not become rare
-		ballast := make([]byte, 128<<20)
-		runtime.GC()
-		time.Sleep(150 * time.Millisecond) // the gauge is read every 100 ms
-		require.ErrorAs(t, dial(), new(*quiclife.LimitError))
-		runtime.KeepAlive(ballast)
-		ballast = nil
-		start := time.Now()
-		eventually(t, func() bool { return dial() == nil })
-		require.Less(t, time.Since(start), 4*time.Second)
-	}
+	ballast := make([]byte, 128<<20)
+	runtime.GC()
+	eventually(t, func() bool { return dial() != nil }, "the gauge is read every 100 ms")
+	requireLimitError(t, dial())
+	runtime.KeepAlive(ballast)
+	ballast = nil
+	eventually(t, func() bool { return dial() == nil }, "no collection was asked for")
 }
 
-// TestConns: the connections of a group, from the handshake to the end.
-func TestConns(t *testing.T) {
+// synctestPair is a pair of which only the client has the guard.
+func synctestPair(t *testing.T, conf *quic.Config, guard *quiclife.Guard, f func(t *testing.T, e ends)) {
+	setup{clientConf: conf, serverConf: conf}.in(t, func(t *testing.T, e ends) {
+		e.client = guard.Wrap(e.rawClient, conf)
+		f(t, e)
+	})
+}
+
+func TestConnsListsWhatHasNotEnded(t *testing.T) {
 	require.Empty(t, conns(&quiclife.Guard{}))
 	guard := &quiclife.Guard{}
 	setup{guard: guard}.in(t, func(t *testing.T, e ends) {
@@ -307,8 +242,7 @@ func TestConns(t *testing.T) {
 	})
 }
 
-// A Guard without connections can go.
-func TestEdgeGuardGone(t *testing.T) {
+func TestGuardWithoutConnectionsIsForgotten(t *testing.T) {
 	var guard weak.Pointer[quiclife.Guard]
 	func() {
 		g := &quiclife.Guard{}
@@ -317,12 +251,5 @@ func TestEdgeGuardGone(t *testing.T) {
 		e.client.CloseWithError(0, "")
 		e.server.CloseWithError(0, "")
 	}()
-	for range 500 {
-		runtime.GC()
-		if guard.Value() == nil {
-			break
-		}
-		time.Sleep(2 * time.Millisecond)
-	}
-	require.Nil(t, guard.Value())
+	eventually(t, func() bool { runtime.GC(); return guard.Value() == nil }, "something holds the Guard")
 }

@@ -450,3 +450,10 @@ func readAllAndRelease(s *quiclife.Stream) {
 
 // longConf has connections outlive all timeouts of their streams.
 var longConf = &quic.Config{MaxIdleTimeout: 10 * time.Hour}
+
+// requireRefused requires that a dial is refused.
+func (s *site) requireRefused(t *testing.T) {
+	t.Helper()
+	_, err := s.dial(t.Context())
+	require.ErrorIs(t, err, &quiclife.TransportError{ErrorCode: quiclife.ConnectionRefused, Remote: true})
+}

@@ -10,7 +10,7 @@ var admission = []mutation{
 `,
 		new: `	_ = g.guard.admit(a)
 `,
-		killer: "TestMaxStreams",
+		killer: "TestMaxStreamsCountsAllConnections",
 	},
 	{
 		name:   "verify: pressure ignored",

@@ -7,14 +7,14 @@ var dial = []mutation{
 		old: `		tlsConf.ServerName, _, _ = net.SplitHostPort(addr)
 `,
 		new:    "",
-		killer: "TestDialAddr",
+		killer: "TestDialAddrInfersServerName",
 	},
 	{
 		name: "resolve: user tls.Config written to",
 		old: `		tlsConf = tlsConf.Clone()
 `,
 		new:    "",
-		killer: "TestDialAddr",
+		killer: "TestDialAddrInfersServerName",
 	},
 	{
 		name: "DialAddr: resolve dropped (socket leak on error)",
@@ -24,12 +24,12 @@ var dial = []mutation{
 	}
 	return g.dial(conf, func() (*quic.Conn, error) { return quic.DialAddr(`,
 		new:    `	return g.dial(conf, func() (*quic.Conn, error) { return quic.DialAddr(`,
-		killer: "TestDialFails",
+		killer: "TestFailedDialLeavesNoSocket",
 	},
 	{
 		name:   "dial: limits of Config not passed",
 		old:    "c := g.wrap(raw, terms, nil, nil)",
 		new:    "_ = terms\n\tc := g.wrap(raw, termsOf(nil), nil, nil)",
-		killer: "TestDialListen",
+		killer: "TestDialAndListenUseTheirGuardAndConfig",
 	},
 }

@@ -7,13 +7,13 @@ var group = []mutation{
 		old: `	delete(g.conns, c)
 `,
 		new:    "",
-		killer: "TestConns",
+		killer: "TestConnsListsWhatHasNotEnded",
 	},
 	{
 		name:   "admit: MaxConns off by one",
 		old:    "g.counted >= g.MaxConns",
 		new:    "g.counted > g.MaxConns",
-		killer: "TestMaxConns",
+		killer: "TestMaxConnsOfDials",
 	},
 	{
 		name: "admit: MaxHeap ignored",
@@ -21,7 +21,7 @@ var group = []mutation{
 `,
 		new: `	case false:
 `,
-		killer: "TestMaxHeap",
+		killer: "TestMaxHeapRefusesWhatIsNew",
 	},
 	{
 		name: "heapAbove: no collection asked for",
@@ -29,7 +29,7 @@ var group = []mutation{
 `,
 		new: `			cost := time.Duration(0)
 `,
-		killer: "TestMaxHeapWithoutConnections",
+		killer: "TestMaxHeapAsksForCollections",
 	},
 	{
 		name: "refuse: dropped streams are not looked for",
@@ -43,6 +43,6 @@ var group = []mutation{
 		name:   "refuse: a slow Logger holds up quic-go",
 		old:    "		go g.write(",
 		new:    "		g.write(",
-		killer: "TestSlowLogger",
+		killer: "TestSlowLoggerHoldsUpNoHandshake",
 	},
 }

@@ -31,7 +31,7 @@ var registry = []mutation{
 `,
 		new: `		_ = c
 `,
-		killer: "TestMaxStreams",
+		killer: "TestMaxStreamsCountsAllConnections",
 	},
 	{
 		name: "unregister: group not counted down",
@@ -40,7 +40,7 @@ var registry = []mutation{
 `,
 		new: `	c.mu.Unlock()
 `,
-		killer: "TestMaxStreams",
+		killer: "TestMaxStreamsCountsAllConnections",
 	},
 	{
 		name: "list: last not moved",

@@ -4,35 +4,18 @@ import (
 	"bytes"
 	"fmt"
 	"go/ast"
-	"go/parser"
 	"go/token"
 	"strings"
 )
 
-// Most of the time would go into building a library for each mutation. So all
-// that change the body of one function are built into one library: the function
-// starts with a look at an environment variable, and if it names the mutation,
-// runs a mutated copy of itself instead.
-
-const variable = "QUICLIFE_MUTATION"
-
-// selector is a file that the combined library has in addition.
-const selector = `package quiclife
-
-import "os"
-
-var mutationRun = os.Getenv("` + variable + `")
-`
+// Our own mutations are built into one library too, those that change the body
+// of one function: if the mutation is chosen, the function runs a mutated copy of
+// itself instead.
 
 // combine returns source with those of the mutations that lie within the body
-// of a function, and says which do.
-func combine(file, source string, ms []mutation) (string, map[string]bool, error) {
-	done := make(map[string]bool)
-	set := token.NewFileSet()
-	parsed, err := parser.ParseFile(set, file, source, parser.SkipObjectResolution)
-	if err != nil {
-		return "", nil, err
-	}
+// of a function, and says which do, by id.
+func combine(set *token.FileSet, parsed *ast.File, source string, ms []mutation) (string, map[int]bool) {
+	done := make(map[int]bool)
 	offset := func(p token.Pos) int { return set.Position(p).Offset }
 	var out, copies bytes.Buffer
 	at := 0
@@ -60,14 +43,14 @@ func combine(file, source string, ms []mutation) (string, map[string]bool, error
 			} else {
 				call = "return " + call
 			}
-			fmt.Fprintf(&out, "\n\tif mutationRun == %q {\n\t\t%s\n\t}", m.String(), call)
+			fmt.Fprintf(&out, "\n\tif %s.On(%d) {\n\t\t%s\n\t}", helper, m.id, call)
 			fmt.Fprintf(&copies, "\n%s%s%s}\n", source[offset(f.Pos()):offset(f.Name.Pos())], name,
 				mutated[offset(f.Name.End()):end+len(m.new)-len(m.old)])
-			done[m.String()] = true
+			done[m.id] = true
 		}
 	}
 	out.WriteString(source[at:])
-	return out.String() + copies.String(), done, nil
+	return out.String() + copies.String(), done
 }
 
 // callOf is a call of a function like f with f's own arguments, if they all

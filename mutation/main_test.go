@@ -3,6 +3,7 @@ package main
 import (
 	"os"
 	"path/filepath"
+	"regexp"
 	"testing"
 )
 
@@ -38,6 +39,8 @@ func TestMutationsApply(t *testing.T) {
 		}
 	}
 }
+
+var testFunc = regexp.MustCompile(`(?m)^func (Test\w+)\(`)
 
 // testNames returns the names of the library's tests.
 func testNames(t *testing.T) map[string]bool {

@@ -5,12 +5,34 @@ import (
 	"fmt"
 	"go/ast"
 	"go/token"
+	"maps"
+	"slices"
 	"strings"
 )
 
 // Our own mutations are built into one library too, those that change the body
 // of one function: if the mutation is chosen, the function runs a mutated copy of
 // itself instead.
+
+// combined returns the files that mutations change, with all that can be built
+// together, and says which these are, by id.
+func (lib *library) combined(ms []mutation) (files map[string]string, in map[int]bool) {
+	files, _ = lib.rewritten(ms)
+	in = make(map[int]bool)
+	for _, m := range ms {
+		in[m.id] = m.edits != nil
+	}
+	for _, p := range lib.packages {
+		for i, file := range p.files {
+			of := slices.DeleteFunc(slices.Clone(ms), func(m mutation) bool { return m.file != file || m.edits != nil })
+			if source, done := combine(lib.set, p.syntax[i], p.sources[i], of); len(done) > 0 {
+				files[file], _ = lib.importing(p.syntax[i], source)
+				maps.Copy(in, done)
+			}
+		}
+	}
+	return files, in
+}
 
 // combine returns source with those of the mutations that lie within the body
 // of a function, and says which do, by id.

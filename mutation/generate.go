@@ -53,7 +53,7 @@ func generate(lib *library) (ms []mutation) {
 		}
 	}
 	for i := range ms {
-		ms[i].id, ms[i].equivalent = i+1, equivalents[ms[i].name]
+		ms[i].equivalent = equivalents[ms[i].name]
 	}
 	return ms
 }
@@ -333,7 +333,7 @@ func (g *generator) add(at token.Pos, change string, edits ...edit) {
 	pos := g.set.Position(at)
 	lines := strings.SplitN(g.source[pos.Offset-pos.Column+1:], "\n", 2)
 	line, _, _ := strings.Cut(lines[0], "//")
-	line = strings.TrimSpace(line)
+	line = strings.TrimSpace(strings.TrimRight(line, " {:\t"))
 	change = strings.Join(strings.Fields(change), " ")
 	if _, what, _ := strings.Cut(change, ": "); strings.HasPrefix(change, line+": ") { // the whole line
 		change = what

@@ -85,16 +85,14 @@ func run(ctx context.Context) error {
 	if *generated > 0 {
 		chosen = sample(chosen, *generated, *seed)
 	}
-	for i := range chosen {
-		chosen[i].id = i + 1
-	}
+	number(chosen)
 	if *list {
 		for _, m := range chosen {
 			fmt.Println(m)
 		}
 		return nil
 	}
-	r := &runner{lib: lib, work: dir}
+	r := &runner{lib: lib, work: dir, slack: 5 * time.Second}
 	if err := r.prepare(ctx, chosen); err != nil {
 		return err
 	}

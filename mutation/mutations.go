@@ -80,3 +80,10 @@ func (m mutation) apply(source string) (string, error) {
 	}
 	return mutated, nil
 }
+
+// number gives each its id.
+func number(ms []mutation) {
+	for i := range ms {
+		ms[i].id = i + 1
+	}
+}

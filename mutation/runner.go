@@ -8,7 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"maps"
 	"os"
 	"os/exec"
 	"path"
@@ -26,7 +25,8 @@ type runner struct {
 	lib       *library
 	work      string
 	tests     []*test
-	inLibrary map[int]bool // mutations that are built together
+	inLibrary map[int]bool  // mutations that are built together
+	slack     time.Duration // beyond what tests take without a mutation
 }
 
 // A test is a top-level one, of a package that may have mutations.
@@ -44,25 +44,13 @@ type test struct {
 // prepare builds the library that has all of ms that it can have, and runs its
 // tests, with none chosen.
 func (r *runner) prepare(ctx context.Context, ms []mutation) error {
-	files := r.lib.schemata(ms)
-	r.inLibrary = make(map[int]bool)
-	for _, m := range ms {
-		r.inLibrary[m.id] = m.edits != nil
-	}
-	for _, p := range r.lib.packages {
-		for i, file := range p.files {
-			ours := slices.DeleteFunc(slices.Clone(ms), func(m mutation) bool { return m.file != file || m.edits != nil })
-			if source, done := combine(r.lib.set, p.syntax[i], p.sources[i], ours); len(done) > 0 {
-				files[file], _ = r.lib.importing(p.syntax[i], source)
-				maps.Copy(r.inLibrary, done)
-			}
-		}
-	}
+	files, in := r.lib.combined(ms)
+	r.inLibrary = in
 	files["internal/mutant/mutant.go"] = helperSource
-	if out, err := r.build(ctx, "all", files); err != nil {
+	out, err := r.build(ctx, "all", files)
+	if err != nil {
 		return fmt.Errorf("the mutations do not compile together:\n%s", out)
 	}
-	var err error
 	if r.tests, err = r.list(ctx, "all"); err != nil || *trust {
 		return err
 	}
@@ -275,7 +263,7 @@ var (
 )
 
 // limit is how long tests may take.
-func limit(tests []*test) time.Duration {
+func (r *runner) limit(tests []*test) time.Duration {
 	var sum, most time.Duration
 	for _, t := range tests {
 		if t.took == 0 {
@@ -283,7 +271,7 @@ func limit(tests []*test) time.Duration {
 		}
 		sum, most = sum+t.took, max(most, t.took)
 	}
-	return 5*time.Second + 2*sum + 8*most
+	return r.slack + 2*sum + 8*most
 }
 
 // run runs tests, all of one binary, with mutation id. It has which mutations
@@ -293,11 +281,11 @@ func (r *runner) run(ctx context.Context, id int, tests []*test, reached string)
 	for _, t := range tests {
 		names = append(names, t.name)
 	}
-	args := []string{"-test.v", "-test.failfast", "-test.run", "^(" + strings.Join(names, "|") + ")$", "-test.timeout", limit(tests).String()}
+	args := []string{"-test.v", "-test.failfast", "-test.run", "^(" + strings.Join(names, "|") + ")$", "-test.timeout", r.limit(tests).String()}
 	if !tests[0].long {
 		args = append(args, "-test.short")
 	}
-	ctx, cancel := context.WithTimeout(ctx, limit(tests)+10*time.Second) // a loop may keep even -test.timeout from its work
+	ctx, cancel := context.WithTimeout(ctx, r.limit(tests)+10*time.Second) // a loop may keep even -test.timeout from its work
 	defer cancel()
 	cmd := command(ctx, tests[0].binary, args...)
 	cmd.Dir = tests[0].pkg.Dir

@@ -6,7 +6,6 @@ import (
 	"context"
 	_ "embed"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"go/ast"
 	"go/importer"
@@ -71,7 +70,12 @@ type goPackage struct {
 
 // load reads and checks the library in dir.
 func load(ctx context.Context, dir string) (*library, error) {
-	cmd := exec.CommandContext(ctx, "go", "list", "-deps", "-export", "-json=ImportPath,Dir,Export,GoFiles,Module", ".")
+	dir, err := filepath.Abs(dir)
+	if err != nil {
+		return nil, err
+	}
+	args := []string{"list", "-deps", "-export", "-json=ImportPath,Dir,Export,GoFiles,Module", "."}
+	cmd := exec.CommandContext(ctx, "go", append(args, "cmp", "os", "strconv", "sync/atomic")...) // which the helper imports
 	cmd.Dir = dir
 	cmd.Stderr = os.Stderr
 	out, err := cmd.Output()
@@ -204,12 +208,8 @@ func (lib *library) importing(f *ast.File, source string) (string, int) {
 	return source[:at] + text + source[at:], len(text)
 }
 
-// schemata returns the files of the library that ms change, with all of ms.
-func (lib *library) schemata(ms []mutation) map[string]string {
-	files, _ := lib.rewritten(ms)
-	return files
-}
-
+// rewritten returns the files that generated mutations change, with all of them,
+// and where each of them is.
 func (lib *library) rewritten(ms []mutation) (files map[string]string, spans map[string][]span) {
 	files, spans = make(map[string]string), make(map[string][]span)
 	for _, p := range lib.packages {
@@ -229,52 +229,57 @@ func (lib *library) rewritten(ms []mutation) (files map[string]string, spans map
 	return files, spans
 }
 
+// check reports what the compiler would say of the library with some files
+// replaced.
+func (lib *library) check(files map[string]string, report func(where token.Position, err error)) error {
+	for _, p := range lib.packages {
+		set := token.NewFileSet()
+		var syntax []*ast.File
+		for i, file := range p.files {
+			source, ok := files[file]
+			if !ok {
+				source = p.sources[i]
+			}
+			f, err := parser.ParseFile(set, file, source, parser.SkipObjectResolution)
+			if err != nil {
+				return err
+			}
+			syntax = append(syntax, f)
+		}
+		conf := types.Config{Importer: lib.importer, Error: func(err error) {
+			report(set.Position(err.(types.Error).Pos), err)
+		}}
+		conf.Check(p.ImportPath, set, syntax, nil) // all that it returns was reported
+	}
+	return nil
+}
+
 // compiling returns those of the generated mutations that compile, numbered.
 func (lib *library) compiling(ms []mutation) ([]mutation, error) {
-	for range 20 {
-		for i := range ms {
-			ms[i].id = i + 1
-		}
+	for {
+		number(ms)
 		files, spans := lib.rewritten(ms)
 		faulty := make(map[int]bool)
 		var fatal error
-		for _, p := range lib.packages {
-			set := token.NewFileSet()
-			var syntax []*ast.File
-			for i, file := range p.files {
-				source, ok := files[file]
-				if !ok {
-					source = p.sources[i]
+		err := lib.check(files, func(where token.Position, err error) {
+			var inner, before span // a return that is missing is seen after what was dropped
+			for _, s := range spans[where.Filename] {
+				switch {
+				case s.to <= where.Offset && s.to > before.to:
+					before = s
+				case s.from <= where.Offset && where.Offset < s.to && (inner.id == 0 || s.to-s.from < inner.to-inner.from):
+					inner = s
 				}
-				f, err := parser.ParseFile(set, file, source, parser.SkipObjectResolution)
-				if err != nil {
-					return nil, err
-				}
-				syntax = append(syntax, f)
 			}
-			conf := types.Config{Importer: lib.importer, Error: func(err error) {
-				where := set.Position(err.(types.Error).Pos)
-				var inner span
-				for _, s := range spans[where.Filename] {
-					if s.from <= where.Offset && where.Offset < s.to && (inner.id == 0 || s.to-s.from < inner.to-inner.from) {
-						inner = s
-					}
-				}
-				if inner.id == 0 {
-					fatal = errors.Join(fatal, err)
-				}
-				faulty[inner.id] = true
-			}}
-			conf.Check(p.ImportPath, set, syntax, nil)
+			id := cmp.Or(inner.id, before.id)
+			if id == 0 {
+				fatal = err
+			}
+			faulty[id] = true
+		})
+		if err := cmp.Or(err, fatal); err != nil || len(faulty) == 0 {
+			return ms, err
 		}
-		if len(faulty) == 0 {
-			return ms, nil
-		}
-		kept := slices.DeleteFunc(slices.Clone(ms), func(m mutation) bool { return faulty[m.id] })
-		if len(kept) == len(ms) {
-			return nil, fatal
-		}
-		ms = kept
+		ms = slices.DeleteFunc(slices.Clone(ms), func(m mutation) bool { return faulty[m.id] })
 	}
-	return nil, errors.New("the mutations do not compile together")
 }

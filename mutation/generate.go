@@ -25,6 +25,8 @@ type generator struct {
 	own    *types.Package
 	names  map[string]string // of imported packages, by path
 
+	zeros map[types.Object]bool // results that have a name and are never assigned to
+
 	scope string // the function, with its receiver
 	seen  map[ast.Expr]bool
 	keys  map[string]int
@@ -36,7 +38,7 @@ func generate(lib *library) (ms []mutation) {
 	for _, p := range lib.packages {
 		for i, f := range p.syntax {
 			g := &generator{file: p.files[i], source: p.sources[i], set: lib.set, info: p.info, own: p.types,
-				names: make(map[string]string), seen: make(map[ast.Expr]bool), keys: make(map[string]int)}
+				zeros: zeros(f, p.info), names: make(map[string]string), seen: make(map[ast.Expr]bool), keys: make(map[string]int)}
 			for _, spec := range f.Imports {
 				name := p.info.PkgNameOf(spec)
 				g.names[name.Imported().Path()] = name.Name()
@@ -252,12 +254,44 @@ func (g *generator) returned(s *ast.ReturnStmt, results *ast.FieldList) {
 		if lit, ok := e.(*ast.CompositeLit); tv.Value != nil || tv.IsNil() || ok && len(lit.Elts) == 0 {
 			continue // zero as it is, or has mutations of its own
 		}
+		if id, ok := e.(*ast.Ident); ok && g.zeros[g.info.ObjectOf(id)] {
+			continue
+		}
 		if b, ok := tv.Type.Underlying().(*types.Basic); ok && b.Info()&types.IsBoolean != 0 {
 			g.negate(e)
 			continue
 		}
 		g.add(e.Pos(), g.text(e)+": zero is returned", g.wrap(e, helper+".Zero["+g.text(resultTypes[i])+"]("+idMark+", ", ")")...)
 	}
+}
+
+// zeros returns the named results in a file that are used only to be returned.
+func zeros(f *ast.File, info *types.Info) map[types.Object]bool {
+	found, returned := make(map[types.Object]bool), make(map[*ast.Ident]bool)
+	ast.Inspect(f, func(n ast.Node) bool {
+		switch n := n.(type) {
+		case *ast.FuncType:
+			if n.Results != nil {
+				for _, field := range n.Results.List {
+					for _, name := range field.Names {
+						found[info.ObjectOf(name)] = true
+					}
+				}
+			}
+		case *ast.ReturnStmt:
+			for _, e := range n.Results {
+				if id, ok := e.(*ast.Ident); ok {
+					returned[id] = true
+				}
+			}
+		case *ast.Ident:
+			if info.Uses[n] != nil && !returned[n] {
+				delete(found, info.Uses[n])
+			}
+		}
+		return true
+	})
+	return found
 }
 
 var swapped = map[token.Token]token.Token{

@@ -35,7 +35,7 @@ type test struct {
 	binary  string
 	name    string
 	long    bool          // skips something when -test.short is set, so it is not
-	flaky   bool          // has failed without a mutation, but not twice
+	failed  int           // how often it has, without a mutation
 	lingers bool          // leaves goroutines that end later, which the check for leaks sees when it runs alone
 	took    time.Duration // without a mutation; 0 if that is not known
 	reaches map[int]bool  // mutations; nil if that is not known
@@ -59,23 +59,21 @@ func (r *runner) prepare(ctx context.Context, ms []mutation) error {
 
 // learn requires that a test passes without a mutation, in a process of its
 // own, and learns which mutations it reaches, and how long it takes. One that
-// fails gets a second chance: the machine may be busy.
+// fails gets other chances: the machine may be busy.
 func (r *runner) learn(ctx context.Context, t *test) error {
 	for {
 		reached := filepath.Join(r.work, t.name+"."+path.Base(t.pkg.ImportPath)+".reached")
 		start := time.Now()
 		res := r.run(ctx, 0, []*test{t}, reached)
 		if res.failure != "" {
-			switch {
-			case t.flaky && res.failure == leaked:
+			switch t.failed++; {
+			case t.failed == 1:
+				fmt.Printf("failed without a mutation: %s, by %s\n", t.name, res.failure)
+			case res.failure == leaked:
 				t.lingers = true
-			case t.flaky:
+			case t.failed == 3:
 				return fmt.Errorf("the library as it is fails:\n%s", res.out)
 			}
-			if !t.lingers {
-				fmt.Printf("failed without a mutation: %s, by %s\n", t.name, res.failure)
-			}
-			t.flaky = true
 			continue
 		}
 		if !t.long && strings.Contains(res.out, "--- SKIP: ") {
@@ -167,7 +165,8 @@ func batches(tests []*test, killer string) (bs [][]*test) {
 }
 
 // kill returns which of the tests, all of one binary, fails, or "". It has to
-// fail twice, as the machine may be busy; flaky are those that did not.
+// fail again, as the machine may be busy, and one that has failed without a
+// mutation twice in a row; flaky are those that did not.
 func (r *runner) kill(ctx context.Context, id int, tests []*test) (by string, flaky []string) {
 	for len(tests) > 0 && ctx.Err() == nil {
 		res := r.run(ctx, id, tests, "")
@@ -178,10 +177,13 @@ func (r *runner) kill(ctx context.Context, id int, tests []*test) (by string, fl
 		if len(suspects) == 0 { // the check for leaks after all tests, or a crash before them
 			suspects = tests
 		}
-		for range 2 {
-			if r.run(ctx, id, suspects, "").failure != "" {
-				return res.failure, flaky
-			}
+		again := func() bool { return r.run(ctx, id, suspects, "").failure != "" }
+		if doubtful := slices.ContainsFunc(suspects, func(t *test) bool { return t.failed > 0 }); doubtful {
+			first := again
+			again = func() bool { return first() && first() }
+		}
+		if again() || again() {
+			return res.failure, flaky
 		}
 		flaky = append(flaky, res.failure)
 		tests = slices.DeleteFunc(slices.Clone(tests), func(t *test) bool {

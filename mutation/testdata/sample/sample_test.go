@@ -25,6 +25,12 @@ func TestStrong(t *testing.T) {
 	if sum, err := strongEffects([]int{1, 2, 7}, out); sum != -2 || err != nil {
 		t.Error("effects", sum, err)
 	}
+	if n, err := strongZero(true); n != 0 || err != errEmpty {
+		t.Error("zero of a failure", n, err)
+	}
+	if n, err := strongZero(false); n != 3 || err != nil {
+		t.Error("zero", n, err)
+	}
 	if n := <-out; n != 1 {
 		t.Error("sent", n)
 	}

@@ -39,4 +39,11 @@ func strongEffects(xs []int, out chan<- int) (sum int, err error) {
 	return sum, nil
 }
 
+func strongZero(fail bool) (none int, err error) {
+	if fail {
+		return none, errEmpty // none has no mutation
+	}
+	return 3, nil
+}
+
 func send(out chan<- int) { out <- 1 }

@@ -327,7 +327,8 @@ func (r *runner) run(ctx context.Context, id int, tests []*test, reached string)
 	return res
 }
 
-// copyModule copies a module, without the modules and hidden directories in it.
+// copyModule copies a module, without the modules and hidden directories in it,
+// and without the workspace that it may be in.
 func copyModule(to, from string) error {
 	return filepath.WalkDir(from, func(path string, d fs.DirEntry, err error) error {
 		if err != nil {
@@ -344,7 +345,7 @@ func copyModule(to, from string) error {
 			}
 			return os.MkdirAll(filepath.Join(to, name), 0o700)
 		}
-		if !d.Type().IsRegular() || strings.HasPrefix(d.Name(), ".") {
+		if !d.Type().IsRegular() || strings.HasPrefix(d.Name(), ".") || strings.HasPrefix(d.Name(), "go.work") {
 			return nil
 		}
 		data, err := os.ReadFile(path)

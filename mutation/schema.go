@@ -77,7 +77,7 @@ func load(ctx context.Context, dir string) (*library, error) {
 	args := []string{"list", "-deps", "-export", "-json=ImportPath,Dir,Export,GoFiles,Module", "."}
 	cmd := exec.CommandContext(ctx, "go", append(args, "cmp", "os", "strconv", "sync/atomic")...) // which the helper imports
 	cmd.Dir = dir
-	cmd.Stderr = os.Stderr
+	cmd.Env, cmd.Stderr = append(os.Environ(), "GOWORK=off"), os.Stderr
 	out, err := cmd.Output()
 	if err != nil {
 		return nil, fmt.Errorf("the library does not compile: %w", err)

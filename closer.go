@@ -52,30 +52,25 @@ func (st *streamState) settle(send, receive HalfState) {
 	}
 	receiveEnded := st.receiveHalf.ended()
 	last := st.sendHalf.ended() && receiveEnded // each half is settled once, so this is seen once
-	count := countFinished
+	as := finished
 	switch {
 	case st.given:
-		count = countDetached
+		as = detached
 	case st.reclaimed:
-		count = countReclaimed
+		as = reclaimed
 	case st.sendHalf == HalfAborted || st.receiveHalf == HalfAborted:
-		count = countReset
+		as = aborted
 	}
 	st.mu.Unlock()
 
 	switch {
 	case last:
-		st.conn.unregister(st, count)
+		st.conn.unregister(st, as)
 	case !receiveEnded: // the send half was settled
 		st.watchFinalSize()
 		st.awaitReader()
 	}
 }
-
-func countFinished(s *StreamStats) *int64  { return &s.Finished }
-func countReset(s *StreamStats) *int64     { return &s.Reset }
-func countReclaimed(s *StreamStats) *int64 { return &s.Reclaimed }
-func countDetached(s *StreamStats) *int64  { return &s.Detached }
 
 // close ends the send half with FIN, or with a reset if a FIN would make a
 // message that was cut look whole.
@@ -230,7 +225,7 @@ func (st *streamState) release(code quic.StreamErrorCode) {
 		st.receive.CancelRead(code)
 	}
 	if send || receive {
-		st.settle(aborted(send), aborted(receive))
+		st.settle(abortedIf(send), abortedIf(receive))
 	}
 	st.returnCredit()
 }
@@ -249,7 +244,7 @@ func (st *streamState) reset(code quic.StreamErrorCode) {
 		st.receive.CancelRead(code)
 	}
 	if send || receive {
-		st.settle(aborted(send), aborted(receive))
+		st.settle(abortedIf(send), abortedIf(receive))
 	}
 	st.returnCredit()
 }
@@ -317,7 +312,7 @@ func (st *streamState) abortSend(code quic.StreamErrorCode, claimed bool) {
 	st.conn.sends()
 }
 
-func aborted(got bool) HalfState {
+func abortedIf(got bool) HalfState {
 	if got {
 		return HalfAborted
 	}
@@ -368,7 +363,7 @@ func (st *streamState) detach() {
 		st.conn.gaveAway(st.send)
 	}
 	if last {
-		st.conn.unregister(st, countDetached)
+		st.conn.unregister(st, detached)
 	}
 }
 
@@ -376,6 +371,6 @@ func (st *streamState) detach() {
 // rejection of 0-RTT.
 func (st *streamState) connectionEnded() {
 	if send, receive := st.claim(true, true); send || receive {
-		st.settle(aborted(send), aborted(receive))
+		st.settle(abortedIf(send), abortedIf(receive))
 	}
 }

@@ -64,8 +64,11 @@ func collections() uint64 {
 }
 
 // collectorFor returns the collector of a new connection.
-func collectorFor(inBubble bool) *collector {
-	if !inBubble {
+func (g *Guard) collectorFor(inBubble bool) *collector {
+	switch {
+	case g.collector != nil:
+		return g.collector
+	case !inBubble:
 		return process
 	}
 	return &collector{alone: true, collect: func() time.Duration {
@@ -84,7 +87,7 @@ func (k *collector) add(c *Conn) {
 	k.conns[c] = struct{}{}
 	if !k.watching && !k.alone {
 		k.watching = true
-		k.awaitCollection()
+		k.awaitCollectionLocked()
 	}
 }
 
@@ -94,9 +97,9 @@ func (k *collector) remove(c *Conn) {
 	delete(k.conns, c)
 }
 
-// awaitCollection has afterCollection called after the next collection: an
-// object that nobody refers to dies in it. k.mu is held.
-func (k *collector) awaitCollection() {
+// awaitCollectionLocked has afterCollection called after the next collection: an
+// object that nobody refers to dies in it.
+func (k *collector) awaitCollectionLocked() {
 	type sentinel struct{ _ *collector } // has a pointer, or it might share its memory with others
 	runtime.AddCleanup(new(sentinel), func(k *collector) { go k.afterCollection() }, k)
 }
@@ -104,7 +107,7 @@ func (k *collector) awaitCollection() {
 func (k *collector) afterCollection() {
 	k.mu.Lock()
 	if k.watching = len(k.conns) > 0; k.watching {
-		k.awaitCollection()
+		k.awaitCollectionLocked()
 	}
 	k.mu.Unlock()
 	k.look()

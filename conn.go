@@ -74,7 +74,7 @@ type Conn struct {
 	stallAt     time.Duration // when to look for a stall (stall.go), 0: nobody is blocked
 	stallAsking pace.Backoff  // for collections in a stall
 	stalled     bool
-	moved       int64 // what traffic returned
+	moved       int64 // what trafficLocked returned
 }
 
 // Wrap takes over a connection that was made with quic-go itself, under
@@ -116,13 +116,13 @@ func (g *Guard) wrap(raw *quic.Conn, terms terms, a *admission, owned *ownedTran
 	// Inside a bubble the time has no monotonic clock reading (time.Time's ==
 	// compares it, Round(0) strips it).
 	c.inBubble = c.start == c.start.Round(0)
-	c.collector = collectorFor(c.inBubble)
+	c.collector = g.collectorFor(c.inBubble)
 	c.asking = pace.Backoff{First: 100 * time.Millisecond, Most: 2 * time.Minute}
 	c.stallAsking = pace.Backoff{First: stallInterval, Most: 2 * time.Minute}
 	c.drainPace = pace.Backoff{First: drainInterval, Most: maxDrainInterval}
 	c.creditRequired = terms.creditRequired
-	c.kinds[outgoing].stats.Limit = max(g.MaxOutgoingStreams, 0)
-	c.kinds[outgoingUni].stats.Limit = max(g.MaxOutgoingUniStreams, 0)
+	c.kinds[outgoing].limit(g.MaxOutgoingStreams)
+	c.kinds[outgoingUni].limit(g.MaxOutgoingUniStreams)
 	c.kinds[incoming].stats.Limit = terms.maxIncoming
 	c.kinds[incomingUni].stats.Limit = terms.maxIncomingUni
 	g.add(c)

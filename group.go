@@ -1,16 +1,11 @@
 package quiclife
 
 import (
-	"context"
 	"iter"
 	"log/slog"
-	"net"
-	"runtime/metrics"
-	"sync"
 	"time"
 
-	"github.com/quic-go/quic-go"
-
+	"github.com/quiclife/quiclife/internal/heap"
 	"github.com/quiclife/quiclife/internal/pace"
 )
 
@@ -126,7 +121,7 @@ func (g *Guard) admitStream() error {
 // cause. It may be called on quic-go's own goroutines, which it must not hold up.
 func (g *Guard) refuse(err *LimitError) error {
 	g.mu.Lock()
-	first := err.Scope != ConnLimit && elapsed(&g.refused, shortFor)
+	first := err.Scope != ConnLimit && pace.Elapsed(&g.refused, time.Now(), shortFor)
 	conns := len(g.conns)
 	g.mu.Unlock()
 	kind, attrs := recordKind{msg: "quiclife: limit reached", of: string(err.Scope)}, []any{"error", err}
@@ -151,197 +146,28 @@ func (g *Guard) short() bool {
 	return since >= 0 && since < shortFor
 }
 
-// elapsed reports whether at least period has passed since *last, and then
-// sets it to now.
-func elapsed(last *time.Time, period time.Duration) bool {
-	now := time.Now()
-	// A time before the last is that of another clock, of a synctest bubble.
-	if since := now.Sub(*last); since >= 0 && since < period {
-		return false
-	}
-	*last = now
-	return true
-}
-
 // heapAbove returns the live heap if it is above MaxHeap, else 0.
 func (g *Guard) heapAbove() int64 {
 	if g.MaxHeap <= 0 {
 		return 0
 	}
-	live := heap.live()
+	live := liveHeap.Value()
 	if live <= g.MaxHeap {
 		return 0
 	}
 	// It may be garbage by now, which a program that is refusing its work may
 	// not find out by itself for minutes.
-	if heapAsking.take() {
+	if heapTries.Take(time.Now()) {
 		go func() {
 			cost := collectGarbage()
-			heapAsking.spent(cost, readLiveHeap() <= g.MaxHeap)
+			heapTries.Spent(time.Now(), cost, heap.Live() <= g.MaxHeap)
 		}()
 	}
 	return live
 }
 
-// heapAsking limits the collections for MaxHeap in the process to one a
-// second, to fewer when they do not help, and to forSlots of a processor.
-var heapAsking heapPace
+// liveHeap is read for the whole process.
+var liveHeap = &heap.Gauge{Read: heap.Live}
 
-type heapPace struct {
-	mu       sync.Mutex // guards the fields below
-	last     time.Time
-	interval time.Duration // until the next, 0 means minCollectInterval
-	budget   pace.Budget
-}
-
-const (
-	minCollectInterval = time.Second
-	maxCollectInterval = 10 * time.Second
-)
-
-// take reports whether a collection may be asked for now.
-func (cs *heapPace) take() bool {
-	cs.mu.Lock()
-	defer cs.mu.Unlock()
-	interval := max(cs.interval, minCollectInterval)
-	if cs.budget.Wait(time.Now(), forSlots) > 0 || !elapsed(&cs.last, interval) {
-		return false
-	}
-	cs.interval = min(2*interval, maxCollectInterval)
-	return true
-}
-
-// spent notes what a collection cost, and whether it helped.
-func (cs *heapPace) spent(cost time.Duration, helped bool) {
-	cs.mu.Lock()
-	defer cs.mu.Unlock()
-	cs.budget.Spent(time.Now(), cost)
-	if helped {
-		cs.interval = 0
-	}
-}
-
-// heap is read for the whole process.
-var heap heapGauge
-
-// A heapGauge reads the live heap, at most every 100 ms.
-type heapGauge struct {
-	mu    sync.Mutex // guards the fields below
-	at    time.Time
-	bytes int64
-}
-
-func (h *heapGauge) live() int64 {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	if elapsed(&h.at, 100*time.Millisecond) {
-		h.bytes = readLiveHeap()
-	}
-	return h.bytes
-}
-
-func readLiveHeap() int64 {
-	sample := []metrics.Sample{{Name: "/gc/heap/live:bytes"}}
-	metrics.Read(sample)
-	return int64(sample[0].Value.Uint64())
-}
-
-type rawListener interface {
-	Accept(context.Context) (*quic.Conn, error)
-	Close() error
-	Addr() net.Addr
-}
-
-// A listener is what Listener and EarlyListener have in common.
-type listener struct {
-	raw   rawListener
-	guard *Guard
-	gate  *gate
-	// Whose it is: one is nil.
-	owned     *ownedTransport
-	transport *Transport
-
-	// guarded by guard.mu
-	accepts int           // calls of accept under way
-	idle    chan struct{} // not nil if somebody waits for the last of them
-	left    bool          // nothing is left of it, but for those calls
-}
-
-// listening makes l a member of the group until nothing is left of it.
-func (g *Guard) listening(l *listener) *listener {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	if l.left {
-		return l
-	}
-	if g.listeners == nil {
-		g.listeners = make(map[*listener]struct{})
-	}
-	g.listeners[l] = struct{}{}
-	return l
-}
-
-func (l *listener) leave() {
-	l.guard.mu.Lock()
-	if l.left = true; l.accepts == 0 {
-		delete(l.guard.listeners, l)
-	}
-	l.guard.mu.Unlock()
-	l.gate.unwrapped.Store(true) // it stays for a Listen of quic-go's transport
-	if l.transport != nil {
-		l.transport.forget(l)
-	}
-}
-
-func (l *listener) accept(ctx context.Context) (*Conn, error) {
-	l.accepting(1)
-	defer l.accepting(-1)
-	raw, err := l.raw.Accept(ctx)
-	if err != nil {
-		return nil, err
-	}
-	a := raw.Context().Value(admissionKey{}).(*admission)
-	a.enter(accepted)
-	return l.guard.wrap(raw, a.terms, a, l.owned), nil
-}
-
-// accepting counts calls of accept: they may have a connection that is no
-// member of the group yet.
-func (l *listener) accepting(n int) {
-	l.guard.mu.Lock()
-	defer l.guard.mu.Unlock()
-	if l.accepts += n; l.accepts > 0 {
-		return
-	}
-	if l.idle != nil {
-		close(l.idle)
-		l.idle = nil
-	}
-	if l.left {
-		delete(l.guard.listeners, l)
-	}
-}
-
-// awaitAccepts waits until no call of accept is under way. It does not take
-// long once the listener is closed.
-func (l *listener) awaitAccepts() {
-	l.guard.mu.Lock()
-	if l.accepts > 0 && l.idle == nil {
-		l.idle = make(chan struct{})
-	}
-	idle := l.idle
-	l.guard.mu.Unlock()
-	if idle != nil {
-		<-idle
-	}
-}
-
-func (l *listener) close() error {
-	err := l.raw.Close()
-	if l.owned != nil {
-		l.owned.listenerClosed() // and leave, when its connections have ended
-	} else {
-		l.leave()
-	}
-	return err
-}
+// heapTries are the collections for MaxHeap.
+var heapTries = &pace.Tries{First: time.Second, Most: 10 * time.Second, Share: forSlots}

@@ -109,9 +109,9 @@ type Guard struct {
 	// panics, that is logged.
 	OnLeak func(Leak)
 
-	streams atomic.Int64 // open, or being opened
-
-	records thinner
+	streams   atomic.Int64 // open, or being opened
+	records   thinner
+	collector *collector // nil but in tests, see collectorFor
 
 	mu         sync.Mutex // guards the fields below
 	conns      map[*Conn]struct{}

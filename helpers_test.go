@@ -3,9 +3,12 @@ package quiclife_test
 import (
 	"bytes"
 	"context"
+	"crypto/tls"
+	"fmt"
 	"io"
 	"log/slog"
 	"math/rand/v2"
+	"net"
 	"runtime"
 	"slices"
 	"sync"
@@ -207,3 +210,240 @@ func onTransports(t *testing.T, server *quiclife.Transport, conf *quic.Config) e
 	require.NoError(t, err)
 	return ends{c, s, c.Unwrap(), s.Unwrap()}
 }
+
+// uniStream opens a unidirectional stream on the client, on which x is sent,
+// and accepts it.
+func (e ends) uniStream(t *testing.T) (client *quiclife.SendStream, server *quiclife.ReceiveStream) {
+	t.Helper()
+	client, err := e.client.OpenUniStreamSync(t.Context())
+	require.NoError(t, err)
+	write(t, client, "x")
+	server, err = e.server.AcceptUniStream(t.Context())
+	require.NoError(t, err)
+	expect(t, server, "x")
+	return client, server
+}
+
+// requireHalves requires that both halves of a stream are in these states.
+func requireHalves(t testing.TB, s interface{ Info() quiclife.StreamInfo }, send, receive quiclife.HalfState, msg ...any) {
+	t.Helper()
+	words := func(send, receive quiclife.HalfState) string {
+		return fmt.Sprintf("send half %v, receive half %v", send, receive)
+	}
+	info := s.Info()
+	require.Equal(t, words(send, receive), words(info.Send, info.Receive), msg...)
+}
+
+// requireLimitError requires that err is a LimitError, and returns it.
+func requireLimitError(t testing.TB, err error, msg ...any) *quiclife.LimitError {
+	t.Helper()
+	var limit *quiclife.LimitError
+	require.ErrorAs(t, err, &limit, msg...)
+	return limit
+}
+
+// together runs the calls at the same moment, and waits until all have returned.
+func together(calls ...func()) {
+	var wg sync.WaitGroup
+	start := make(chan struct{})
+	for _, call := range calls {
+		wg.Go(func() { <-start; call() })
+	}
+	close(start)
+	wg.Wait()
+}
+
+// acceptAndRelease releases each stream that the peer opens, until c ends.
+func acceptAndRelease(c *quiclife.Conn) {
+	for {
+		s, err := c.AcceptStream(context.Background())
+		if err != nil {
+			return
+		}
+		s.Release()
+	}
+}
+
+// requireNothingLeftOf releases the streams, and requires that both ends hold
+// none then. It is for fake time.
+func (e ends) requireNothingLeftOf(t testing.TB, streams ...interface{ Release() }) {
+	t.Helper()
+	for _, s := range streams {
+		s.Release()
+	}
+	settled()
+	e.requireNothingLeft(t)
+}
+
+// udpSocket is closed at the end of the test, if the test has not done it.
+func udpSocket(t *testing.T) *net.UDPConn {
+	t.Helper()
+	c, err := net.ListenUDP("udp", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
+	require.NoError(t, err)
+	t.Cleanup(func() { c.Close() })
+	return c
+}
+
+// dialEarly dials with 0-RTT, which the server rejects or not, and returns the
+// client's end before its handshake has completed. To be called in a bubble.
+func dialEarly(t *testing.T, reject bool) (c *quiclife.Conn, accept func() *quiclife.Conn) {
+	return dialEarlyUnder(t, &quiclife.Guard{}, reject)
+}
+
+func dialEarlyUnder(t *testing.T, guard *quiclife.Guard, reject bool) (c *quiclife.Conn, accept func() *quiclife.Conn) {
+	clientSocket, serverSocket, addr := quictest.Net{}.Endpoints(t)
+	serverTLS, clientTLS := quictest.TLS()
+	serverTLS, clientTLS = serverTLS.Clone(), clientTLS.Clone()
+	clientTLS.ClientSessionCache = tls.NewLRUClientSessionCache(1)
+	guard.Logger = slog.New(slog.DiscardHandler)
+	client, server := &quiclife.Transport{Conn: clientSocket, Guard: guard}, &quiclife.Transport{Conn: serverSocket, Guard: guard}
+	t.Cleanup(func() {
+		client.Close()
+		server.Close()
+	})
+
+	ln, err := server.ListenEarly(serverTLS, &quiclife.Config{Allow0RTT: true})
+	require.NoError(t, err)
+	c, err = client.Dial(t.Context(), addr, clientTLS, nil)
+	require.NoError(t, err)
+	settled() // the session ticket arrives
+	require.NoError(t, c.CloseWithError(0, ""))
+	require.NoError(t, ln.Close())
+
+	ln, err = server.ListenEarly(serverTLS, &quiclife.Config{Allow0RTT: !reject})
+	require.NoError(t, err)
+	t.Cleanup(func() { ln.Close() })
+	c, err = client.DialEarly(t.Context(), addr, clientTLS, nil)
+	require.NoError(t, err)
+	require.False(t, c.ConnectionState().TLS.HandshakeComplete)
+	synctest.Wait()
+	return c, func() *quiclife.Conn {
+		s, err := ln.Accept(t.Context())
+		require.NoError(t, err)
+		t.Cleanup(func() { s.CloseWithError(0, "") })
+		return s
+	}
+}
+
+// expectAll reads to the end of r, which has just s.
+func expectAll(t testing.TB, r io.Reader, s string) {
+	t.Helper()
+	b, err := io.ReadAll(r)
+	require.NoError(t, err)
+	require.Equal(t, s, string(b))
+}
+
+// A site is a listener in fake time, and a transport to dial it from.
+type site struct {
+	listener *quiclife.Listener
+	client   *quiclife.Transport
+}
+
+// newSite listens with server. It is to be called in a bubble; what it makes is
+// closed at the end of the test.
+func newSite(t *testing.T, server *quiclife.Transport, conf *quic.Config) *site {
+	t.Helper()
+	serverTLS, _ := quictest.TLS()
+	cc, sc, _ := quictest.Net{}.Endpoints(t)
+	server.Conn = sc
+	client := &quiclife.Transport{Conn: cc, Guard: &quiclife.Guard{Logger: slog.New(slog.DiscardHandler)}}
+	ln, err := server.Listen(serverTLS, conf)
+	require.NoError(t, err)
+	t.Cleanup(func() {
+		ln.Close()
+		client.Close()
+		server.Close()
+	})
+	return &site{ln, client}
+}
+
+func (s *site) dial(ctx context.Context) (*quiclife.Conn, error) {
+	_, clientTLS := quictest.TLS()
+	return s.client.Dial(ctx, s.listener.Addr(), clientTLS, nil)
+}
+
+// connect dials and accepts.
+func (s *site) connect(t *testing.T) ends {
+	t.Helper()
+	c, err := s.dial(t.Context())
+	require.NoError(t, err)
+	sc, err := s.listener.Accept(t.Context())
+	require.NoError(t, err)
+	return ends{c, sc, c.Unwrap(), sc.Unwrap()}
+}
+
+// leaks collects what OnLeak is told.
+type leaks struct {
+	mu  sync.Mutex
+	all []quiclife.Leak
+}
+
+func (l *leaks) add(leak quiclife.Leak) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.all = append(l.all, leak)
+}
+
+func (l *leaks) list() []quiclife.Leak {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.all
+}
+
+// require requires that just these leaks were reported so far.
+func (l *leaks) require(t testing.TB, reasons ...quiclife.LeakReason) {
+	t.Helper()
+	var got []quiclife.LeakReason
+	for _, leak := range l.list() {
+		got = append(got, leak.Reason)
+	}
+	require.Equal(t, reasons, got, "leaks that were reported: %v", l.list())
+}
+
+// drop opens a stream, does something with it, and forgets it.
+//
+//go:noinline
+func drop(t *testing.T, c *quiclife.Conn, do func(*quiclife.Stream)) {
+	s, err := c.OpenStream()
+	require.NoError(t, err)
+	do(s)
+}
+
+// dropUni opens a unidirectional stream, writes to it, and forgets it.
+//
+//go:noinline
+func dropUni(ctx context.Context, c *quiclife.Conn) error {
+	s, err := c.OpenUniStreamSync(ctx)
+	if err != nil {
+		return err
+	}
+	_, err = io.WriteString(s, "settings")
+	return err
+}
+
+// collectAndLook collects garbage. In a bubble, dropped streams are looked for
+// when somebody calls Stats.
+func collectAndLook(conns ...*quiclife.Conn) {
+	runtime.GC()
+	for _, c := range conns {
+		c.Stats()
+	}
+}
+
+// readAllAndRelease is a peer whose application does as it should with each
+// bidirectional stream, until c ends.
+func readAllAndRelease(c *quiclife.Conn) {
+	for {
+		s, err := c.AcceptStream(context.Background())
+		if err != nil {
+			return
+		}
+		go func() {
+			io.Copy(io.Discard, s)
+			s.Release()
+		}()
+	}
+}
+
+// longConf has connections outlive all timeouts of their streams.
+var longConf = &quic.Config{MaxIdleTimeout: 10 * time.Hour}

@@ -10,12 +10,14 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/quic-go/quic-go"
 	"github.com/stretchr/testify/require"
 
 	"github.com/quiclife/quiclife"
+	"github.com/quiclife/quiclife/internal/quictest"
 )
 
 // sumOfCounts adds up what the records with msg stand for.
@@ -84,7 +86,8 @@ func TestLogOfOneBubbleDoesNotSilenceTheNext(t *testing.T) {
 // panicking is a slog.Handler that does.
 type panicking struct{ slog.Handler }
 
-func (panicking) Enabled(context.Context, slog.Level) bool  { return true }
+func (panicking) Enabled(context.Context, slog.Level) bool { return true }
+
 func (panicking) Handle(context.Context, slog.Record) error { panic("handler") }
 
 // TestPanicsOfOnLeakAndLoggerAreContained: they run on our goroutines, at a
@@ -144,4 +147,19 @@ func TestSlowOnLeakDelaysNoOtherConnection(t *testing.T) {
 	close(block)
 	slow.client.CloseWithError(0, "")
 	e.client.CloseWithError(0, "")
+}
+
+func TestEdgeDefaultLogger(t *testing.T) {
+	var log logged
+	old := slog.Default()
+	defer slog.SetDefault(old)
+	slog.SetDefault(log.logger())
+	synctest.Test(t, func(t *testing.T) {
+		rc, _ := quictest.Net{}.Pair(t, nil, nil)
+		c := (&quiclife.Guard{}).Wrap(rc, nil)
+		drop(t, c, func(*quiclife.Stream) {})
+		runtime.GC()
+		c.Stats()
+	})
+	require.Contains(t, log.String(), "stream leaked")
 }

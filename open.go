@@ -1,9 +1,6 @@
 package quiclife
 
-import (
-	"context"
-	"slices"
-)
+import "context"
 
 // Opening a stream, within the limits of the group, of this side and of the
 // peer, in this order.
@@ -13,7 +10,7 @@ func open[S any](c *Conn, k kind, try func() (S, error)) (none S, err error) {
 	if err := c.admit(); err != nil {
 		return none, err
 	}
-	if !c.reserve(k) {
+	if !c.takeSlot(k) {
 		c.guard.streams.Add(-1)
 		if c.rejected0RTT() { // the slots are held by streams that are dead
 			return none, Err0RTTRejected
@@ -23,8 +20,7 @@ func open[S any](c *Conn, k kind, try func() (S, error)) (none S, err error) {
 	}
 	raw, err := try()
 	if err != nil {
-		c.unreserve(k)
-		c.guard.streams.Add(-1)
+		c.releaseSlot(k)
 		if isPeerLimit(err) {
 			c.openFailed(k)
 			err = c.limitError(k, PeerLimit, err)
@@ -43,7 +39,7 @@ func openSync[S any](ctx context.Context, c *Conn, k kind, try func() (S, error)
 	if err := c.admit(); err != nil {
 		return none, err
 	}
-	if err := c.awaitReservation(ctx, k); err != nil {
+	if err := c.awaitSlot(ctx, k); err != nil {
 		c.guard.streams.Add(-1)
 		return none, err
 	}
@@ -52,8 +48,7 @@ func openSync[S any](ctx context.Context, c *Conn, k kind, try func() (S, error)
 		raw, err = awaitPeer(ctx, c, k, wait)
 	}
 	if err != nil {
-		c.unreserve(k)
-		c.guard.streams.Add(-1)
+		c.releaseSlot(k)
 		return none, err
 	}
 	return raw, nil
@@ -86,50 +81,29 @@ func (c *Conn) admit() error {
 	return c.guard.admitStream()
 }
 
-// reserve takes a slot of our own limit, if there is one and nobody waits.
-func (c *Conn) reserve(k kind) bool {
+// takeSlot takes a slot of our own limit, if there is one and nobody waits.
+func (c *Conn) takeSlot(k kind) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	r := &c.kinds[k]
-	if r.stats.Limit > 0 && (r.reserved >= r.stats.Limit || len(r.waiting) > 0) {
-		return false
-	}
-	r.reserved++
-	return true
+	return c.kinds[k].slots.TryTake()
 }
 
-func (c *Conn) unreserve(k kind) {
+// releaseSlot is for an open that was admitted and has failed.
+func (c *Conn) releaseSlot(k kind) {
 	c.mu.Lock()
-	c.unreserveLocked(&c.kinds[k])
+	c.kinds[k].slots.Release()
 	c.mu.Unlock()
+	c.guard.streams.Add(-1)
 }
 
-// unreserveLocked gives a slot to the open that has waited longest, or back.
-func (c *Conn) unreserveLocked(r *registry) {
-	if len(r.waiting) == 0 {
-		r.reserved--
-		return
-	}
-	close(r.waiting[0])
-	r.waiting = slices.Delete(r.waiting, 0, 1)
-}
-
-// awaitReservation takes a slot of our own limit, waiting for one if need be.
-func (c *Conn) awaitReservation(ctx context.Context, k kind) error {
-	if c.reserve(k) {
+// awaitSlot takes a slot of our own limit, waiting for one if need be.
+func (c *Conn) awaitSlot(ctx context.Context, k kind) error {
+	c.mu.Lock()
+	slot := c.kinds[k].slots.Take()
+	c.mu.Unlock()
+	if slot == nil {
 		return nil
 	}
-	slot := make(chan struct{})
-	c.mu.Lock()
-	r := &c.kinds[k]
-	if r.reserved < r.stats.Limit && len(r.waiting) == 0 { // freed since
-		r.reserved++
-		c.mu.Unlock()
-		return nil
-	}
-	r.waiting = append(r.waiting, slot)
-	c.mu.Unlock()
-
 	c.block(k, 1)
 	defer c.block(k, -1)
 	var err error
@@ -152,10 +126,6 @@ func (c *Conn) awaitReservation(ctx context.Context, k kind) error {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if i := slices.Index(r.waiting, slot); i >= 0 {
-		r.waiting = slices.Delete(r.waiting, i, i+1)
-	} else { // given to us just now: pass it on
-		c.unreserveLocked(r)
-	}
+	c.kinds[k].slots.Leave(slot)
 	return err
 }

@@ -235,17 +235,22 @@ var outages = map[string]func(latency, delay time.Duration) history{
 	},
 }
 
-// TestShutdownTakesOutageForQuiet: an outage that began before Shutdown leaves
-// quic-go silent for long, as its probes are ever further apart. That is no quiet.
+// An outage that began before Shutdown leaves quic-go silent for long, as its
+// probes are ever further apart. That is no quiet.
 func TestShutdownTakesOutageForQuiet(t *testing.T) {
+	t.Parallel()
+	delays := []time.Duration{0, 30 * ms, 100 * ms, 200 * ms, 300 * ms, 500 * ms, 800 * ms, 1300 * ms, 2 * time.Second}
+	if testing.Short() {
+		delays = []time.Duration{0, 200 * ms, 800 * ms}
+	}
 	for name, draw := range outages {
 		for _, latency := range []time.Duration{ms, 25 * ms, 150 * ms} {
 			lost, runs := 0, 0
-			for _, delay := range []time.Duration{0, 30 * ms, 100 * ms, 200 * ms, 300 * ms, 500 * ms, 800 * ms, 1300 * ms, 2 * time.Second} {
+			for _, delay := range delays {
 				h := draw(latency, delay+delay*latency/(50*ms))
 				h.latency, h.jitter, h.size = latency, latency/4, 100
 				o, ok := h.run(t, uint64(delay))
-				require.True(t, ok)
+				require.True(t, ok, "no connection")
 				require.NoError(t, o.err, "outage %s, latency %v, delay %v", name, latency, delay)
 				runs++
 				if o.lost > 0 {
@@ -320,11 +325,16 @@ func number(t *testing.T, name string, otherwise uint64) uint64 {
 	return n
 }
 
-// TestShutdownLosesNothing: when Shutdown returns nil, the peer has all that
-// was written and closed, whatever the network does. It runs random histories;
-// QUICLIFE_SHUTDOWN_RUNS says how many, QUICLIFE_SHUTDOWN_SEED which is the first.
+// When Shutdown returns nil, the peer has all that was written and closed,
+// whatever the network does. This runs random histories; QUICLIFE_SHUTDOWN_RUNS
+// says how many, QUICLIFE_SHUTDOWN_SEED which is the first.
 func TestShutdownLosesNothing(t *testing.T) {
-	runs, first := number(t, "QUICLIFE_SHUTDOWN_RUNS", 300), number(t, "QUICLIFE_SHUTDOWN_SEED", rand.Uint64N(1<<40))
+	t.Parallel()
+	few := uint64(100)
+	if testing.Short() {
+		few = 30
+	}
+	runs, first := number(t, "QUICLIFE_SHUTDOWN_RUNS", few), number(t, "QUICLIFE_SHUTDOWN_SEED", rand.Uint64N(1<<40))
 	t.Logf("QUICLIFE_SHUTDOWN_SEED=%d QUICLIFE_SHUTDOWN_RUNS=%d", first, runs)
 	var lost, failed, unconnected int
 	seeds := []uint64{10006178} // lost data once: a server that has not measured a round trip yet
@@ -350,9 +360,10 @@ func TestShutdownLosesNothing(t *testing.T) {
 	require.Less(t, failed+unconnected, len(seeds)/2+1, "a test of few")
 }
 
-// TestShutdownTakes as long as the README says, on a network that loses nothing;
+// Shutdown takes as long as the README says, on a network that loses nothing;
 // -v prints the medians of QUICLIFE_SHUTDOWN_RUNS runs each.
 func TestShutdownTakes(t *testing.T) {
+	t.Parallel()
 	const day = 24 * time.Hour
 	for _, c := range []struct {
 		latency     time.Duration
@@ -370,17 +381,17 @@ func TestShutdownTakes(t *testing.T) {
 		{150 * ms, time.Minute, 7 * time.Second, 0},
 	} {
 		var took []time.Duration
-		for seed := range number(t, "QUICLIFE_SHUTDOWN_RUNS", 20) {
+		for seed := range number(t, "QUICLIFE_SHUTDOWN_RUNS", 7) {
 			h := history{latency: c.latency, jitter: c.latency / 10, size: 10, streams: []time.Duration{time.Second},
 				shutdown: time.Second + c.rest, peerSends: c.pings, peerStops: day}
 			o, ok := h.run(t, seed)
-			require.True(t, ok)
+			require.True(t, ok, "no connection")
 			require.NoError(t, o.err)
-			require.Zero(t, o.lost)
+			require.Zero(t, o.lost, "streams were lost")
 			took = append(took, o.took)
 		}
 		slices.Sort(took)
 		t.Logf("latency %v, after %v, pings %v: %v (median; least %v, most %v)", c.latency, c.rest, c.pings, took[len(took)/2], took[0], took[len(took)-1])
-		require.LessOrEqual(t, took[len(took)/2], c.most)
+		require.LessOrEqual(t, took[len(took)/2], c.most, "latency %v, after %v, pings %v", c.latency, c.rest, c.pings)
 	}
 }

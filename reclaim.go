@@ -70,7 +70,7 @@ func (c *Conn) droppedOwingLocked() (dropped []*streamState) {
 // droppedLocked plans what becomes of a dropped stream. conn.mu and st.mu are
 // held.
 func (s *sweep) droppedLocked(st *streamState, r *registry) {
-	if st.kind.uni() && !s.inTheWay(st, r) {
+	if st.kind.uni() && !s.inTheWayLocked(st, r) {
 		return
 	}
 	due := time.Duration(st.dropped.Load()) + s.grace[st.kind]

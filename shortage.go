@@ -143,12 +143,12 @@ const controlStreams = 3
 // of this side are ended: the others may just be slow to end.
 const controlWait = 5 * time.Second
 
-// inTheWay says whether a dropped unidirectional stream may be ended. One that
+// inTheWayLocked says whether a dropped unidirectional stream may be ended. One that
 // the peer has told us to stop sending on is of no use to anybody. Control
 // streams of this side go only if the program holds no other stream of the kind
 // whose end would help, and opens are still in want after controlWait, and two
 // collections that brought nothing else back.
-func (s *sweep) inTheWay(st *streamState, r *registry) bool {
+func (s *sweep) inTheWayLocked(st *streamState, r *registry) bool {
 	if st.send != nil {
 		if _, stopped := errors.AsType[*quic.StreamError](context.Cause(st.send.Context())); stopped {
 			return true

@@ -9,6 +9,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/quic-go/quic-go"
@@ -27,6 +28,23 @@ func shutdown(c *quiclife.Conn, limit time.Duration) error {
 	ctx, cancel := context.WithTimeout(context.Background(), limit)
 	defer cancel()
 	return c.Shutdown(ctx, 42, "done")
+}
+
+// startShutdown calls Shutdown on c, which has a minute and has begun when this
+// returns. It is to be called in a bubble.
+func startShutdown(c *quiclife.Conn) (down <-chan error) {
+	err := make(chan error, 1)
+	go func() { err <- shutdown(c, time.Minute) }()
+	settled()
+	return err
+}
+
+// requireCut requires that err names so many streams that Shutdown has cut.
+func requireCut(t *testing.T, err error, streams int) {
+	t.Helper()
+	var cut *quiclife.ShutdownError
+	require.ErrorAs(t, err, &cut)
+	require.Len(t, cut.Streams, streams, "streams that were cut")
 }
 
 // TestShutdownAgainst peers and programs of all sorts; each call is bounded.
@@ -52,13 +70,12 @@ func TestShutdownAgainst(t *testing.T) {
 			s.Close()
 			go func() {
 				time.Sleep(time.Second)
-				b, err := io.ReadAll(s)
-				if err != nil || string(b) != "request" {
-					t.Error(err)
+				if b, err := io.ReadAll(s); err != nil || string(b) != "request" {
+					t.Errorf("the echo of \"request\" is %q, %v", b, err)
 				}
 			}()
 		}, -1, [2]time.Duration{time.Second, 2 * time.Second}},
-		{"a stream that was dropped", func(t *testing.T, e ends) { quiclife.ForgetCollections(); e.client.OpenStream() }, -1, [2]time.Duration{0, limit}},
+		{"a stream that was dropped", func(t *testing.T, e ends) { e.client.OpenStream() }, -1, [2]time.Duration{0, limit}},
 		{"a long-lived stream", func(t *testing.T, e ends) {
 			s, _ := e.stream(t)
 			keep(t, s)
@@ -125,10 +142,8 @@ func TestShutdownAgainst(t *testing.T) {
 					require.NoError(t, err)
 				} else {
 					require.ErrorIs(t, err, context.DeadlineExceeded)
-					cut, ok := errors.AsType[*quiclife.ShutdownError](err)
-					require.True(t, ok)
-					require.Len(t, cut.Streams, c.cut)
-					require.Contains(t, err.Error(), "open streams cut, the first: stream")
+					requireCut(t, err, c.cut)
+					require.ErrorContains(t, err, "open streams cut, the first: stream")
 				}
 				require.ErrorIs(t, context.Cause(e.client.Context()), &quiclife.ApplicationError{ErrorCode: 42, ErrorMessage: "done"})
 				require.Zero(t, e.client.Stats().Open())
@@ -168,13 +183,11 @@ func TestShutdownOfVanishedPeer(t *testing.T) {
 					s.Close()
 				}
 				err = shutdown(e.client, c.limit)
-				cut, ok := errors.AsType[*quiclife.ShutdownError](err)
-				require.True(t, ok, "%v", err)
 				if c.open {
-					require.Len(t, cut.Streams, 1)
+					requireCut(t, err, 1)
 				} else {
-					require.Empty(t, cut.Streams)
-					require.Contains(t, err.Error(), "data may not have arrived")
+					requireCut(t, err, 0)
+					require.ErrorContains(t, err, "data may not have arrived")
 				}
 				if c.limit < time.Hour {
 					require.ErrorIs(t, err, context.DeadlineExceeded)
@@ -187,25 +200,21 @@ func TestShutdownOfVanishedPeer(t *testing.T) {
 	}
 }
 
-// TestDuringShutdown: what other calls return meanwhile.
-func TestDuringShutdown(t *testing.T) {
-	guard := &quiclife.Guard{Codes: serveCodes, MaxOutgoingUniStreams: 1}
+// Opens that are blocked when Shutdown begins, and whatever would begin a stream
+// after that, return ErrShutdown.
+func TestShutdownRefusesStreamsOfThisSide(t *testing.T) {
+	guard := &quiclife.Guard{MaxOutgoingUniStreams: 1}
 	setup{guard: guard, serverConf: &quic.Config{MaxIncomingStreams: 1}}.in(t, func(t *testing.T, e ends) {
 		s, peer := e.stream(t)
 		uni, err := e.client.OpenUniStream()
 		require.NoError(t, err)
-		keep(t, uni)
-		blocked := make(chan error, 3)
+		blocked := make(chan error, 2)
 		go func() { _, err := e.client.OpenStreamSync(context.Background()); blocked <- err }()    // at the peer's limit
 		go func() { _, err := e.client.OpenUniStreamSync(context.Background()); blocked <- err }() // at our own
 		settled()
 		served := make(chan error, 1)
 		go func() { served <- e.client.Serve(context.Background(), quiclife.Handler{}) }()
-		down := make(chan error, 2)
-		for range 2 { // side by side
-			go func() { down <- shutdown(e.client, time.Minute) }()
-		}
-		settled()
+		down := startShutdown(e.client)
 		require.Equal(t, quiclife.ErrShutdown, <-blocked)
 		require.Equal(t, quiclife.ErrShutdown, <-blocked)
 		for name, call := range map[string]func() error{
@@ -219,7 +228,18 @@ func TestDuringShutdown(t *testing.T) {
 		} {
 			require.Equal(t, quiclife.ErrShutdown, call(), name)
 		}
-		// The peer's streams are refused, and what is open goes on.
+		uni.Release()
+		s.Release()
+		peer.Release()
+		require.NoError(t, <-down)
+		require.Equal(t, quiclife.ErrShutdown, <-served)
+	})
+}
+
+func TestShutdownRefusesPeersStreamsAndLeavesOpenOnes(t *testing.T) {
+	setup{guard: &quiclife.Guard{Codes: serveCodes}}.in(t, func(t *testing.T, e ends) {
+		s, peer := e.stream(t)
+		down := startShutdown(e.client)
 		late, err := e.server.OpenStream()
 		require.NoError(t, err)
 		write(t, late, "x")
@@ -228,40 +248,49 @@ func TestDuringShutdown(t *testing.T) {
 		late.Release()
 		write(t, s, "still")
 		expect(t, peer, "still")
+		require.Empty(t, down, "returned with a stream open")
 		s.Release()
-		for info := range e.client.Streams() {
-			require.True(t, info.Unidirectional)
-		}
-		select {
-		case err := <-down:
-			t.Error("returned with a stream open:", err)
-		default:
-		}
 		peer.Release()
-		e.server.CloseWithError(8, "") // with our unidirectional stream open
-		for range 2 {
-			err := <-down
-			require.ErrorIs(t, err, &quiclife.ApplicationError{ErrorCode: 8, Remote: true})
-			cut, ok := errors.AsType[*quiclife.ShutdownError](err)
-			require.True(t, ok)
-			require.Len(t, cut.Streams, 1)
-		}
-		require.Equal(t, quiclife.ErrShutdown, <-served)
-		require.ErrorContains(t, e.client.Shutdown(nil, 0, ""), "nil context") //nolint:staticcheck // on purpose
+		require.NoError(t, <-down)
 	})
 }
 
-// TestAcceptDuringShutdown: an Accept that was blocked when Shutdown began
-// returns with the next stream, which is refused.
-func TestAcceptDuringShutdown(t *testing.T) {
+// Two calls side by side wait for the same end, and both tell of it.
+func TestConcurrentShutdownsBothNameWhatPeerCloseCuts(t *testing.T) {
+	setup{}.in(t, func(t *testing.T, e ends) {
+		s, err := e.client.OpenUniStream()
+		require.NoError(t, err)
+		keep(t, s)
+		first, second := startShutdown(e.client), startShutdown(e.client)
+		require.Empty(t, first, "returned with a stream open")
+		require.Empty(t, second, "returned with a stream open")
+		e.server.CloseWithError(8, "")
+		for _, down := range []<-chan error{first, second} {
+			err := <-down
+			require.ErrorIs(t, err, &quiclife.ApplicationError{ErrorCode: 8, Remote: true})
+			requireCut(t, err, 1)
+		}
+	})
+}
+
+func TestShutdownWithNilContextFails(t *testing.T) {
+	guard := &quiclife.Guard{}
+	setup{guard: guard}.in(t, func(t *testing.T, e ends) {
+		require.ErrorContains(t, e.client.Shutdown(nil, 0, ""), "nil context") //nolint:staticcheck // on purpose
+		require.ErrorContains(t, guard.Shutdown(nil), "nil context")           //nolint:staticcheck // on purpose
+		require.NoError(t, e.client.Context().Err(), "it was shut down all the same")
+	})
+}
+
+// An Accept that was blocked when Shutdown began returns with the next stream,
+// which is refused.
+func TestBlockedAcceptReturnsWithNextStreamDuringShutdown(t *testing.T) {
 	setup{guard: &quiclife.Guard{Codes: serveCodes}}.in(t, func(t *testing.T, e ends) {
 		s, peer := e.stream(t)
 		accepted := make(chan error, 1)
 		go func() { _, err := e.server.AcceptStream(context.Background()); accepted <- err }()
 		settled()
-		down := make(chan error)
-		go func() { down <- shutdown(e.server, time.Minute) }()
-		settled()
+		down := startShutdown(e.server)
 		for range 10 { // Shutdown accepts too, to refuse
 			late, err := e.client.OpenStream()
 			require.NoError(t, err)
@@ -277,33 +306,25 @@ func TestAcceptDuringShutdown(t *testing.T) {
 	})
 }
 
-// TestOpenRacesWithShutdown: a stream that was just being opened when Shutdown
-// began is waited for.
-func TestOpenRacesWithShutdown(t *testing.T) {
-	for range 300 {
-		setup{}.in(t, func(t *testing.T, e ends) {
-			start, opened, down := make(chan struct{}), make(chan *quiclife.Stream, 1), make(chan error, 1)
-			go func() {
-				<-start
-				s, _ := e.client.OpenStream()
-				opened <- s
-			}()
-			go func() {
-				<-start
-				down <- shutdown(e.client, time.Second)
-			}()
-			close(start)
-			s, err := <-opened, <-down
-			if s == nil {
-				require.NoError(t, err)
-				return
+// A stream that was just being opened when Shutdown began is waited for.
+func TestShutdownMissesStreamBeingOpened(t *testing.T) {
+	setup{}.in(t, func(t *testing.T, e ends) {
+		uni, err := e.client.OpenUniStream()
+		require.NoError(t, err)
+		write(t, uni, "keeps Shutdown waiting for a while")
+		uni.Close()
+		opened := make(chan *quiclife.Stream, 1)
+		go func() {
+			s, err := quiclife.OpenStreamSlowly(e.client, func() { time.Sleep(5 * time.Millisecond) })
+			if err != nil {
+				t.Error(err)
 			}
-			cut, ok := errors.AsType[*quiclife.ShutdownError](err)
-			require.True(t, ok, "%v", err)
-			require.Len(t, cut.Streams, 1)
-			s.Release()
-		})
-	}
+			opened <- s
+		}()
+		synctest.Wait()
+		requireCut(t, shutdown(e.client, time.Second), 1)
+		keep(t, <-opened)
+	})
 }
 
 // slowClose is a qlog that holds the connection up in its close, after its
@@ -318,9 +339,9 @@ func (slowClose) RecordEvent(e qlogwriter.Event) {
 
 func (slowClose) Close() error { return nil }
 
-// TestShutdownCutNoticedFirst: a stream that the connection's end cuts is named,
-// also if the program learns of the end, and releases the stream, before we do.
-func TestShutdownCutNoticedFirst(t *testing.T) {
+// A stream that the connection's end cuts is named, though the program learns
+// of the end, and releases the stream, before we do.
+func TestShutdownNamesStreamWhoseEndProgramNoticedFirst(t *testing.T) {
 	for name, call := range map[string]func(*quiclife.Stream) error{
 		"Read":  func(s *quiclife.Stream) error { _, err := s.Read(make([]byte, 1)); return err },
 		"Write": func(s *quiclife.Stream) error { _, err := s.Write(large); return err },
@@ -332,34 +353,28 @@ func TestShutdownCutNoticedFirst(t *testing.T) {
 			}
 			setup{clientConf: conf, serverConf: matrixConf}.in(t, func(t *testing.T, e ends) {
 				s, _ := e.stream(t)
-				released, down := make(chan error), make(chan error, 1)
+				released := make(chan error)
 				go func() {
 					err := call(s)
 					s.Release()
 					released <- err
 				}()
 				settled()
-				go func() { down <- shutdown(e.client, time.Minute) }()
-				settled()
+				down := startShutdown(e.client)
 				e.server.CloseWithError(7, "")
 				require.ErrorIs(t, <-released, &quiclife.ApplicationError{ErrorCode: 7, Remote: true})
 				require.NoError(t, e.client.Context().Err())
-				cut, ok := errors.AsType[*quiclife.ShutdownError](<-down)
-				require.True(t, ok)
-				require.Len(t, cut.Streams, 1)
+				requireCut(t, <-down, 1)
 			})
 		})
 	}
 }
 
-// TestResetDuringShutdown: a stream that the peer resets, or stops reading, has
-// ended, and is not cut.
-func TestResetDuringShutdown(t *testing.T) {
+// A stream that the peer resets, or stops reading, has ended.
+func TestShutdownCallsStreamThatPeerResetCut(t *testing.T) {
 	setup{}.in(t, func(t *testing.T, e ends) {
 		s, peer := e.stream(t)
-		down := make(chan error, 1)
-		go func() { down <- shutdown(e.client, time.Minute) }()
-		settled()
+		down := startShutdown(e.client)
 		peer.Reset(1)
 		settled()
 		_, err := s.Write([]byte("x"))
@@ -370,9 +385,8 @@ func TestResetDuringShutdown(t *testing.T) {
 	})
 }
 
-// TestShutdownOfStuckHandshake: a handshake that does not complete is not
-// waited for beyond the context.
-func TestShutdownOfStuckHandshake(t *testing.T) {
+// A handshake that does not complete is not waited for beyond the context.
+func TestShutdownOfStuckHandshakeIgnoresContext(t *testing.T) {
 	serverTLS, clientTLS := quictest.TLS()
 	bubble(t, func(t *testing.T) {
 		var dead atomic.Bool
@@ -395,30 +409,34 @@ func TestShutdownOfStuckHandshake(t *testing.T) {
 	})
 }
 
-// TestGuardShutdownOfUnwrapped: a socket that connections of quic-go's own
-// still use is not waited for beyond the context.
-func TestGuardShutdownOfUnwrapped(t *testing.T) {
-	serverTLS, clientTLS := quictest.TLS()
-	guard := &quiclife.Guard{}
-	ln, err := guard.ListenAddr("127.0.0.1:0", serverTLS, nil)
-	require.NoError(t, err)
-	c, err := quiclife.DialAddr(t.Context(), ln.Addr().String(), clientTLS, nil)
-	require.NoError(t, err)
-	raw, err := ln.Unwrap().Accept(t.Context())
-	require.NoError(t, err)
-	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
-	defer cancel()
-	require.ErrorIs(t, guard.Shutdown(ctx), context.DeadlineExceeded)
-	require.NoError(t, raw.Context().Err())
-	raw.CloseWithError(0, "")
-	c.CloseWithError(0, "")
-	require.NoError(t, guard.Shutdown(t.Context()))
+// A socket that connections of quic-go's own still use is not waited for beyond
+// the context.
+func TestGuardShutdownWaitsForUnwrappedConnection(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		serverTLS, clientTLS := quictest.TLS()
+		socket, serverSocket, addr := quictest.Net{}.Endpoints(t)
+		guard := &quiclife.Guard{}
+		ln, err := guard.Listen(serverSocket, serverTLS, nil)
+		require.NoError(t, err)
+		tr := &quic.Transport{Conn: socket}
+		defer tr.Close()
+		c, err := tr.Dial(t.Context(), addr, clientTLS, nil)
+		require.NoError(t, err)
+		raw, err := ln.Unwrap().Accept(t.Context())
+		require.NoError(t, err)
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		require.ErrorIs(t, guard.Shutdown(ctx), context.DeadlineExceeded)
+		require.NoError(t, raw.Context().Err())
+		raw.CloseWithError(0, "")
+		c.CloseWithError(0, "")
+		require.NoError(t, guard.Shutdown(t.Context()))
+	})
 }
 
-// TestGuardShutdown shuts down all that a group has, and leaves nothing.
-// TestGuardShutdownLeavesSocket: a context that ends when all connections were
-// shut down, but the socket lingers, is told apart from one that cuts.
-func TestGuardShutdownLeavesSocket(t *testing.T) {
+// A context that ends when all connections were shut down, but the socket
+// lingers, is told apart from one that cuts.
+func TestGuardShutdownNamesSocketThatLingers(t *testing.T) {
 	shutdownIn := func(timeout time.Duration) (took time.Duration, err error) {
 		bubble(t, func(t *testing.T) {
 			serverTLS, clientTLS := quictest.TLS()
@@ -447,72 +465,81 @@ func TestGuardShutdownLeavesSocket(t *testing.T) {
 	_, err = shutdownIn(took - 50*time.Millisecond) // of the 3 PTO that the socket lingers
 	require.ErrorIs(t, err, context.DeadlineExceeded)
 	require.ErrorContains(t, err, "the socket of 1.0.0.2:443 is still open")
-	var cut *quiclife.ShutdownError
-	require.False(t, errors.As(err, &cut))
+	require.NotErrorAs(t, err, new(*quiclife.ShutdownError), "nothing was cut")
+}
 
-	// A socket that is closed is not named, also if ctx was done before.
-	serverTLS, _ := quictest.TLS()
-	ctx, cancel := context.WithCancel(t.Context())
+// A socket that is closed is not named, though ctx was done before.
+func TestGuardShutdownWithDoneContextNamesClosedSocket(t *testing.T) {
+	done, cancel := context.WithCancel(t.Context())
 	cancel()
-	for range 50 {
-		guard := &quiclife.Guard{}
-		_, err := guard.ListenAddr("127.0.0.1:0", serverTLS, nil)
-		require.NoError(t, err)
-		require.NoError(t, guard.Shutdown(ctx))
+	for range 50 { // broken, it fails at every other time
+		bubble(t, func(t *testing.T) {
+			serverTLS, _ := quictest.TLS()
+			_, socket, _ := quictest.Net{}.Endpoints(t)
+			guard := &quiclife.Guard{}
+			_, err := guard.Listen(socket, serverTLS, nil)
+			require.NoError(t, err)
+			require.NoError(t, guard.Shutdown(done))
+		})
 	}
 }
 
-func TestGuardShutdown(t *testing.T) {
-	serverTLS, clientTLS := quictest.TLS()
-	server, clients := &quiclife.Guard{}, &quiclife.Guard{}
-	ln, err := server.ListenAddr("127.0.0.1:0", serverTLS, nil)
-	require.NoError(t, err)
-	var wg sync.WaitGroup
-	const n = 5
-	for i := range n {
-		c, err := clients.DialAddr(t.Context(), ln.Addr().String(), clientTLS, nil)
-		require.NoError(t, err)
-		if i == n-1 {
-			continue // not accepted by the program
-		}
-		sc, err := ln.Accept(t.Context())
-		require.NoError(t, err)
-		wg.Go(func() {
-			sc.Serve(context.Background(), quiclife.Handler{Stream: func(ctx context.Context, s *quiclife.Stream) error {
-				time.Sleep(20 * time.Millisecond)
-				_, err := io.Copy(s, s)
-				return err
-			}})
-		})
-		s, err := c.OpenStream()
-		require.NoError(t, err)
-		write(t, s, "x")
-		eventually(t, func() bool { return sc.Stats().Incoming.Opened == 1 })
-		wg.Go(func() {
+// All that a group has is shut down, and loses nothing: connections that are
+// served, and one that the program has not accepted.
+func TestGuardShutdownLosesRequests(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		server := &quiclife.Guard{}
+		site := newSite(t, &quiclife.Transport{Guard: server}, nil)
+		var served, asked sync.WaitGroup
+		for range 4 {
+			e := site.connect(t)
+			served.Go(func() {
+				err := e.server.Serve(context.Background(), quiclife.Handler{Stream: func(ctx context.Context, s *quiclife.Stream) error {
+					time.Sleep(2 * time.Second) // Shutdown begins meanwhile
+					_, err := io.Copy(s, s)
+					return err
+				}})
+				if err != quiclife.ErrShutdown {
+					t.Error("Serve returned", err)
+				}
+			})
+			s, err := e.client.OpenStream()
+			require.NoError(t, err)
 			write(t, s, "request")
-			s.Close()
-			b, err := io.ReadAll(s)
-			if err != nil || string(b) != "xrequest" {
-				t.Error(string(b), err)
-			}
-		})
-	}
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
-	defer cancel()
-	require.NoError(t, server.Shutdown(ctx))
-	wg.Wait()
-	require.NoError(t, clients.Shutdown(ctx))
-	require.NoError(t, server.Shutdown(ctx), "of nothing")
-	require.ErrorContains(t, server.Shutdown(nil), "nil context") //nolint:staticcheck // on purpose
-	_, err = ln.Accept(ctx)
-	require.Equal(t, quiclife.ErrServerClosed, err)
-	ln, err = server.ListenAddr(ln.Addr().String(), serverTLS, nil) // its socket is closed, and the group lives on
-	require.NoError(t, err)
-	ln.Close()
+			asked.Go(func() {
+				s.Close()
+				if b, err := io.ReadAll(s); err != nil || string(b) != "request" {
+					t.Errorf("the answer to \"request\" is %q, %v", b, err)
+				}
+			})
+		}
+		_, err := site.dial(t.Context()) // not accepted by the program
+		require.NoError(t, err)
+		settled()
+		require.NoError(t, server.Shutdown(t.Context()))
+		served.Wait()
+		asked.Wait()
+		require.Empty(t, conns(server))
+		require.NoError(t, site.client.Guard.Shutdown(t.Context()))
+		require.NoError(t, server.Shutdown(t.Context()), "of nothing")
+	})
 }
 
-// TestShutdownReturnsNilThoughThisSideCut: what another call cuts, an impatient
-// Shutdown or CloseWithError, has not arrived.
+// Its listeners are closed, with the sockets of ListenAddr, and the group lives on.
+func TestGuardShutdownFreesAddress(t *testing.T) {
+	serverTLS, _ := quictest.TLS()
+	guard := &quiclife.Guard{}
+	ln, err := guard.ListenAddr("127.0.0.1:0", serverTLS, nil)
+	require.NoError(t, err)
+	require.NoError(t, guard.Shutdown(t.Context()))
+	_, err = ln.Accept(t.Context())
+	require.Equal(t, quiclife.ErrServerClosed, err)
+	ln, err = guard.ListenAddr(ln.Addr().String(), serverTLS, nil)
+	require.NoError(t, err, "its socket is open")
+	require.NoError(t, ln.Close())
+}
+
+// What another call cuts, an impatient Shutdown or CloseWithError, has not arrived.
 func TestShutdownReturnsNilThoughThisSideCut(t *testing.T) {
 	for name, cut := range map[string]func(c *quiclife.Conn) error{
 		"Shutdown": func(c *quiclife.Conn) error { return shutdown(c, 10*time.Millisecond) },
@@ -529,9 +556,7 @@ func TestShutdownReturnsNilThoughThisSideCut(t *testing.T) {
 				dead.Store(true)
 				write(t, s, "data")
 				s.Close()
-				down := make(chan error, 1)
-				go func() { down <- shutdown(e.client, time.Minute) }()
-				settled()
+				down := startShutdown(e.client)
 				require.Error(t, cut(e.client))
 				require.ErrorIs(t, <-down, &quiclife.ApplicationError{ErrorCode: 42, ErrorMessage: "done"})
 			})
@@ -539,28 +564,28 @@ func TestShutdownReturnsNilThoughThisSideCut(t *testing.T) {
 	}
 }
 
-// TestShutdownTwiceBothReturnNil: the second is told what the first has found.
-func TestShutdownTwiceBothReturnNil(t *testing.T) {
+// Of many calls side by side one finds that all has arrived, and closes the
+// connection, while others are about to look. Broken, one round in six fails.
+func TestShutdownFailsForAnotherThatReturnsNil(t *testing.T) {
+	const calls = 100
 	for range 10 {
-		e := setup{}.onLoopback(t)
-		s, err := e.client.OpenUniStream()
-		require.NoError(t, err)
-		write(t, s, "data")
-		s.Close()
-		down := make(chan error)
-		for i := range 4 {
-			go func() {
-				time.Sleep(time.Duration(i) * time.Millisecond) // so that they do not look at the same time
-				down <- shutdown(e.client, time.Minute)
-			}()
-		}
-		for range 4 {
-			require.NoError(t, <-down)
-		}
+		setup{}.in(t, func(t *testing.T, e ends) {
+			s, err := e.client.OpenUniStream()
+			require.NoError(t, err)
+			write(t, s, "data")
+			s.Close()
+			down := make(chan error, calls)
+			for range calls {
+				go func() { down <- shutdown(e.client, time.Minute) }()
+			}
+			for range calls {
+				require.NoError(t, <-down)
+			}
+		})
 	}
 }
 
-// TestShutdownIgnoresContextAfterRejection: a stream that a rejection of 0-RTT
+// A stream that a rejection of 0-RTT
 // has ended was not ended by the connection's end, which is far.
 func TestShutdownIgnoresContextAfterRejection(t *testing.T) {
 	setupEarly(t, func(t *testing.T, c *quiclife.Conn) {
@@ -577,7 +602,7 @@ func TestShutdownIgnoresContextAfterRejection(t *testing.T) {
 	})
 }
 
-// TestShutdownIgnoresContextInTLSCallback: quic-go closes a connection when a
+// Quic-go closes a connection when a
 // callback of its tls.Config has returned, which is not waited for.
 func TestShutdownIgnoresContextInTLSCallback(t *testing.T) {
 	bubble(t, func(t *testing.T) {
@@ -605,7 +630,7 @@ func TestShutdownIgnoresContextInTLSCallback(t *testing.T) {
 	})
 }
 
-// TestShutdownLosesDetachedStream: it waits for its send half, as far as
+// It waits for its send half, as far as
 // quic-go tells of it.
 func TestShutdownLosesDetachedStream(t *testing.T) {
 	setup{}.in(t, func(t *testing.T, e ends) {
@@ -627,7 +652,7 @@ func TestShutdownLosesDetachedStream(t *testing.T) {
 	})
 }
 
-// TestGuardShutdownMissesConnectionBeingAccepted: it is a member of the group
+// It is a member of the group
 // as soon as quic-go has given it to Accept.
 func TestGuardShutdownMissesConnectionBeingAccepted(t *testing.T) {
 	bubble(t, func(t *testing.T) {
@@ -654,8 +679,7 @@ func TestGuardShutdownMissesConnectionBeingAccepted(t *testing.T) {
 	})
 }
 
-// TestGuardShutdownErrorGrowsWithConnections: it is one line, with counts.
-func TestGuardShutdownErrorGrowsWithConnections(t *testing.T) {
+func TestGuardShutdownErrorIsOneLineWithCounts(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		guard, others := &quiclife.Guard{}, &quiclife.Guard{}
 		for range 3 {
@@ -673,53 +697,48 @@ func TestGuardShutdownErrorGrowsWithConnections(t *testing.T) {
 		err := guard.Shutdown(ctx)
 		require.EqualError(t, err, "quiclife: shutdown: of 3 connections 3 ended with 6 open streams cut, or with data that may not have arrived; 0 sockets are still open")
 		require.ErrorIs(t, err, context.DeadlineExceeded)
-		several, ok := err.(interface{ Unwrap() []error })
-		require.True(t, ok)
+		var several interface{ Unwrap() []error }
+		require.ErrorAs(t, err, &several)
 		require.Len(t, several.Unwrap(), 3)
-		var cut *quiclife.ShutdownError
-		require.ErrorAs(t, err, &cut)
-		require.Len(t, cut.Streams, 2)
+		requireCut(t, err, 2)
 	})
 }
 
-// TestShutdownCutSendsNoStopSending where the protocol forbids it, and does not
-// reset control streams that the program has dropped.
-func TestShutdownCutSendsNoStopSending(t *testing.T) {
-	for range 20 {
-		e := setup{guard: &quiclife.Guard{NoStopSending: true}}.onLoopback(t)
+// Where the protocol forbids STOP_SENDING, a Shutdown whose context ends sends
+// none, nor does it reset control streams that the program has dropped: the
+// peer sees the connection's end alone.
+func TestShutdownThatCutsSendsStopSending(t *testing.T) {
+	setup{guard: &quiclife.Guard{NoStopSending: true}}.in(t, func(t *testing.T, e ends) {
 		require.NoError(t, dropUni(t.Context(), e.server))
 		control, err := e.client.AcceptUniStream(t.Context())
 		require.NoError(t, err)
 		expect(t, control, "settings")
-		eventually(t, func() bool {
-			runtime.GC()
-			for info := range e.server.Streams() {
-				return info.Dropped
-			}
-			return false
-		})
+		e.server.Stats() // holds young streams weakly
+		runtime.GC()
+		for info := range e.server.Streams() {
+			require.True(t, info.Dropped, "%v", info)
+		}
 		var clients, servers []*quiclife.Stream
-		for range 50 {
+		for range 3 {
 			client, server := e.stream(t)
 			clients, servers = append(clients, client), append(servers, server)
 		}
-		ctx, cancel := context.WithTimeout(t.Context(), time.Millisecond)
-		defer cancel()
-		var cut *quiclife.ShutdownError
-		require.ErrorAs(t, e.server.Shutdown(ctx, 7, ""), &cut)
-		require.Len(t, cut.Streams, len(servers))
+		// What was sent before the last is cut arrives before the end.
+		quiclife.BeforeCancelWrite(servers[2], func() { time.Sleep(100 * time.Millisecond) })
+		requireCut(t, shutdown(e.server, time.Second), len(servers))
 		require.Zero(t, e.server.Stats().Open())
-		for _, s := range clients {
+		ended := &quiclife.ApplicationError{ErrorCode: 42, ErrorMessage: "done", Remote: true}
+		for i, s := range clients {
 			<-s.Context().Done()
-			require.ErrorIs(t, context.Cause(s.Context()), &quiclife.ApplicationError{ErrorCode: 7, Remote: true})
+			require.ErrorIs(t, context.Cause(s.Context()), ended, "stream %d", i)
 		}
 		_, err = control.Read(make([]byte, 1))
-		require.ErrorIs(t, err, &quiclife.ApplicationError{ErrorCode: 7, Remote: true})
+		require.ErrorIs(t, err, ended, "the control stream")
 		runtime.KeepAlive(servers)
-	}
+	})
 }
 
-// TestShutdownFindsStreamsDroppedAfterLongShortage: collections that were asked
+// Collections that were asked
 // for in vain before do not delay the one that Shutdown needs.
 func TestShutdownFindsStreamsDroppedAfterLongShortage(t *testing.T) {
 	conf := &quic.Config{MaxIncomingStreams: 4, MaxIdleTimeout: time.Hour}
@@ -743,4 +762,123 @@ func TestShutdownFindsStreamsDroppedAfterLongShortage(t *testing.T) {
 		defer cancel()
 		require.NoError(t, e.server.Shutdown(ctx, 0, ""))
 	})
+}
+
+// What was sent in 0-RTT that the server rejected is lost.
+func TestShutdownReturnsNilForRejected0RTT(t *testing.T) {
+	setupEarly(t, func(t *testing.T, c *quiclife.Conn) {
+		s, err := c.OpenUniStream()
+		require.NoError(t, err)
+		write(t, s, "data")
+		s.Close()
+		require.ErrorIs(t, shutdown(c, time.Minute), quiclife.Err0RTTRejected)
+	})
+}
+
+// setupEarly is dialEarly, rejected, in a bubble.
+func setupEarly(t *testing.T, f func(t *testing.T, c *quiclife.Conn)) {
+	bubble(t, func(t *testing.T) {
+		c, _ := dialEarly(t, true)
+		f(t, c)
+	})
+}
+
+// An early connection that is shut down before its handshake is complete loses
+// nothing, though the first packets are lost. If the handshake is not waited
+// for, the network of seed 13 shows it.
+func TestShutdownInHandshakeLosesData(t *testing.T) {
+	const size = 10_000
+	for seed := range uint64(20) {
+		bubble(t, func(t *testing.T) {
+			serverTLS, clientTLS := quictest.TLS()
+			conf := &quic.Config{MaxIdleTimeout: 10 * time.Minute, HandshakeIdleTimeout: time.Minute}
+			pc, ps, addr := quictest.Net{Latency: 150 * time.Millisecond, Drop: dropSome(seed, 20)}.Endpoints(t)
+			guard := &quiclife.Guard{}
+			server, client := &quiclife.Transport{Conn: ps, Guard: guard}, &quiclife.Transport{Conn: pc, Guard: guard}
+			defer server.Close()
+			defer client.Close()
+			ln, err := server.ListenEarly(serverTLS, conf)
+			require.NoError(t, err)
+			defer ln.Close()
+			got := make(chan int, 1)
+			go func() {
+				got <- func() int {
+					c, err := client.Dial(context.Background(), addr, clientTLS, conf)
+					if err != nil {
+						return 0
+					}
+					defer c.CloseWithError(0, "")
+					s, err := c.AcceptUniStream(context.Background())
+					if err != nil {
+						return 0
+					}
+					b, _ := io.ReadAll(s)
+					return len(b)
+				}()
+			}()
+			c, err := ln.Accept(t.Context())
+			require.NoError(t, err)
+			s, err := c.OpenUniStreamSync(t.Context())
+			require.NoError(t, err)
+			_, err = s.Write(make([]byte, size))
+			require.NoError(t, err)
+			s.Close()
+			err = shutdown(c, time.Hour)
+			if n := <-got; err == nil {
+				require.Equal(t, size, n, "seed %d", seed)
+			}
+		})
+	}
+}
+
+// A stream that the peer's CloseWithError cuts is named, once, whoever notices
+// first: the program, Shutdown, or the goroutine that quic-go tells of the end.
+func TestShutdownNamesStreamThatPeerCloseCuts(t *testing.T) {
+	for range 10 {
+		setup{}.in(t, func(t *testing.T, e ends) {
+			s, _ := e.stream(t)
+			released := make(chan struct{})
+			go func() {
+				s.Read(make([]byte, 1))
+				s.Release()
+				close(released)
+			}()
+			down := startShutdown(e.client)
+			e.server.CloseWithError(7, "")
+			requireCut(t, <-down, 1)
+			<-released
+		})
+	}
+}
+
+func TestConcurrentShutdownsNameStreamsTwice(t *testing.T) {
+	setup{}.in(t, func(t *testing.T, e ends) {
+		for range 5 {
+			s, err := e.client.OpenStream()
+			require.NoError(t, err)
+			keep(t, s)
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		errs := make(chan error, 4)
+		for range 4 {
+			go func() { errs <- e.client.Shutdown(ctx, 0, "") }()
+		}
+		for range 4 {
+			if cut, ok := errors.AsType[*quiclife.ShutdownError](<-errs); ok { // else the connection had ended
+				require.LessOrEqual(t, len(cut.Streams), 5)
+			}
+		}
+	})
+}
+
+func dropSome(seed uint64, percent int) func(simnet.Packet) bool {
+	var mu sync.Mutex
+	n := seed*2654435761 + 1
+	return func(simnet.Packet) bool {
+		mu.Lock()
+		defer mu.Unlock()
+		n = n*6364136223846793005 + 1442695040888963407
+		return int(n>>33)%100 < percent
+	}
 }

@@ -43,7 +43,7 @@ func (c *Conn) lookForStallLocked(s *sweep) {
 		return
 	}
 	c.stallWatched.Store(false)
-	moved, blocked, unread, drained := c.traffic()
+	moved, blocked, unread, drained := c.trafficLocked()
 	switch {
 	case !blocked || !unread && !drained:
 		c.stalled, c.stallAt = false, 0 // until the next call that may block
@@ -68,9 +68,9 @@ func (c *Conn) lookForStallLocked(s *sweep) {
 	s.at(c.stallAt)
 }
 
-// traffic returns a number that changes when a byte or a stream moves, and
+// trafficLocked returns a number that changes when a byte or a stream moves, and
 // whether a call is blocked, an incoming half not read, and one drained.
-func (c *Conn) traffic() (moved int64, blocked, unread, drained bool) {
+func (c *Conn) trafficLocked() (moved int64, blocked, unread, drained bool) {
 	blocked = c.accepting.Load() > 0
 	for k := range c.kinds {
 		r := &c.kinds[k]

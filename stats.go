@@ -43,6 +43,29 @@ type StreamStats struct {
 	Limit int64
 }
 
+// An outcome is how a stream has ended.
+type outcome uint8
+
+const (
+	finished outcome = iota
+	aborted
+	reclaimed
+	detached
+)
+
+func (s *StreamStats) count(as outcome) {
+	switch as {
+	case finished:
+		s.Finished++
+	case aborted:
+		s.Reset++
+	case reclaimed:
+		s.Reclaimed++
+	case detached:
+		s.Detached++
+	}
+}
+
 // A StreamInfo is a snapshot of a stream.
 type StreamInfo struct {
 	ID             StreamID

@@ -2,11 +2,9 @@ module github.com/quiclife/quiclife/compat
 
 go 1.26.0
 
-replace github.com/quiclife/quiclife => ../
-
 require (
 	github.com/quic-go/quic-go v0.65.0
-	github.com/quiclife/quiclife v0.0.0-00010101000000-000000000000
+	github.com/quiclife/quiclife v0.2.0
 	github.com/stretchr/testify v1.12.1
 	go.uber.org/goleak v1.3.0
 	golang.org/x/net v0.62.0

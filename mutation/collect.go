@@ -5,23 +5,23 @@ var collect = []mutation{
 	{
 		name: "sentinel not re-armed",
 		old: `	if k.watching = len(k.conns) > 0; k.watching {
-		k.awaitCollection()
+		k.awaitCollectionLocked()
 `,
 		new: `	if k.watching = len(k.conns) > 0; k.watching {
 `,
-		killer: "TestEdgeWatching",
+		killer: "TestConnectionsAreLookedAtAfterEachCollection",
 	},
 	{
 		name:   "sentinel: watching stays true without connections",
 		old:    "if k.watching = len(k.conns) > 0; k.watching {",
 		new:    "if len(k.conns) > 0 {",
-		killer: "TestEdgeWatching",
+		killer: "TestConnectionsAreLookedAtAfterEachCollection",
 	},
 	{
 		name:   "bubbles are looked at from outside",
-		old:    "	if !inBubble {\n",
-		new:    "	if true {\n",
-		killer: "TestDropped",
+		old:    "	case !inBubble:\n",
+		new:    "	default:\n",
+		killer: "TestDroppedStreamIsReportedAndEnded",
 	},
 	{
 		name:   "look: a slow Logger delays others",

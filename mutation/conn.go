@@ -15,14 +15,14 @@ var conn = []mutation{
 		old: `	c.inBubble = c.start == c.start.Round(0)
 `,
 		new:    "",
-		killer: "TestMatrix",
+		killer: "TestReleaseFreesStreamWhateverBothEndsDid",
 	},
 	{
 		name: "end: ended not set",
 		old: `	c.ended = true
 `,
 		new:    "",
-		killer: "TestStreamsRaceWithEnd",
+		killer: "TestStreamThatComesAsConnectionEndsStaysOpen",
 	},
 	{
 		name: "end: timers not stopped",
@@ -30,7 +30,7 @@ var conn = []mutation{
 `,
 		new: `		_ = c
 `,
-		killer: "TestEdgeConnGone",
+		killer: "TestEndedConnIsForgottenByItsTimer",
 	},
 	{
 		name: "CloseWithError: end not called",
@@ -48,7 +48,7 @@ var conn = []mutation{
 `,
 		new: `		_ = c
 `,
-		killer: "TestAcceptDuringShutdown",
+		killer: "TestBlockedAcceptReturnsWithNextStreamDuringShutdown",
 	},
 	{
 		name: "refuse: CancelWrite skipped",
@@ -56,7 +56,7 @@ var conn = []mutation{
 `,
 		new: `		_ = s
 `,
-		killer: "TestHandlersOfBothKinds",
+		killer: "TestServeHandlesOneKindAndRefusesTheOther",
 	},
 	{
 		name: "end: streams not ended",
@@ -65,6 +65,6 @@ var conn = []mutation{
 	}
 `,
 		new:    "",
-		killer: "TestCloseWithError",
+		killer: "TestCloseWithErrorEndsStreamsAndCalls",
 	},
 }

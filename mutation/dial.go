@@ -17,24 +17,6 @@ var dial = []mutation{
 		killer: "TestDialAddr",
 	},
 	{
-		name: "ownAddr: socket not owned",
-		old: `	o.socket = socket
-`,
-		new:    "",
-		killer: "TestGuardShutdown",
-	},
-	{
-		name: "listen: nothing closed when Listen fails",
-		old: `	raw, err := o.tr.Listen(tlsConf, l.gate.watch(conf))
-	if err != nil {
-		o.listenerClosed()
-`,
-		new: `	raw, err := o.tr.Listen(tlsConf, l.gate.watch(conf))
-	if err != nil {
-`,
-		killer: "TestListenFails",
-	},
-	{
 		name: "DialAddr: resolve dropped (socket leak on error)",
 		old: `	addr, tlsConf, err := resolve(ctx, addr, tlsConf)
 	if err != nil {

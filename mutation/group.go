@@ -10,12 +10,6 @@ var group = []mutation{
 		killer: "TestConns",
 	},
 	{
-		name:   "accept: counted twice at the end",
-		old:    "return l.guard.wrap(raw, a.terms, a, l.owned), nil",
-		new:    "return l.guard.wrap(raw, a.terms, nil, l.owned), nil",
-		killer: "TestConnContextThatEndsEarlyEndsNothing",
-	},
-	{
 		name:   "admit: MaxConns off by one",
 		old:    "g.counted >= g.MaxConns",
 		new:    "g.counted > g.MaxConns",
@@ -34,14 +28,6 @@ var group = []mutation{
 		old: `			cost := collectGarbage()
 `,
 		new: `			cost := time.Duration(0)
-`,
-		killer: "TestMaxHeapWithoutConnections",
-	},
-	{
-		name: "spent: a collection that helped makes the next rarer",
-		old: `		cs.interval = 0
-`,
-		new: `		_ = cs
 `,
 		killer: "TestMaxHeapWithoutConnections",
 	},

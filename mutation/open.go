@@ -3,41 +3,16 @@ package main
 // open breaks open.go.
 var open = []mutation{
 	{
-		name:   "reserve: limit off by one",
-		old:    "(r.reserved >= r.stats.Limit ||",
-		new:    "(r.reserved > r.stats.Limit ||",
-		killer: "TestOutgoingLimit",
+		name:   "awaitSlot: slot lost when ctx ends as granted",
+		old:    "	c.kinds[k].slots.Leave(slot)\n",
+		new:    "",
+		killer: "TestOpensThatGiveUpLoseNoSlot",
 	},
 	{
-		name: "unreserve: last come first served",
-		old: `	close(r.waiting[0])
-	r.waiting = slices.Delete(r.waiting, 0, 1)`,
-		new: `	close(r.waiting[len(r.waiting)-1])
-	r.waiting = slices.Delete(r.waiting, len(r.waiting)-1, len(r.waiting))`,
-		killer: "TestOutgoingLimit",
-	},
-	{
-		name: "awaitReservation: a slot freed since not seen",
-		old: `	if r.reserved < r.stats.Limit && len(r.waiting) == 0 { // freed since
-`,
-		new: `	if false {
-`,
-		killer: "TestEdgeNobodyWaitsForNothing",
-	},
-	{
-		name: "awaitReservation: slot lost when ctx ends as granted",
-		old: `	} else { // given to us just now: pass it on
-		c.unreserveLocked(r)
-`,
-		new: `	} else {
-`,
-		killer: "TestSlotsAreNotLost",
-	},
-	{
-		name:   "awaitReservation: ctx error not wrapped",
+		name:   "awaitSlot: ctx error not wrapped",
 		old:    "err = c.limitError(k, OutgoingLimit, ctx.Err())",
 		new:    "err = ctx.Err()",
-		killer: "TestOutgoingLimit",
+		killer: "TestOpenAtOwnLimitFails",
 	},
 	{
 		name: "awaitPeer: asks for no collection",
@@ -45,7 +20,7 @@ var open = []mutation{
 	defer c.block(k, -1)
 	until`,
 		new:    `	until`,
-		killer: "TestEdgeHealsInBubble",
+		killer: "TestOpenAtTheLimitGetsTheSlotOfADroppedStream",
 	},
 	{
 		name: "awaitPeer: wrapped though the connection ended",
@@ -53,14 +28,14 @@ var open = []mutation{
 		switch`,
 		new: `	if err != nil {
 		switch`,
-		killer: "TestEdgeCtxOfConn",
+		killer: "TestOpenThatEndsWithConnectionReturnsItsError",
 	},
 	{
 		name: "awaitPeer: Shutdown does not end the wait",
 		old: `	defer context.AfterFunc(c.draining, cancel)()
 `,
 		new:    "",
-		killer: "TestDuringShutdown",
+		killer: "TestShutdownRefusesStreamsOfThisSide",
 	},
 	{
 		name: "awaitPeer: Shutdown looks like a cancelled context",
@@ -68,7 +43,7 @@ var open = []mutation{
 			err = ErrShutdown
 `,
 		new:    "",
-		killer: "TestDuringShutdown",
+		killer: "TestShutdownRefusesStreamsOfThisSide",
 	},
 	{
 		name: "admit: opens during Shutdown",
@@ -77,7 +52,7 @@ var open = []mutation{
 	}
 	return c.guard.admitStream`,
 		new:    `	return c.guard.admitStream`,
-		killer: "TestDuringShutdown",
+		killer: "TestShutdownRefusesStreamsOfThisSide",
 	},
 	{
 		name: "awaitPeer: ctx ignored",
@@ -85,6 +60,6 @@ var open = []mutation{
 `,
 		new: `	until, cancel := context.WithCancel(context.WithoutCancel(ctx))
 `,
-		killer: "TestPeerLimit",
+		killer: "TestErrorAtPeersLimitSaysWhoHoldsIt",
 	},
 }

@@ -13,7 +13,7 @@ var quiet = []mutation{
 	}
 `,
 		new:    "",
-		killer: "TestShutdownOfRejected0RTT",
+		killer: "TestShutdownReturnsNilForRejected0RTT",
 	},
 	{
 		name: "awaitQuiet: ctx ignored in the handshake",
@@ -27,7 +27,7 @@ var quiet = []mutation{
 		return c.peerClosed()
 	}
 	if c.rejected`,
-		killer: "TestShutdownOfStuckHandshake",
+		killer: "TestShutdownOfStuckHandshakeIgnoresContext",
 	},
 	{
 		name: "awaitQuiet: rejected 0-RTT is fine",
@@ -36,7 +36,7 @@ var quiet = []mutation{
 	}
 `,
 		new:    "",
-		killer: "TestShutdownOfRejected0RTT",
+		killer: "TestShutdownReturnsNilForRejected0RTT",
 	},
 	{
 		name:   "look: what is written is not noted",

@@ -220,9 +220,7 @@ func (r *runner) build(ctx context.Context, name string, files map[string]string
 	for _, p := range r.lib.packages {
 		args = append(args, p.ImportPath)
 	}
-	cmd := exec.CommandContext(ctx, "go", args...)
-	cmd.Dir = r.lib.dir
-	out, err := cmd.CombinedOutput()
+	out, err := goCommand(ctx, r.lib.dir, args...).CombinedOutput()
 	return string(out), err
 }
 

@@ -75,9 +75,8 @@ func load(ctx context.Context, dir string) (*library, error) {
 		return nil, err
 	}
 	args := []string{"list", "-deps", "-export", "-json=ImportPath,Dir,Export,GoFiles,Module", "."}
-	cmd := exec.CommandContext(ctx, "go", append(args, "cmp", "os", "strconv", "sync/atomic")...) // which the helper imports
-	cmd.Dir = dir
-	cmd.Env, cmd.Stderr = append(os.Environ(), "GOWORK=off"), os.Stderr
+	cmd := goCommand(ctx, dir, append(args, "cmp", "os", "strconv", "sync/atomic")...) // which the helper imports
+	cmd.Stderr = os.Stderr
 	out, err := cmd.Output()
 	if err != nil {
 		return nil, fmt.Errorf("the library does not compile: %w", err)
@@ -124,6 +123,13 @@ func load(ctx context.Context, dir string) (*library, error) {
 		}
 	}
 	return lib, nil
+}
+
+// goCommand runs in a module, whatever workspace there is.
+func goCommand(ctx context.Context, dir string, args ...string) *exec.Cmd {
+	cmd := exec.CommandContext(ctx, "go", args...)
+	cmd.Dir, cmd.Env = dir, append(os.Environ(), "GOWORK=off")
+	return cmd
 }
 
 func (lib *library) helperPath() string { return lib.path + "/internal/mutant" }

@@ -34,7 +34,7 @@ var shutdown = []mutation{
 		name:   "awaitEnd: an open under way is forgotten",
 		old:    `		if open == 0 { // else`,
 		new:    `		if true || open == 0 { // else`,
-		killer: "TestOpenRacesWithShutdown",
+		killer: "TestShutdownMissesStreamBeingOpened",
 	},
 	{
 		name: "awaitStreams: no collection is asked for",
@@ -53,13 +53,13 @@ var shutdown = []mutation{
 `,
 		new: `	_ = math.MaxInt64
 `,
-		killer: "TestDuringShutdown",
+		killer: "TestShutdownRefusesPeersStreamsAndLeavesOpenOnes",
 	},
 	{
 		name:   "awaitStreams: a cut by the end is taken for an end",
 		old:    `		if len(c.streamsCut()) == 0 {`,
 		new:    `		if true {`,
-		killer: "TestShutdownCutNoticedFirst",
+		killer: "TestShutdownNamesStreamWhoseEndProgramNoticedFirst",
 	},
 	{
 		name: "awaitStreams: each call waits for its own",
@@ -67,13 +67,13 @@ var shutdown = []mutation{
 		c.drained`,
 		new: `	if true {
 		c.drained`,
-		killer: "TestDuringShutdown",
+		killer: "TestConcurrentShutdownsBothNameWhatPeerCloseCuts",
 	},
 	{
 		name:   "cutStreams: streams are named again and again",
 		old:    `		if !st.cutNoted {`,
 		new:    `		if true {`,
-		killer: "TestShutdownCutByPeer",
+		killer: "TestShutdownNamesStreamThatPeerCloseCuts",
 	},
 	{
 		name: "Guard.Shutdown: ctx ignored while it waits for the sockets",
@@ -82,7 +82,7 @@ var shutdown = []mutation{
 				failed.errs = append(failed.errs, fmt.Errorf("quiclife: shutdown: the socket of %v is still open: %w", l.raw.Addr(), ctx.Err()))
 `,
 		new:    "",
-		killer: "TestGuardShutdownOfUnwrapped",
+		killer: "TestGuardShutdownWaitsForUnwrappedConnection",
 	},
 	{
 		name: "Guard.Shutdown: a socket that is closed is named",
@@ -91,7 +91,7 @@ var shutdown = []mutation{
 `,
 		new: `			default:
 `,
-		killer: "TestGuardShutdownLeavesSocket",
+		killer: "TestGuardShutdownWithDoneContextNamesClosedSocket",
 	},
 	{
 		name:   "peerClosed: what this side cuts has arrived",

@@ -2,7 +2,10 @@
 // time, and work that may turn out to be in vain.
 package pace
 
-import "time"
+import (
+	"sync"
+	"time"
+)
 
 // A Budget keeps work within a share of one processor. The zero value has
 // spent nothing. It does not lock.
@@ -47,3 +50,49 @@ func (b *Backoff) Hope() { b.interval = min(b.interval, b.First) }
 
 // Reset notes an attempt that was worth it: the next need not wait.
 func (b *Backoff) Reset(now time.Duration) { b.last, b.interval = now, 0 }
+
+// Elapsed reports whether at least period has passed since *last, and then
+// sets it to now. A time before the last is that of another clock, of a
+// synctest bubble.
+func Elapsed(last *time.Time, now time.Time, period time.Duration) bool {
+	if since := now.Sub(*last); since >= 0 && since < period {
+		return false
+	}
+	*last = now
+	return true
+}
+
+// Tries limits how often something is tried that costs processor time and may
+// not help: to once in First, doubled up to Most by each try that did not help,
+// and to Share of a processor. Its methods may be called from any goroutine.
+type Tries struct {
+	First, Most time.Duration
+	Share       float64
+
+	mu       sync.Mutex // guards the fields below
+	last     time.Time
+	interval time.Duration // until the next, 0 means First
+	budget   Budget
+}
+
+// Take reports whether it may be tried now.
+func (t *Tries) Take(now time.Time) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	interval := max(t.interval, t.First)
+	if t.budget.Wait(now, t.Share) > 0 || !Elapsed(&t.last, now, interval) {
+		return false
+	}
+	t.interval = min(2*interval, t.Most)
+	return true
+}
+
+// Spent notes what a try cost, and whether it helped.
+func (t *Tries) Spent(now time.Time, cost time.Duration, helped bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.budget.Spent(now, cost)
+	if helped {
+		t.interval = 0
+	}
+}

@@ -38,3 +38,31 @@ func TestBackoffDoublesUntilThereIsHope(t *testing.T) {
 	b.Hope()
 	require.Equal(t, at, b.Next(), "hope delays nothing")
 }
+
+func TestTriesThatDoNotHelpGetRare(t *testing.T) {
+	tries := pace.Tries{First: time.Second, Most: 4 * time.Second, Share: 0.05}
+	start := time.Now()
+	var at []time.Duration
+	run := func(from, to time.Duration, helped bool) {
+		for d := from; d < to; d += 100 * time.Millisecond {
+			if tries.Take(start.Add(d)) {
+				at = append(at, d)
+				tries.Spent(start.Add(d), time.Millisecond, helped)
+			}
+		}
+	}
+	run(0, 12*time.Second, false)
+	require.Equal(t, []time.Duration{0, 2 * time.Second, 6 * time.Second, 10 * time.Second}, at, "in vain")
+	at = nil
+	run(12*time.Second, 17*time.Second, true)
+	require.Equal(t, []time.Duration{14 * time.Second, 15 * time.Second, 16 * time.Second}, at, "of use")
+}
+
+func TestTriesKeepWithinTheirShare(t *testing.T) {
+	tries := pace.Tries{First: time.Second, Most: 4 * time.Second, Share: 0.05}
+	now := time.Now()
+	require.True(t, tries.Take(now))
+	tries.Spent(now, time.Second, true)
+	require.False(t, tries.Take(now.Add(19*time.Second)), "before it has paid for itself")
+	require.True(t, tries.Take(now.Add(20*time.Second)))
+}

@@ -45,11 +45,15 @@ func (s *sender) tick(now time.Duration) {
 	}
 }
 
-// TestQuietWhileSomethingIsMissing: no history of the network, and no choice of
-// samples, has a Detector say that all was acknowledged when it was not.
+// No history of the network, and no choice of samples, has a Detector say that
+// all was acknowledged when it was not. Of the lines of Detector the one whose
+// loss shows last, an ACK that is taken for later than it was, fails at seed 197.
 func TestQuietWhileSomethingIsMissing(t *testing.T) {
-	quietRuns := 0
-	for seed := range uint64(3000) {
+	seeds, quietRuns := 1000, 0
+	if testing.Short() {
+		seeds = 300
+	}
+	for seed := range uint64(seeds) {
 		r := rand.New(rand.NewPCG(seed, 0))
 		until := time.Duration(1+r.IntN(5000)) * ms
 		from, length := time.Duration(r.Int64N(int64(until))), time.Duration(r.IntN(3000))*ms
@@ -80,7 +84,7 @@ func TestQuietWhileSomethingIsMissing(t *testing.T) {
 			quietRuns++
 		}
 	}
-	require.Greater(t, quietRuns, 1500, "if it is never quiet, this test shows nothing")
+	require.Greater(t, quietRuns, seeds/2, "if it is never quiet, this test shows nothing")
 }
 
 // A feed gives samples to a Detector of a connection that began at 0.
@@ -101,12 +105,12 @@ func newFeed(t *testing.T) *feed {
 func (f *feed) at(now, wait time.Duration) {
 	f.t.Helper()
 	f.Add(quiet.Sample{From: start.Add(now), To: start.Add(now), RTT: f.rtt, Sent: f.sent})
-	require.Equal(f.t, wait, f.Wait())
+	require.Equal(f.t, wait, f.Wait(), "how long to wait after %v", now)
 }
 
 const pto = (50 + 4 + 25) * ms
 
-func TestWait(t *testing.T) {
+func TestWaitOutlastsNextProbe(t *testing.T) {
 	for name, run := range map[string]func(f *feed){
 		"nothing was written": func(f *feed) {
 			f.at(time.Second, 0)
@@ -173,8 +177,8 @@ func TestWait(t *testing.T) {
 	}
 }
 
-// TestPoll: a peer that keeps sending for long is looked at some dozen times.
-func TestPoll(t *testing.T) {
+// A peer that keeps sending for long is looked at some dozen times.
+func TestPollDuringLongWaitIsRare(t *testing.T) {
 	polls := 0
 	for waited := time.Duration(0); waited < 30*time.Second; polls++ {
 		next := quiet.Poll(30*ms, waited)

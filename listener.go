@@ -1,0 +1,201 @@
+package quiclife
+
+import (
+	"context"
+	"crypto/tls"
+	"net"
+
+	"github.com/quic-go/quic-go"
+)
+
+// A Listener accepts connections whose handshake has completed. Its methods
+// may be called from any goroutine.
+type Listener struct {
+	raw *quic.Listener
+	l   *listener
+}
+
+// Accept returns the next connection. It blocks until there is one, ctx is
+// done, or the listener is closed ([ErrServerClosed]). If a connection is queued
+// and ctx is done, it returns either, as quic-go does.
+func (l *Listener) Accept(ctx context.Context) (*Conn, error) { return l.l.accept(ctx) }
+
+// Close ends handshakes that are under way and has Accept fail once the
+// connections before them have been accepted. Connections stay as they are.
+// If the listener was made by Listen or ListenAddr, its goroutines end, and
+// the socket that ListenAddr made is closed, when the last of them has ended
+// (3 PTO later if this side closed it, for the peer's sake).
+// Closing again has no effect.
+func (l *Listener) Close() error { return l.l.close() }
+
+// Addr returns the address that the listener listens on.
+func (l *Listener) Addr() net.Addr { return l.raw.Addr() }
+
+// Unwrap returns quic-go's own listener. Connections accepted through it are
+// not ours, until [Wrap], which counts them a second time against
+// Guard.MaxConns. Close the listener with its own Close all the same. From now
+// on Guard.MaxConns cannot tell connections that were accepted from others: new
+// ones may fill it, and clients may be asked for their address more often.
+func (l *Listener) Unwrap() *quic.Listener {
+	if l == nil {
+		return nil
+	}
+	l.l.gate.unwrapped.Store(true)
+	return l.raw
+}
+
+// An EarlyListener accepts connections before their handshake has completed.
+// See [quic.EarlyListener] for what that means; its methods are those of
+// [Listener], without Serve.
+type EarlyListener struct {
+	raw *quic.EarlyListener
+	l   *listener
+}
+
+// Accept is [Listener.Accept].
+func (l *EarlyListener) Accept(ctx context.Context) (*Conn, error) { return l.l.accept(ctx) }
+
+// Close is [Listener.Close].
+func (l *EarlyListener) Close() error { return l.l.close() }
+
+// Addr is [Listener.Addr].
+func (l *EarlyListener) Addr() net.Addr { return l.raw.Addr() }
+
+// Unwrap is [Listener.Unwrap].
+func (l *EarlyListener) Unwrap() *quic.EarlyListener {
+	if l == nil {
+		return nil
+	}
+	l.l.gate.unwrapped.Store(true)
+	return l.raw
+}
+
+type rawListener interface {
+	Accept(context.Context) (*quic.Conn, error)
+	Close() error
+	Addr() net.Addr
+}
+
+// A listener is what Listener and EarlyListener have in common.
+type listener struct {
+	raw   rawListener
+	guard *Guard
+	gate  *gate
+	// Whose it is: one is nil.
+	owned     *ownedTransport
+	transport *Transport
+
+	// guarded by guard.mu
+	accepts int           // calls of accept under way
+	idle    chan struct{} // not nil if somebody waits for the last of them
+	left    bool          // nothing is left of it, but for those calls
+}
+
+// listening makes l a member of the group until nothing is left of it.
+func (g *Guard) listening(l *listener) *listener {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if l.left {
+		return l
+	}
+	if g.listeners == nil {
+		g.listeners = make(map[*listener]struct{})
+	}
+	g.listeners[l] = struct{}{}
+	return l
+}
+
+func (l *listener) leave() {
+	l.guard.mu.Lock()
+	if l.left = true; l.accepts == 0 {
+		delete(l.guard.listeners, l)
+	}
+	l.guard.mu.Unlock()
+	l.gate.unwrapped.Store(true) // it stays for a Listen of quic-go's transport
+	if l.transport != nil {
+		l.transport.forget(l)
+	}
+}
+
+func (l *listener) accept(ctx context.Context) (*Conn, error) {
+	l.accepting(1)
+	defer l.accepting(-1)
+	raw, err := l.raw.Accept(ctx)
+	if err != nil {
+		return nil, err
+	}
+	a := raw.Context().Value(admissionKey{}).(*admission)
+	a.enter(accepted)
+	return l.guard.wrap(raw, a.terms, a, l.owned), nil
+}
+
+// accepting counts calls of accept: they may have a connection that is no
+// member of the group yet.
+func (l *listener) accepting(n int) {
+	l.guard.mu.Lock()
+	defer l.guard.mu.Unlock()
+	if l.accepts += n; l.accepts > 0 {
+		return
+	}
+	if l.idle != nil {
+		close(l.idle)
+		l.idle = nil
+	}
+	if l.left {
+		delete(l.guard.listeners, l)
+	}
+}
+
+// awaitAccepts waits until no call of accept is under way. It does not take
+// long once the listener is closed.
+func (l *listener) awaitAccepts() {
+	l.guard.mu.Lock()
+	if l.accepts > 0 && l.idle == nil {
+		l.idle = make(chan struct{})
+	}
+	idle := l.idle
+	l.guard.mu.Unlock()
+	if idle != nil {
+		<-idle
+	}
+}
+
+func (l *listener) close() error {
+	err := l.raw.Close()
+	if l.owned != nil {
+		l.owned.listenerClosed() // and leave, when its connections have ended
+	} else {
+		l.leave()
+	}
+	return err
+}
+
+// newListener makes a listener for o.
+func (g *Guard) newListener(o *ownedTransport) *listener {
+	l := &listener{guard: g, gate: &gate{guard: g, userContext: o.connContext}, owned: o}
+	o.leave = l.leave
+	l.gate.attach(o.tr)
+	return l
+}
+
+func (g *Guard) listen(o *ownedTransport, tlsConf *tls.Config, conf *quic.Config) (*Listener, error) {
+	l := g.newListener(o)
+	raw, err := o.tr.Listen(tlsConf, l.gate.watch(conf))
+	if err != nil {
+		o.listenerClosed()
+		return nil, err
+	}
+	l.raw = raw
+	return &Listener{raw, g.listening(l)}, nil
+}
+
+func (g *Guard) listenEarly(o *ownedTransport, tlsConf *tls.Config, conf *quic.Config) (*EarlyListener, error) {
+	l := g.newListener(o)
+	raw, err := o.tr.ListenEarly(tlsConf, l.gate.watch(conf))
+	if err != nil {
+		o.listenerClosed()
+		return nil, err
+	}
+	l.raw = raw
+	return &EarlyListener{raw, g.listening(l)}, nil
+}

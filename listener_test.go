@@ -1,0 +1,409 @@
+package quiclife_test
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"reflect"
+	"runtime"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/quic-go/quic-go"
+	"github.com/quic-go/quic-go/testutils/simnet"
+	"github.com/stretchr/testify/require"
+	"go.uber.org/goleak"
+
+	"github.com/quiclife/quiclife"
+	"github.com/quiclife/quiclife/internal/quictest"
+)
+
+// A listener is a Listener or an EarlyListener.
+type listener interface {
+	Accept(context.Context) (*quiclife.Conn, error)
+	Addr() net.Addr
+	Close() error
+}
+
+// A listenWay is one of the ways to listen, on addr or on socket.
+type listenWay struct {
+	name   string
+	socket bool // on socket, which stays the caller's
+	listen func(addr string, socket net.PacketConn, tlsConf *tls.Config, conf *quiclife.Config) (listener, error)
+}
+
+func onAddr[L listener](name string, f func(string, *tls.Config, *quiclife.Config) (L, error)) listenWay {
+	return listenWay{name, false, func(addr string, _ net.PacketConn, tlsConf *tls.Config, conf *quiclife.Config) (listener, error) {
+		return f(addr, tlsConf, conf)
+	}}
+}
+
+func onSocket[L listener](name string, f func(net.PacketConn, *tls.Config, *quiclife.Config) (L, error)) listenWay {
+	return listenWay{name, true, func(_ string, socket net.PacketConn, tlsConf *tls.Config, conf *quiclife.Config) (listener, error) {
+		return f(socket, tlsConf, conf)
+	}}
+}
+
+// listenWays are those of the package itself, or of g.
+func listenWays(g *quiclife.Guard) []listenWay {
+	if g == nil {
+		return []listenWay{
+			onAddr("ListenAddr", quiclife.ListenAddr), onAddr("ListenAddrEarly", quiclife.ListenAddrEarly),
+			onSocket("Listen", quiclife.Listen), onSocket("ListenEarly", quiclife.ListenEarly),
+		}
+	}
+	return []listenWay{
+		onAddr("Guard.ListenAddr", g.ListenAddr), onAddr("Guard.ListenAddrEarly", g.ListenAddrEarly),
+		onSocket("Guard.Listen", g.Listen), onSocket("Guard.ListenEarly", g.ListenEarly),
+	}
+}
+
+// This test tells us when upstream mends the defect: a connection
+// outlives quic-go's listener and ends by a timeout, and nobody is left to
+// close the transport.
+func TestPlainListenerLeavesTransport(t *testing.T) {
+	before := goleak.IgnoreCurrent()
+	serverTLS, clientTLS := quictest.TLS()
+	socket, clientSocket := udpSocket(t), udpSocket(t)
+	ln, err := quic.Listen(socket, serverTLS, &quic.Config{MaxIdleTimeout: 100 * time.Millisecond})
+	require.NoError(t, err)
+	tr := &quic.Transport{Conn: clientSocket}
+	_, err = tr.Dial(t.Context(), ln.Addr(), clientTLS, nil)
+	require.NoError(t, err)
+	s, err := ln.Accept(t.Context())
+	require.NoError(t, err)
+	require.NoError(t, clientSocket.Close()) // the client vanishes without a word
+	require.NoError(t, tr.Close())
+	require.NoError(t, ln.Close())
+	<-s.Context().Done()
+	require.ErrorIs(t, context.Cause(s.Context()), &quic.IdleTimeoutError{})
+
+	err = goleak.Find(before) // waits, if need be
+	require.ErrorContains(t, err, "quic-go.(*Transport).listen")
+	require.ErrorContains(t, err, "quic-go.(*Transport).runSendQueue")
+	require.NoError(t, socket.Close()) // in place of what ListenAddr would leave open
+	require.NoError(t, goleak.Find(before))
+}
+
+// Of a listener that was made without a Transport nothing is left when it has
+// been closed and its last connection has ended, however and in whatever order.
+func TestNothingLeftOfListener(t *testing.T) {
+	const (
+		timesOut = "times out"
+		closed   = "closed"
+		byPeer   = "closed by the peer"
+		ignored  = "never accepted"
+		fails    = "handshake fails"
+	)
+	// With MaxConns each connection has to be uncounted before the next is made.
+	for _, l := range listenWays(&quiclife.Guard{MaxConns: 1}) {
+		for _, end := range []string{timesOut, closed, byPeer, ignored, fails} {
+			for _, listenerFirst := range []bool{true, false} {
+				name := l.name + " " + end
+				if listenerFirst {
+					name += ", listener first"
+				}
+				t.Run(name, func(t *testing.T) {
+					before := goleak.IgnoreCurrent()
+					serverTLS, clientTLS := quictest.TLS()
+					socket, clientSocket := udpSocket(t), udpSocket(t)
+					ln, err := l.listen("127.0.0.1:0", socket, serverTLS, &quiclife.Config{MaxIdleTimeout: 100 * time.Millisecond})
+					require.NoError(t, err)
+					addr := ln.Addr().(*net.UDPAddr)
+					tr := &quic.Transport{Conn: clientSocket}
+					defer tr.Close()
+					if end == fails {
+						clientTLS = clientTLS.Clone()
+						clientTLS.NextProtos = []string{"another"}
+					}
+					rc, err := tr.Dial(t.Context(), addr, clientTLS, nil)
+					require.Equal(t, end == fails, err != nil)
+					var c, s *quiclife.Conn
+					if end != fails {
+						c = quiclife.Wrap(rc, nil)
+					}
+					if end != fails && end != ignored {
+						s, err = ln.Accept(t.Context())
+						require.NoError(t, err)
+					}
+					closeListener := func() {
+						require.NoError(t, ln.Close())
+						require.NoError(t, ln.Close())
+					}
+
+					if listenerFirst {
+						closeListener()
+					}
+					if s != nil {
+						roundTrip(t, c, s) // the listener's end harms no connection
+					}
+					switch end {
+					case timesOut:
+						require.NoError(t, clientSocket.Close()) // the client vanishes without a word
+						<-s.Context().Done()
+						require.ErrorIs(t, context.Cause(s.Context()), &quiclife.IdleTimeoutError{})
+					case closed:
+						require.NoError(t, s.CloseWithError(1, ""))
+					case byPeer:
+						require.NoError(t, c.CloseWithError(1, ""))
+						<-s.Context().Done()
+					case ignored:
+						require.NoError(t, c.CloseWithError(1, ""))
+					}
+					if !listenerFirst {
+						closeListener()
+					}
+
+					if c != nil {
+						c.CloseWithError(0, "")
+					}
+					require.NoError(t, tr.Close())
+					require.NoError(t, goleak.Find(before))
+					if l.socket {
+						requireUsable(t, socket)
+					} else {
+						requireFree(t, addr)
+					}
+				})
+			}
+		}
+	}
+}
+
+// requireUsable requires that socket is open, and that nobody else reads from it.
+func requireUsable(t *testing.T, socket *net.UDPConn) {
+	t.Helper()
+	_, err := udpSocket(t).WriteTo([]byte("hello"), socket.LocalAddr())
+	require.NoError(t, err)
+	b := make([]byte, 2000)
+	require.NoError(t, socket.SetReadDeadline(time.Now().Add(20*time.Second)))
+	for { // past what QUIC has left there
+		n, _, err := socket.ReadFrom(b)
+		require.NoError(t, err)
+		if string(b[:n]) == "hello" {
+			return
+		}
+	}
+}
+
+// requireFree requires that addr can be bound.
+func requireFree(t *testing.T, addr *net.UDPAddr) {
+	t.Helper()
+	c, err := net.ListenUDP("udp", addr)
+	require.NoError(t, err)
+	require.NoError(t, c.Close())
+}
+
+// A Listen that fails leaves nothing behind.
+func TestListenFails(t *testing.T) {
+	serverTLS, _ := quictest.TLS()
+	for _, l := range listenWays(&quiclife.Guard{}) {
+		for _, tt := range []struct {
+			name    string
+			tlsConf *tls.Config
+			conf    *quiclife.Config
+		}{
+			{"without a tls.Config", nil, nil},
+			{"bad version", serverTLS, &quiclife.Config{Versions: []quiclife.Version{1234}}},
+		} {
+			t.Run(l.name+" "+tt.name, func(t *testing.T) {
+				before := goleak.IgnoreCurrent()
+				socket, other := udpSocket(t), udpSocket(t)
+				addr := other.LocalAddr().(*net.UDPAddr)
+				require.NoError(t, other.Close())
+
+				ln, err := l.listen(addr.String(), socket, tt.tlsConf, tt.conf)
+				require.Error(t, err)
+				require.Nil(t, ln)
+
+				require.NoError(t, goleak.Find(before))
+				requireFree(t, addr)
+				requireUsable(t, socket)
+			})
+		}
+		if !l.socket {
+			for _, addr := range []string{"127.0.0.1", udpSocket(t).LocalAddr().String()} { // no port, taken
+				_, err := l.listen(addr, nil, serverTLS, nil)
+				require.Error(t, err, "%s %s", l.name, addr)
+			}
+		}
+	}
+}
+
+// The Config that GetConfigForClient returns for a connection is the one that
+// counts, also for its limits and RequireStreamCreditRelease.
+func TestGetConfigForClientSaysTheLimits(t *testing.T) {
+	serverTLS, clientTLS := quictest.TLS()
+	var answer atomic.Pointer[func() (*quiclife.Config, error)]
+	conf := &quiclife.Config{
+		MaxIncomingStreams: 9,
+		GetConfigForClient: func(*quiclife.ClientInfo) (*quiclife.Config, error) { return (*answer.Load())() },
+	}
+	before := reflect.ValueOf(conf.GetConfigForClient).Pointer()
+	transportListens, _ := transportWays(t, nil)
+	for _, l := range append(transportListens, listenWays(nil)...) {
+		ln, err := l.listen("127.0.0.1:0", udpSocket(t), serverTLS, conf)
+		require.NoError(t, err)
+		connect := func(chosen *quiclife.Config, err error) (*quiclife.Conn, error) {
+			f := func() (*quiclife.Config, error) { return chosen, err }
+			answer.Store(&f)
+			c, dialErr := quiclife.DialAddr(t.Context(), ln.Addr().String(), clientTLS, nil)
+			if dialErr == nil {
+				t.Cleanup(func() { c.CloseWithError(0, "") })
+			}
+			return c, dialErr
+		}
+		for _, tt := range []struct {
+			chosen    *quiclife.Config
+			bidi, uni int64
+		}{
+			{&quiclife.Config{MaxIncomingStreams: 3, MaxIncomingUniStreams: -1}, 3, 0},
+			{nil, 100, 100},
+			{&quiclife.Config{MaxIncomingStreams: 1, RequireStreamCreditRelease: true}, 1, 100},
+		} {
+			_, err := connect(&quiclife.Config{MaxIncomingStreams: 7}, errors.New("refused"))
+			require.ErrorIs(t, err, &quiclife.TransportError{ErrorCode: quiclife.ConnectionRefused, Remote: true}, l.name)
+			_, err = connect(tt.chosen, nil)
+			require.NoError(t, err, l.name)
+			s, err := ln.Accept(t.Context())
+			require.NoError(t, err, l.name)
+			stats := s.Stats()
+			require.Equal(t, []int64{tt.bidi, tt.uni}, []int64{stats.Incoming.Limit, stats.IncomingUni.Limit}, l.name)
+			require.Equal(t, tt.chosen != nil && tt.chosen.RequireStreamCreditRelease, quiclife.CreditRequired(s), l.name)
+			require.NoError(t, s.CloseWithError(0, ""))
+		}
+		require.NoError(t, ln.Close())
+	}
+	require.Equal(t, before, reflect.ValueOf(conf.GetConfigForClient).Pointer(), "the caller's Config is not written to")
+}
+
+// A handshake that a TLS callback of the program holds up makes nobody else
+// wait: Accept and Wrap return while it runs.
+func TestAcceptDoesNotWaitForTLSCallback(t *testing.T) {
+	serverTLS, clientTLS := quictest.TLS()
+	serverTLS, clientTLS = serverTLS.Clone(), clientTLS.Clone()
+	entered, proceed := make(chan struct{}, 1), make(chan struct{})
+	serverTLS.ClientAuth = tls.RequireAnyClientCert
+	serverTLS.VerifyPeerCertificate = func([][]byte, [][]*x509.Certificate) error {
+		entered <- struct{}{}
+		<-proceed
+		return nil
+	}
+	clientTLS.Certificates = serverTLS.Certificates
+	guard := &quiclife.Guard{Logger: slog.New(slog.DiscardHandler)}
+	for name, take := range map[string]func(ln *quiclife.EarlyListener) error{
+		"Accept": func(ln *quiclife.EarlyListener) error {
+			_, err := ln.Accept(t.Context())
+			return err
+		},
+		"Wrap": func(ln *quiclife.EarlyListener) error {
+			raw, err := ln.Unwrap().Accept(t.Context())
+			if err == nil {
+				guard.Wrap(raw, nil)
+			}
+			return err
+		},
+	} {
+		ln, err := guard.ListenAddrEarly("127.0.0.1:0", serverTLS, nil)
+		require.NoError(t, err)
+		// The handshake is complete for the client before the server looks at
+		// its certificate.
+		c, err := quiclife.DialAddr(t.Context(), ln.Addr().String(), clientTLS, nil)
+		require.NoError(t, err, name)
+		<-entered
+		took := make(chan error, 1)
+		go func() { took <- take(ln) }()
+		select {
+		case err := <-took:
+			require.NoError(t, err, name)
+		case <-time.After(5 * time.Second):
+			t.Errorf("%s waits for the callback of another connection", name)
+		}
+		proceed <- struct{}{}
+		require.NoError(t, c.CloseWithError(0, ""))
+		require.NoError(t, ln.Close())
+	}
+}
+
+// A listener whose socket fails is forgotten, as quic-go forgets it, though
+// nobody has closed it: with its tls.Config, connections and goroutines.
+func TestListenerIsForgottenWhenItsSocketFails(t *testing.T) {
+	guard := &quiclife.Guard{Logger: slog.New(slog.DiscardHandler)}
+	transportListens, _ := transportWays(t, guard)
+	for _, l := range append(transportListens, listenWays(guard)...) {
+		if !l.socket {
+			continue
+		}
+		for _, conns := range []int{0, 1} {
+			name := fmt.Sprintf("%s with %d connections", l.name, conns)
+			before := goleak.IgnoreCurrent()
+			forgotten := make(chan struct{})
+			func() {
+				shared, clientTLS := quictest.TLS()
+				serverTLS := shared.Clone()
+				runtime.AddCleanup(serverTLS, func(c chan struct{}) { close(c) }, forgotten)
+				socket := udpSocket(t)
+				ln, err := l.listen("", socket, serverTLS, nil)
+				require.NoError(t, err, name)
+				for range conns {
+					c, err := quiclife.DialAddr(t.Context(), ln.Addr().String(), clientTLS, nil)
+					require.NoError(t, err, name)
+					s, err := ln.Accept(t.Context())
+					require.NoError(t, err, name)
+					socket.Close()
+					<-s.Context().Done()
+					require.ErrorIs(t, context.Cause(s.Context()), net.ErrClosed)
+					require.NoError(t, c.CloseWithError(0, ""))
+				}
+				socket.Close()
+			}()
+			eventually(t, func() bool {
+				runtime.GC()
+				select {
+				case <-forgotten:
+					return true
+				default:
+					return false
+				}
+			}, name)
+			require.NoError(t, goleak.Find(before), name)
+		}
+	}
+	require.NoError(t, guard.Shutdown(t.Context()))
+}
+
+// TestLostClose: a CONNECTION_CLOSE that is lost is repeated, though the
+// listener was closed, and its last connection has ended.
+func TestLostClose(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		serverTLS, clientTLS := quictest.TLS()
+		var lose atomic.Bool
+		drop := func(p simnet.Packet) bool {
+			return p.From.String() == "1.0.0.2:443" && lose.CompareAndSwap(true, false)
+		}
+		pc, ps, addr := quictest.Net{Drop: drop}.Endpoints(t)
+		ln, err := quiclife.Listen(ps, serverTLS, nil)
+		require.NoError(t, err)
+		c, err := quiclife.Dial(t.Context(), pc, addr, clientTLS, nil)
+		require.NoError(t, err)
+		sc, err := ln.Accept(t.Context())
+		require.NoError(t, err)
+		settled()
+		ln.Close()
+		lose.Store(true)
+		sc.CloseWithError(5, "")
+		s, err := c.OpenStream()
+		require.NoError(t, err)
+		write(t, s, "x")
+		start := time.Now()
+		<-c.Context().Done()
+		require.Less(t, time.Since(start), time.Second)
+		require.ErrorIs(t, context.Cause(c.Context()), &quiclife.ApplicationError{ErrorCode: 5, Remote: true})
+		settled()
+	})
+}

@@ -1,0 +1,27 @@
+package main
+
+var ownedTransports = []mutation{
+	{
+		name: "update: never closes",
+		old: `	case last:
+		o.close()
+`,
+		new:    "",
+		killer: "TestListenFails",
+	},
+	{
+		name: "close: socket stays open",
+		old: `		o.socket.Close()
+`,
+		new: `		_ = o
+`,
+		killer: "TestListenFails",
+	},
+	{
+		name: "ownAddr: socket not owned",
+		old: `	o.socket = socket
+`,
+		new:    "",
+		killer: "TestGuardShutdownFreesAddress",
+	},
+}

@@ -1,0 +1,179 @@
+package quiclife
+
+import (
+	"time"
+
+	"github.com/quiclife/quiclife/internal/slots"
+)
+
+// A kind is one of the four that QUIC counts and limits apart (RFC 9000, 2.1).
+type kind uint8
+
+const (
+	outgoing kind = iota
+	outgoingUni
+	incoming
+	incomingUni
+	numKinds
+)
+
+func (k kind) incoming() bool { return k == incoming || k == incomingUni }
+func (k kind) uni() bool      { return k == outgoingUni || k == incomingUni }
+
+// A registry has the open streams of one kind. Conn.mu guards it. It holds
+// their inner state, never the handle that the program has, so that the
+// garbage collector can tell when a handle is gone.
+type registry struct {
+	streams streamList
+	stats   StreamStats
+	dropped int64 // open streams that the program no longer holds
+	owing   int64 // streams that have ended, and whose credit was not returned
+
+	slots slots.Queue // of outgoing streams, with a limit of our own: those open, and opens under way
+
+	// What makes the kind short, see shortage.go.
+	blocked   int           // opens that wait for a slot, of ours or of the peer's
+	failedAt  time.Duration // when an open last failed for want of a slot, 0: never
+	waitSince time.Duration // since when opens wait or fail, and none has succeeded
+	stuck     bool          // that was logged
+	vain      int           // collections since then that brought nothing back
+	relieved  bool          // the streams were looked at because of it
+}
+
+// limit sets a limit of our own, before the first stream.
+func (r *registry) limit(n int64) {
+	r.stats.Limit = max(n, 0)
+	r.slots.Limit = r.stats.Limit
+}
+
+// A streamList is linked through its streams, oldest first. A stream is in one
+// list at most.
+type streamList struct{ first, last *streamState }
+
+func (l *streamList) add(st *streamState) {
+	st.prev = l.last
+	if l.last != nil {
+		l.last.next = st
+	} else {
+		l.first = st
+	}
+	l.last = st
+}
+
+func (l *streamList) remove(st *streamState) {
+	if st.prev != nil {
+		st.prev.next = st.next
+	} else {
+		l.first = st.next
+	}
+	if st.next != nil {
+		st.next.prev = st.prev
+	} else {
+		l.last = st.prev
+	}
+	st.prev, st.next = nil, nil
+}
+
+// effectiveLimit applies quic-go's reading of MaxIncomingStreams.
+func effectiveLimit(configured int64) int64 {
+	switch {
+	case configured == 0:
+		return 100
+	case configured < 0:
+		return 0
+	}
+	return min(configured, 1<<60)
+}
+
+// register adds st to the open streams of its kind.
+func (c *Conn) register(st *streamState) {
+	c.mu.Lock()
+	r := &c.kinds[st.kind]
+	r.streams.add(st)
+	r.stats.Opened++
+	r.stats.Open++
+	r.stats.Peak = max(r.stats.Peak, r.stats.Open)
+	if st.kind.incoming() { // what we open was counted by admitStream
+		c.guard.streams.Add(1)
+	}
+	ended := c.ended
+	if st.receive != nil {
+		c.mayStallLocked()
+	}
+	c.asking.Hope()
+	r.beginWait(st.opened)
+	if st.kind.incoming() && r.crowded() {
+		c.relieveLocked(r, st.opened)
+	}
+	c.mu.Unlock()
+
+	if ended { // between the open and here: end has not seen st
+		st.connectionEnded()
+	}
+}
+
+// unregister takes st out, once. Then a slot is free for the next open that
+// waits for one.
+func (c *Conn) unregister(st *streamState, as outcome) {
+	c.mu.Lock()
+	r := &c.kinds[st.kind]
+	r.streams.remove(st)
+	owes, dropped := c.creditRequired && st.kind.incoming() && !st.credited && !c.ended, st.isDropped()
+	if dropped {
+		r.dropped--
+	}
+	if owes && (!dropped || c.guard.ReportOnly) {
+		st.dropped.Store(0) // that it is dropped now is another leak
+		st.owing = true
+		r.owing++
+		c.owing.add(st)
+	}
+	r.stats.Open--
+	r.stats.count(as)
+	if !st.kind.incoming() {
+		r.slots.Release()
+	}
+	c.drainedLocked()
+	c.mu.Unlock()
+	c.guard.streams.Add(-1)
+	if owes && dropped && !c.guard.ReportOnly { // found dropped, and ended by itself since
+		st.returnCredit()
+	}
+}
+
+// openLocked is how many streams Shutdown has to wait for. Nobody will end a
+// dropped unidirectional stream.
+func (c *Conn) openLocked() int64 {
+	open := c.given
+	for k := range c.kinds {
+		r := &c.kinds[k]
+		open += r.stats.Open
+		if kind(k).uni() {
+			open -= r.dropped
+		}
+	}
+	return open
+}
+
+// collect returns the open streams for which take, called with c.mu held, says
+// so, oldest first within each kind.
+func (c *Conn) collect(take func(*streamState) bool) []*streamState {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.collectLocked(take)
+}
+
+// all returns the open streams.
+func (c *Conn) all() []*streamState { return c.collect(func(*streamState) bool { return true }) }
+
+func (c *Conn) collectLocked(take func(*streamState) bool) []*streamState {
+	var sts []*streamState
+	for k := range c.kinds {
+		for st := c.kinds[k].streams.first; st != nil; st = st.next {
+			if take(st) {
+				sts = append(sts, st)
+			}
+		}
+	}
+	return sts
+}

@@ -1,0 +1,292 @@
+// Demo runs one careless request loop twice: with quic-go, where it
+// stops once forgotten streams have used up the limit, and with quiclife.
+//
+//	go run ./systems/demo
+//
+// The loop is careless in three ways that are common. It reads the bytes it
+// expects and never the io.EOF after them; when a request is cancelled while
+// it is sent, it does nothing more with the stream; and the server returns
+// from a handler whose Read failed without ending its own half.
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"runtime"
+	"sync"
+	"time"
+
+	"github.com/quic-go/quic-go"
+
+	"github.com/quiclife/quiclife"
+)
+
+const (
+	maxStreams  = 100                    // the server's MaxIncomingStreams
+	cancelEvery = 10                     // each tenth request is cancelled
+	userLeaves  = time.Millisecond       // after which that request is cancelled
+	logTime     = 100 * time.Microsecond // the server's, for a line in its log
+	maxGrowth   = 4 << 20                // bytes of heap that may be left at the end
+	timeLimit   = 60 * time.Second       // for each loop, so that a bug cannot hang it
+	settleTime  = 5 * time.Second        // for the last streams to come back
+	goneCode    = quic.StreamErrorCode(1)
+)
+
+var (
+	small  = message(100)
+	large  = message(2 << 20) // takes far longer to send than the user stays
+	answer = bytes.Repeat([]byte("answer "), 200)
+)
+
+// message returns a request: the length of the body, then the body.
+func message(size int) []byte {
+	return append(binary.BigEndian.AppendUint32(nil, uint32(size)), make([]byte, size)...)
+}
+
+// A stream is what the loop needs of *quic.Stream and of *quiclife.Stream.
+type stream interface {
+	io.ReadWriteCloser
+	CancelWrite(quic.StreamErrorCode)
+}
+
+// A conn is what it needs of *quic.Conn and of *quiclife.Conn.
+type conn[S stream] interface {
+	OpenStreamSync(context.Context) (S, error)
+	AcceptStream(context.Context) (S, error)
+	CloseWithError(quic.ApplicationErrorCode, string) error
+}
+
+// serve is the server's side.
+func serve[S stream](c conn[S]) {
+	for {
+		s, err := c.AcceptStream(context.Background())
+		if err != nil {
+			return // the connection has ended
+		}
+		go handle(s)
+	}
+}
+
+// handle answers a request.
+func handle(s stream) {
+	var size [4]byte
+	if _, err := io.ReadFull(s, size[:]); err != nil {
+		return // careless: the send half stays open
+	}
+	if _, err := io.CopyN(io.Discard, s, int64(binary.BigEndian.Uint32(size[:]))); err != nil {
+		return // careless too
+	}
+	defer s.Close() // careless: the io.EOF of the request was never read
+	if _, err := s.Write(answer); err != nil {
+		return
+	}
+	time.Sleep(logTime) // the answer goes out meanwhile, so the FIN follows in a frame of its own
+}
+
+var errCancelled = errors.New("request cancelled")
+
+// request is one request of the client. It waits for a free slot as long as its
+// patience lasts. If it is to be cancelled, the user leaves while it is sent.
+func request[S stream](ctx context.Context, c conn[S], patience time.Duration, cancelled bool) error {
+	wait, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	s, err := c.OpenStreamSync(wait)
+	if err != nil {
+		return err
+	}
+
+	user, body := ctx, small
+	if cancelled {
+		body = large
+		user, cancel = context.WithTimeout(ctx, userLeaves)
+		defer cancel()
+	}
+	stop := context.AfterFunc(user, func() { s.CancelWrite(goneCode) })
+	_, err = s.Write(body)
+	if !stop() {
+		return errCancelled // careless: the receive half stays open
+	}
+	if err != nil {
+		return err
+	}
+	if err := s.Close(); err != nil {
+		return err
+	}
+	got := make([]byte, len(answer))
+	if _, err := io.ReadFull(s, got); err != nil {
+		return err
+	}
+	if !bytes.Equal(got, answer) {
+		return errors.New("wrong answer")
+	}
+	return nil // careless: the io.EOF of the answer was never read
+}
+
+// A result is what a loop came to.
+type result struct {
+	answered, cancelled int
+	took                time.Duration
+	err                 error // what stopped it, nil if all requests were made
+}
+
+func (r result) done() int { return r.answered + r.cancelled }
+
+// loop makes requests, one after the other, until one fails.
+func loop[S stream](client, server conn[S], opt options) (r result) {
+	ctx, cancel := context.WithTimeout(context.Background(), timeLimit)
+	defer cancel()
+	defer context.AfterFunc(ctx, func() { client.CloseWithError(0, "out of time") })()
+	go serve(server)
+
+	start := time.Now()
+	for r.err == nil && r.done() < opt.requests {
+		switch err := request(ctx, client, opt.patience, r.done()%cancelEvery == cancelEvery-1); err {
+		case nil:
+			r.answered++
+		case errCancelled:
+			r.cancelled++
+		default:
+			r.err = err
+		}
+	}
+	r.took = time.Since(start)
+	return r
+}
+
+type options struct {
+	requests int
+	patience time.Duration // how long to wait for a free slot
+}
+
+func main() {
+	opt := options{patience: 3 * time.Second}
+	flag.IntVar(&opt.requests, "n", 10_000, "number of requests")
+	flag.Parse()
+	if err := run(os.Stdout, opt); err != nil {
+		fmt.Fprintln(os.Stderr, "demo:", err)
+		os.Exit(1)
+	}
+}
+
+// run makes both runs. It fails if quiclife left anything behind.
+func run(w io.Writer, opt options) error {
+	fmt.Fprintf(w, "%d requests, one after the other, over loopback; at most %d streams at a time.\n", opt.requests, maxStreams)
+	fmt.Fprintf(w, "No end of a stream is ever read, and every %dth request is cancelled and forgotten.\n", cancelEvery)
+	if err := runPlain(w, opt); err != nil {
+		return err
+	}
+	return runQuiclife(w, opt)
+}
+
+func runPlain(w io.Writer, opt options) error {
+	client, server, end, err := connect(quic.ListenAddr, quic.DialAddr)
+	if err != nil {
+		return err
+	}
+	defer end()
+	r := loop(client, server, opt)
+	runtime.GC() // fair play: it does not help here
+
+	fmt.Fprintf(w, "\nplain quic-go\n")
+	fmt.Fprintf(w, "  requests    %d of %d\n", r.done(), opt.requests)
+	switch {
+	case r.err == nil:
+		fmt.Fprintf(w, "  stopped by  nothing: this time it did not get stuck\n")
+	case errors.Is(r.err, context.DeadlineExceeded):
+		fmt.Fprintf(w, "  stopped by  %v, after %v without a free slot\n", r.err, opt.patience)
+	default:
+		fmt.Fprintf(w, "  stopped by  %v\n", r.err)
+	}
+	fmt.Fprintf(w, "  held        %d streams by the client, %d by the server (its limit: %d)\n", held(client), held(server), maxStreams)
+	return nil
+}
+
+func runQuiclife(w io.Writer, opt options) error {
+	var leaks leaks
+	guard := &quiclife.Guard{
+		OnLeak: leaks.add,
+		Logger: slog.New(slog.DiscardHandler), // else a line for each leak
+	}
+	client, server, end, err := connect(guard.ListenAddr, guard.DialAddr)
+	if err != nil {
+		return err
+	}
+	defer end()
+	before := heap()
+	r := loop(client, server, opt)
+
+	// Streams that the loop dropped come back after a garbage collection, which
+	// a busy program has all the time, and this one, being done, has not.
+	left := func() int { return held(client.Unwrap()) + held(server.Unwrap()) }
+	open := func() int64 { return client.Stats().Open() + server.Stats().Open() }
+	for start := time.Now(); left()+int(open()) > 0 && time.Since(start) < settleTime; time.Sleep(10 * time.Millisecond) {
+		runtime.GC()
+	}
+	after := heap()
+	out, in := client.Stats().Outgoing, server.Stats().Incoming
+	reported, first := leaks.get()
+
+	fmt.Fprintf(w, "\nquiclife, the same loop\n")
+	fmt.Fprintf(w, "  requests    %d of %d: %d answered, %d cancelled\n", r.done(), opt.requests, r.answered, r.cancelled)
+	fmt.Fprintf(w, "  speed       %.0f requests/s\n", float64(r.done())/r.took.Seconds())
+	fmt.Fprintf(w, "  heap        %.1f MiB before, %.1f MiB after\n", mib(before), mib(after))
+	fmt.Fprintf(w, "  held        %d streams by the client, %d by the server\n", held(client.Unwrap()), held(server.Unwrap()))
+	fmt.Fprintf(w, "  leaks       %d reported to OnLeak\n", reported)
+	if reported > 0 {
+		fmt.Fprintf(w, "  the first   %s\n", first)
+	}
+	fmt.Fprintf(w, "\n  %-10s%10s%10s%10s%10s%10s\n", "", "opened", "finished", "reset", "reclaimed", "open")
+	for _, row := range []struct {
+		name string
+		quiclife.StreamStats
+	}{{"client", out}, {"server", in}} {
+		fmt.Fprintf(w, "  %-10s%10d%10d%10d%10d%10d\n", row.name, row.Opened, row.Finished, row.Reset, row.Reclaimed, row.Open)
+	}
+
+	n := int64(opt.requests)
+	var errs []error
+	check := func(ok bool, format string, args ...any) {
+		if !ok {
+			errs = append(errs, fmt.Errorf(format, args...))
+		}
+	}
+	check(r.err == nil, "stopped after %d requests: %w", r.done(), r.err)
+	check(client.Context().Err() == nil && server.Context().Err() == nil, "the connection has ended")
+	check(left() == 0, "%d streams are held", left())
+	check(open() == 0, "%d streams are counted open", open())
+	check(out.Opened == n && in.Opened == n, "not every stream was counted")
+	check(after < before+maxGrowth, "the heap has grown by %.1f MiB", mib(after)-mib(before))
+	if err := errors.Join(errs...); err != nil {
+		return fmt.Errorf("quiclife: %w", err)
+	}
+	fmt.Fprintf(w, "\nok: nothing is left\n")
+	return nil
+}
+
+// leaks is what OnLeak was told.
+type leaks struct {
+	mu    sync.Mutex // guards the fields below
+	n     int
+	first string
+}
+
+func (l *leaks) add(leak quiclife.Leak) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.n++; l.n == 1 {
+		l.first = fmt.Sprintf("%s: %v", leak.Reason, leak.Stream)
+	}
+}
+
+func (l *leaks) get() (n int, first string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.n, l.first
+}

@@ -1,0 +1,207 @@
+// Rpc runs an RPC server with more callers than it has room for, in one
+// process, over loopback.
+//
+//	go run ./systems/rpc          # on quiclife: refuses, frees, stays healthy
+//	go run ./systems/rpc -plain   # on quic-go: takes all, and grows
+//
+// The case comes from the field: a node pays up to a megabyte for each
+// connection, has no limit, and dies. Its server gives each call a reading and a
+// writing buffer of 64 KiB, which is no harm as long as calls end. But some
+// callers go silent in the middle of a request, some give up on a method that
+// hangs, and neither end tells the other; and whoever connects is let in.
+//
+// Here up to two thousand connections (-conns), fewer on a slow machine, come from 8 UDP
+// sockets. One in ten goes silent again and again, some call a service that
+// panics, hangs and fails, the rest have their bytes echoed. Then more connections are tried than there is
+// room for: above MaxConns, and above MaxHeap, which a cache is made to reach
+// and then to drop (in a picture, a peak of the heap in the middle).
+//
+// The service (service.go), the callers (callers.go), the tries (limits.go) and
+// the verdict are the same for both. What differs is in plain.go and guarded.go:
+// the limits of a Guard, Conn.Serve for the server, and Do for the callers.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"runtime"
+	"time"
+
+	"github.com/quiclife/quiclife/internal/rig"
+	"github.com/quiclife/quiclife/systems/internal/lab"
+)
+
+// A size is how large the system is, and how long it waits.
+type size struct {
+	conns       int           // the server's MaxConns
+	idleTimeout time.Duration // of its streams
+	rest        time.Duration // for the system to come to rest after the load
+}
+
+// maxHeap is the server's: far above what the connections need, and a quarter
+// of a megabyte for each.
+func (sz size) maxHeap() int64 { return 32<<20 + int64(sz.conns)*256<<10 }
+
+const (
+	fewestConns = 100
+	mostConns   = 2000 // unless -conns says otherwise
+)
+
+func main() {
+	sz := size{idleTimeout: 3 * time.Second, rest: 5 * time.Second}
+	flag.IntVar(&sz.conns, "conns", 0, "how many connections the server has room for (default what the machine makes in 2 s, 2000 at most)")
+	system(&sz).Main()
+}
+
+func system(sz *size) lab.System {
+	return lab.System{
+		Name:  "rpc",
+		About: "Callers that go silent, methods that panic, hang and fail, and more connections than there is room for.",
+		For:   12 * time.Second,
+		Run: func(ctx context.Context, r *lab.Run) error {
+			start := startGuarded
+			if r.Plain {
+				start = startPlain
+			}
+			if sz.conns == 0 { // the next run is to have as many
+				var err error
+				if sz.conns, err = affordable(start); err != nil {
+					return err
+				}
+			}
+			return run(ctx, r, *sz, start)
+		},
+	}
+}
+
+// A network is a server and the sockets of its callers, on one of the
+// libraries.
+type network interface {
+	dial(ctx context.Context, socket int) (conn, error)
+	// stop ends all connections and the server, and waits for what it started.
+	stop(context.Context) error
+	// leaks is how many streams were ended for being idle, and for other reasons.
+	leaks() (idle, other int64)
+}
+
+// A starter starts a network, which adds its connections, both ends, to conns.
+type starter func(sz size, conns *lab.Conns) (network, error)
+
+// A world is a run of the system.
+type world struct {
+	size
+	net     network
+	conns   lab.Conns // both ends
+	callers []*caller
+	counts  counts
+	tries   tries
+}
+
+func run(ctx context.Context, r *lab.Run, sz size, start starter) error {
+	if sz.conns < fewestConns {
+		return fmt.Errorf("%d connections are the fewest that have all kinds of callers, not %d", fewestConns, sz.conns)
+	}
+	w := &world{size: sz}
+	heap := rig.Heap() // also lets go of what the run before has left, for the picture
+	r.Watch(func() lab.Sample { return w.look(r.Plain) })
+	goroutines := runtime.NumGoroutine()
+	var err error
+	if w.net, err = start(sz, &w.conns); err != nil {
+		return err
+	}
+	perConn := func() int64 { return (int64(rig.Heap()) - int64(heap)) / int64(sz.conns) }
+
+	begin := time.Now()
+	if err := w.connect(); err != nil {
+		return errors.Join(err, w.stop())
+	}
+	r.Printf("%d connections in %.1f s", sz.conns, time.Since(begin).Seconds())
+	v := verdict{world: w, fresh: perConn()}
+
+	load, stopLoad := context.WithCancel(context.Background())
+	defer stopLoad()
+	w.startCalls(load)
+	w.tryLimits(time.Now().Add(time.Until(r.Start.Add(r.For)) / 2))
+	<-ctx.Done()
+	v.live = int64(rig.LiveHeap())
+	stopLoad()
+
+	w.awaitRest()
+	v.waiting, v.held, v.open, v.used = w.counts.calls.Load(), w.conns.Held(), w.conns.Open(), perConn()
+	v.lost = w.lost()
+	v.stopErr = w.stop()
+	v.goroutines = w.awaitGoroutines(goroutines)
+	v.print(r)
+	return v.err()
+}
+
+// affordable makes a few connections, to see how many this machine is for now.
+func affordable(start starter) (int, error) {
+	const few = 4 * dialers
+	w := &world{size: size{conns: few}}
+	var err error
+	if w.net, err = start(w.size, &w.conns); err != nil {
+		return 0, err
+	}
+	begin := time.Now()
+	err = w.connect()
+	speed := few / time.Since(begin).Seconds()
+	return max(fewestConns, min(int(2*speed), mostConns)), errors.Join(err, w.stop())
+}
+
+func (w *world) look(plain bool) lab.Sample {
+	s := lab.Sample{
+		Requests: w.counts.echoed.Load() + w.counts.failed.Load(),
+		Failed:   w.counts.failed.Load(),
+		Open:     -1,                         // nobody counts
+		Limit:    int64(w.conns.Len()) * 100, // quic-go's default
+		Held:     w.conns.Held(),
+		More: []lab.Value{
+			{Name: "conn ends", Value: fmt.Sprint(w.conns.Len())},
+			{Name: "refused", Value: fmt.Sprint(w.counts.refused.Load())},
+			{Name: "silent", Value: fmt.Sprint(w.counts.silent.Load())},
+			{Name: "freed", Value: fmt.Sprint(w.counts.idled.Load())},
+		},
+	}
+	if !plain {
+		s.Open = w.conns.Open()
+	}
+	return s
+}
+
+// stop ends the system, within a time. The callers leave at once: what they
+// have called for has come, or never will.
+func (w *world) stop() error {
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	var errs []error
+	for _, c := range w.callers {
+		errs = append(errs, c.leave())
+		c.running.Wait()
+	}
+	return errors.Join(append(errs, w.net.stop(ctx))...)
+}
+
+// awaitRest waits until all calls have come back and quic-go holds no stream.
+func (w *world) awaitRest() {
+	poll(w.rest, func() bool { return w.counts.calls.Load() == 0 && w.conns.Held()+w.conns.Open() == 0 })
+}
+
+// awaitGoroutines waits until there are no more than before, and returns how
+// many more there are.
+func (w *world) awaitGoroutines(before int) int {
+	poll(w.rest, func() bool { return runtime.NumGoroutine() <= before })
+	return runtime.NumGoroutine() - before
+}
+
+// poll asks until the answer is yes, but no longer than so long.
+func poll(most time.Duration, yes func() bool) bool {
+	for start := time.Now(); !yes(); time.Sleep(20 * time.Millisecond) {
+		if time.Since(start) > most {
+			return false
+		}
+	}
+	return true
+}

@@ -1,0 +1,231 @@
+// Soak runs clients and servers that do all they can do with streams, right and
+// wrong, over a bad network, for as long as one likes, and looks whether
+// anything is kept, lost or hangs.
+//
+//	go run ./systems/soak -for 10m
+//
+// Four clients, each with one connection at a time and four workers on it, use
+// two servers. Most of what the workers do is careless: streams are dropped,
+// cancelled, released while a call is blocked; handlers panic, fail, return
+// early. Packets are lost and swapped, connections are closed, shut down, or
+// vanish without a word, servers restart. Among all that, requests that are
+// made properly have to be answered byte for byte, unless their connection
+// ends.
+//
+// In the end the connections that are left have to hold no stream, and the
+// process no goroutine and no more heap than at the start.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"os"
+	"runtime"
+	"runtime/pprof"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/quic-go/quic-go"
+
+	"github.com/quiclife/quiclife"
+	"github.com/quiclife/quiclife/internal/rig"
+	"github.com/quiclife/quiclife/systems/internal/lab"
+)
+
+const (
+	maxStreams = 30               // of each kind and connection, low enough to be reached
+	patience   = 30 * time.Second // what takes longer hangs
+	restTime   = 15 * time.Second // for what is left to come to an end, HalfCloseTimeout included
+	maxGrowth  = 8 << 20          // bytes of heap
+)
+
+var (
+	serverTLS, clientTLS = rig.TLS()
+	codes                = quiclife.Codes{Release: 1, Cut: 2, Abandoned: 3, HalfClosed: 4, Idle: 5, Refused: 6, HandlerError: 7, Panic: 8, Shutdown: 9}
+	conf                 = &quic.Config{
+		MaxIncomingStreams:             maxStreams,
+		MaxIncomingUniStreams:          maxStreams,
+		MaxIdleTimeout:                 3 * time.Second, // vanished ends are found soon
+		KeepAlivePeriod:                time.Second,
+		InitialStreamReceiveWindow:     1 << 14, // so that Writes block
+		MaxStreamReceiveWindow:         1 << 16,
+		InitialConnectionReceiveWindow: 1 << 22, // all streams of a connection together do not fill it
+		MaxConnectionReceiveWindow:     1 << 22,
+	}
+)
+
+// A soak is one run.
+type soak struct {
+	run   *lab.Run
+	guard *quiclife.Guard
+	seed  uint64
+
+	calls, verified atomic.Int64 // what the workers did, and how much of it was answered as it has to be
+	ended           atomic.Int64 // of calls: had to fail, because the connection ended
+	conns, restarts atomic.Int64 // connections made, servers restarted
+	leaks           atomic.Int64 // reported to OnLeak
+
+	mu       sync.Mutex // guards the fields below
+	expected map[uint64]chan struct{}
+	messages uint64  // numbers given
+	failures []error // must not be
+	most     uint64  // bytes of live heap
+	mostHeld int64
+}
+
+// random returns a source of its own for each part of the run.
+func (k *soak) random(part uint64) *rand.Rand { return rand.New(rand.NewPCG(k.seed, part)) }
+
+func (k *soak) fail(format string, args ...any) {
+	err := fmt.Errorf(format, args...)
+	k.run.Printf("FAILED: %v", err)
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if len(k.failures) < 20 {
+		k.failures = append(k.failures, err)
+	}
+}
+
+// expect returns a number for a message, and what is closed when it has arrived.
+func (k *soak) expect() (id uint64, arrived <-chan struct{}) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.expected == nil {
+		k.expected = make(map[uint64]chan struct{})
+	}
+	k.messages++
+	ch := make(chan struct{})
+	k.expected[k.messages] = ch
+	return k.messages, ch
+}
+
+func (k *soak) arrived(id uint64) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if ch := k.expected[id]; ch != nil {
+		close(ch)
+	}
+	delete(k.expected, id)
+}
+
+// await waits for what must come to an end, but not for ever: it may be what is
+// wrong.
+func (k *soak) await(what string, wait func()) {
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		wait()
+	}()
+	select {
+	case <-done:
+	case <-time.After(2 * patience):
+		k.fail("%s does not end", what)
+		pprof.Lookup("goroutine").WriteTo(os.Stderr, 1)
+	}
+}
+
+// left returns how many streams are counted open, and how many quic-go keeps.
+func (k *soak) left() (open, held int64) {
+	for c := range k.guard.Conns() {
+		open += c.Stats().Open()
+		held += int64(rig.Held(c.Unwrap()))
+	}
+	return open, held
+}
+
+func (k *soak) look() lab.Sample {
+	open, held := k.left()
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.most, k.mostHeld = max(k.most, rig.LiveHeap()), max(k.mostHeld, held)
+	return lab.Sample{
+		Requests: k.calls.Load(), Failed: int64(len(k.failures)), Open: open, Limit: clients * 2 * 4 * maxStreams, Held: held, // both ends, four kinds
+		More: []lab.Value{
+			{Name: "verified", Value: fmt.Sprint(k.verified.Load())},
+			{Name: "cut", Value: fmt.Sprint(k.ended.Load())},
+			{Name: "leaks", Value: fmt.Sprint(k.leaks.Load())},
+			{Name: "conns", Value: fmt.Sprint(k.conns.Load())},
+			{Name: "restarts", Value: fmt.Sprint(k.restarts.Load())},
+		},
+	}
+}
+
+func (k *soak) start(ctx context.Context) error {
+	r := k.run
+	k.guard = &quiclife.Guard{
+		Codes:            codes,
+		HalfCloseTimeout: time.Second,
+		IdleTimeout:      10 * time.Second, // longer than what a proper request may stand still for
+		AbandonGrace:     500 * time.Millisecond,
+		DrainTimeout:     2 * time.Second,
+		Logger:           slog.New(slog.DiscardHandler),
+		OnLeak:           func(quiclife.Leak) { k.leaks.Add(1) },
+	}
+	r.Printf("seed %d", k.seed)
+	heap, goroutines := rig.Heap(), runtime.NumGoroutine()
+	r.Watch(k.look)
+	goroutines++ // which is Watch's
+
+	// The servers and the connections outlive the load, to be looked at.
+	rest, end := context.WithCancel(context.Background())
+	defer end()
+	servers := k.startServers(ctx, rest)
+	waitForClients := k.runClients(ctx, rest, servers)
+
+	open, held := k.left()
+	for start := time.Now(); open+held > 0 && time.Since(start) < restTime; open, held = k.left() {
+		runtime.GC() // a process at rest has none by itself, and dropped streams need one
+		time.Sleep(20 * time.Millisecond)
+	}
+	if open+held > 0 {
+		k.fail("%d streams are counted open, quic-go holds %d", open, held)
+	}
+	end()
+	k.await("a client", waitForClients)
+	for _, s := range servers {
+		k.await("a server", s.done.Wait)
+	}
+	for start := time.Now(); runtime.NumGoroutine() > goroutines && time.Since(start) < restTime; {
+		time.Sleep(20 * time.Millisecond)
+	}
+	if n := runtime.NumGoroutine(); n > goroutines {
+		k.fail("%d goroutines instead of %d", n, goroutines)
+	}
+	after := rig.Heap()
+	if after > heap+maxGrowth {
+		k.fail("the heap has grown from %d bytes to %d", heap, after)
+	}
+	if k.verified.Load() == 0 {
+		k.fail("no request was verified")
+	}
+	r.Printf("%d calls, %d of them verified, %d cut by the end of their connection; %d connections, %d restarts, %d leaks reported",
+		k.calls.Load(), k.verified.Load(), k.ended.Load(), k.conns.Load(), k.restarts.Load(), k.leaks.Load())
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	r.Printf("heap %.1f MiB before, %.1f MiB after, at most %.1f MiB; at most %d streams held, at rest %d",
+		mib(heap), mib(after), mib(k.most), k.mostHeld, held)
+	return errors.Join(k.failures...)
+}
+
+func mib(bytes uint64) float64 { return float64(bytes) / (1 << 20) }
+
+var (
+	seed   = flag.Uint64("seed", rand.Uint64(), "seed of what is random, but for the timing")
+	system = lab.System{
+		Name:  "soak",
+		About: "Clients and servers that do everything wrong, on a bad network. \"cut\" are calls whose connection ended.",
+		For:   15 * time.Second,
+		Alone: true,
+		Run: func(ctx context.Context, r *lab.Run) error {
+			k := &soak{run: r, seed: *seed}
+			return k.start(ctx)
+		},
+	}
+)
+
+func main() { system.Main() }

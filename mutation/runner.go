@@ -174,7 +174,7 @@ func (r *runner) kill(ctx context.Context, id int, tests []*test) (by string, fl
 			return "", flaky
 		}
 		suspects := slices.DeleteFunc(slices.Clone(tests), func(t *test) bool { return !slices.Contains(res.failed, t.name) })
-		if len(suspects) == 0 { // the check for leaks after all tests, or a crash before them
+		if len(suspects) == 0 { // the check for leaks after all tests, or a crash before or after them
 			suspects = tests
 		}
 		again := func() bool { return r.run(ctx, id, suspects, "").failure != "" }
@@ -259,7 +259,9 @@ const leaked = "the check for leaked goroutines"
 var (
 	passLine = regexp.MustCompile(`(?m)^--- (?:PASS|SKIP): (\w+)`)
 	failLine = regexp.MustCompile(`(?m)^--- FAIL: (\w+)`)
-	runLine  = regexp.MustCompile(`(?m)^=== RUN   (\w+)`)
+	runLine  = regexp.MustCompile(`(?m)^=== RUN   (\w+)$`)
+	// in what a timeout prints
+	runningLine = regexp.MustCompile(`(?m)^\t\t(\w+)(?:/.*)? \(.*\)$`)
 )
 
 // limit is how long tests may take.
@@ -305,13 +307,13 @@ func (r *runner) run(ctx context.Context, id int, tests []*test, reached string)
 		return names
 	}
 	res.passed, res.failed = find(passLine), find(failLine)
-	last := "?"
-	if runs := find(runLine); len(runs) > 0 {
-		last = runs[len(runs)-1]
-	}
+	unfinished := slices.DeleteFunc(find(runLine), func(name string) bool { return slices.Contains(res.passed, name) })
 	switch {
 	case strings.Contains(res.out, "panic: test timed out"), ctx.Err() != nil:
-		res.failed, res.failure = []string{last}, last+", which hangs"
+		if running := find(runningLine); len(running) > 0 {
+			unfinished = running
+		}
+		res.failed, res.failure = unfinished, oneOf(unfinished)+", which hangs"
 	case len(res.failed) > 0:
 		res.failure = res.failed[0]
 	case strings.Contains(res.out, "goleak: Errors on successful test run"):
@@ -320,9 +322,20 @@ func (r *runner) run(ctx context.Context, id int, tests []*test, reached string)
 			res.failure = ""
 		}
 	default:
-		res.failed, res.failure = []string{last}, last+", which crashes"
+		res.failed, res.failure = unfinished, oneOf(unfinished)+", which crashes"
 	}
 	return res
+}
+
+// oneOf says which test it was, if only one can have been.
+func oneOf(names []string) string {
+	switch len(names) {
+	case 0:
+		return "what is outside of tests"
+	case 1:
+		return names[0]
+	}
+	return fmt.Sprintf("%s or another of %d", names[0], len(names))
 }
 
 // copyModule copies a module, without the modules and hidden directories in it,

@@ -3,6 +3,7 @@ package sample
 import (
 	"slices"
 	"testing"
+	"time"
 )
 
 func TestStrong(t *testing.T) {
@@ -37,16 +38,26 @@ func TestStrong(t *testing.T) {
 }
 
 func TestWeak(t *testing.T) {
+	t.Parallel()
 	if _, ok := weak(5); !ok {
 		t.Error("not ok")
 	}
 	loop(3)
+	crash(1)
 	if s := odd(-2); s != "zero-one-" {
 		t.Error(s)
 	}
 	if largest(1, 2) != 2 || largest("b", "a") != "b" {
 		t.Error("not the largest")
 	}
+}
+
+// TestOther is under way while TestWeak is.
+func TestOther(t *testing.T) {
+	t.Parallel()
+	weak(1)
+	loop(0)
+	time.Sleep(10 * time.Millisecond)
 }
 
 func TestSlow(t *testing.T) {

@@ -26,6 +26,16 @@ func loop(n int) {
 	}
 }
 
+// crash has a mutation that ends the process.
+func crash(n int) {
+	done := make(chan struct{})
+	go func() {
+		_ = make([]int, n)[n-1]
+		close(done)
+	}()
+	<-done
+}
+
 // odd has what is hard to mutate.
 func odd(n int) (s string) {
 	table := [...]string{0: "zero", 1: "one"}

@@ -323,6 +323,21 @@ func TestMaxConnsAfterFailedAdmissions(t *testing.T) {
 	}
 }
 
+// TestWrappedConnsCountAgainstMaxConns: while they last, as others do.
+func TestWrappedConnsCountAgainstMaxConns(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		guard := &quiclife.Guard{MaxConns: 2, Logger: slog.New(slog.DiscardHandler)}
+		for range 3 {
+			a, b := quictest.Net{}.Pair(t, nil, nil)
+			client, server := guard.Wrap(a, nil), guard.Wrap(b, nil)
+			_, err := guard.Dial(t.Context(), nil, nil, nil, nil)
+			require.EqualError(t, err, "quiclife: limit of connections of the group reached: 2 of 2")
+			client.CloseWithError(0, "")
+			server.CloseWithError(0, "")
+		}
+	})
+}
+
 // TestSlowLogger: a Logger that blocks holds up no handshake.
 func TestSlowLogger(t *testing.T) {
 	serverTLS, clientTLS := quictest.TLS()

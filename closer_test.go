@@ -593,6 +593,7 @@ func TestCreditComesBackWithReleaseAndReset(t *testing.T) {
 			(*quiclife.Stream).ReleaseStreamCredit,
 		} {
 			client, server := e.stream(t)
+			keep(t, server) // dropped, it would return its credit all the same
 			client.Close()
 			server.Close()
 			io.ReadAll(client)
@@ -614,6 +615,7 @@ func TestCreditComesBackWithReleaseAndReset(t *testing.T) {
 			s.Close()
 			r, err := e.server.AcceptUniStream(t.Context())
 			require.NoError(t, err)
+			keep(t, r)
 			io.ReadAll(r)
 			settled()
 			_, err = e.client.OpenUniStream()

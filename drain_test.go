@@ -1,6 +1,7 @@
 package quiclife_test
 
 import (
+	"errors"
 	"io"
 	"sync"
 	"sync/atomic"
@@ -66,6 +67,35 @@ func TestNoStopSendingDrainsWhatIsForgotten(t *testing.T) {
 			})
 		})
 	}
+}
+
+// TestReadAndPeekOfDrainedStreamFail: with the code that the stream ended for,
+// not with what comes in, which is no longer the program's.
+func TestReadAndPeekOfDrainedStreamFail(t *testing.T) {
+	guard := &quiclife.Guard{NoStopSending: true, IdleTimeout: 2 * time.Second, Codes: quiclife.Codes{Idle: 8}}
+	setup{}.in(t, func(t *testing.T, e ends) {
+		e.server = guard.Wrap(e.rawServer, nil)
+		client, server := e.stream(t)
+		uni, err := e.client.OpenUniStream()
+		require.NoError(t, err)
+		write(t, uni, "x")
+		serverUni, err := e.server.AcceptUniStream(t.Context())
+		require.NoError(t, err)
+		time.Sleep(3 * time.Second)
+		write(t, client, "late")
+		write(t, uni, "late")
+		settled()
+		for name, read := range map[string]func([]byte) (int, error){
+			"Stream.Read": server.Read, "Stream.Peek": server.Peek,
+			"ReceiveStream.Read": serverUni.Read, "ReceiveStream.Peek": serverUni.Peek,
+		} {
+			n, err := read(make([]byte, 1))
+			stream, ok := errors.AsType[*quiclife.StreamError](err)
+			require.True(t, ok, "%s: expected the stream's error, got %v", name, err)
+			require.Zero(t, n, name)
+			require.EqualValues(t, 8, stream.ErrorCode, name)
+		}
+	})
 }
 
 // TestNoStopSendingReturnsCredit: a stream that is drained because its time was

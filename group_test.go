@@ -253,3 +253,21 @@ func TestGuardWithoutConnectionsIsForgotten(t *testing.T) {
 	}()
 	eventually(t, func() bool { runtime.GC(); return guard.Value() == nil }, "something holds the Guard")
 }
+
+// TestMaxStreamsOfOne: the smallest limit is one, not none.
+func TestMaxStreamsOfOne(t *testing.T) {
+	guard := &quiclife.Guard{MaxStreams: 1}
+	setup{guard: guard}.in(t, func(t *testing.T, e ends) {
+		s, err := e.client.OpenStream()
+		require.NoError(t, err)
+		const reached = "quiclife: limit of streams of the group reached: 1 of 1"
+		_, err = e.server.OpenStream()
+		require.EqualError(t, err, reached)
+		_, err = guard.Dial(t.Context(), nil, nil, nil, nil)
+		require.EqualError(t, err, reached, "a connection has room for no stream")
+		s.Release()
+		s, err = e.server.OpenStream()
+		require.NoError(t, err)
+		s.Release()
+	})
+}

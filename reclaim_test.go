@@ -228,6 +228,25 @@ func TestUncreditedStreamIsNoLeakOnceTheConnectionHasEnded(t *testing.T) {
 	})
 }
 
+// TestStreamDroppedAfterItsCreditWasReturnedIsNoLeak: all was done for it.
+func TestStreamDroppedAfterItsCreditWasReturnedIsNoLeak(t *testing.T) {
+	var found leaks
+	conf := &quic.Config{RequireStreamCreditRelease: true}
+	setup{serverConf: conf, guard: &quiclife.Guard{OnLeak: found.add}}.in(t, func(t *testing.T, e ends) {
+		func() {
+			client, server := e.stream(t)
+			server.Close()
+			client.Close()
+			io.ReadAll(client)
+			io.ReadAll(server)
+			require.Zero(t, e.server.Stats().Open(), "it owes its credit")
+			server.ReleaseStreamCredit()
+		}()
+		collectAndLook(e.server)
+		found.require(t)
+	})
+}
+
 // TestReportOnlyEndsNothing: leaks are reported, and left as they are.
 func TestReportOnlyEndsNothing(t *testing.T) {
 	var found leaks

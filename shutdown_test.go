@@ -468,6 +468,30 @@ func TestGuardShutdownNamesSocketThatLingers(t *testing.T) {
 	require.NotErrorAs(t, err, new(*quiclife.ShutdownError), "nothing was cut")
 }
 
+// Connections that were cut and sockets that linger are counted apart.
+func TestGuardShutdownErrorCountsSocketsApart(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		serverTLS, clientTLS := quictest.TLS()
+		client, socket, addr := quictest.Net{}.Endpoints(t)
+		guard := &quiclife.Guard{}
+		ln, err := guard.Listen(socket, serverTLS, nil)
+		require.NoError(t, err)
+		tr := &quic.Transport{Conn: client}
+		defer tr.Close()
+		_, err = tr.Dial(t.Context(), addr, clientTLS, nil)
+		require.NoError(t, err)
+		c, err := ln.Accept(t.Context())
+		require.NoError(t, err)
+		s, err := c.OpenStream()
+		require.NoError(t, err)
+		keep(t, s)
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		require.EqualError(t, guard.Shutdown(ctx), "quiclife: shutdown: of 1 connections 1 ended with 1 open streams cut, or with data that may not have arrived; 1 sockets are still open")
+		settled()
+	})
+}
+
 // A socket that is closed is not named, though ctx was done before.
 func TestGuardShutdownWithDoneContextNamesClosedSocket(t *testing.T) {
 	done, cancel := context.WithCancel(t.Context())

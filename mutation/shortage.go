@@ -68,7 +68,7 @@ var shortage = []mutation{
 	{
 		name:   "shortages: an open that has just begun to wait is logged",
 		old:    "		case s.now < due:\n			s.at(due)\n		case s.looked:",
-		new:    "		case s.looked:",
+		new:    "		case s.now < due && s.looked:\n			s.at(due)\n		case s.looked:",
 		killer: "TestShortWaitIsNotLoggedAsStuck",
 	},
 	{

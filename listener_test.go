@@ -59,7 +59,6 @@ func listenWays(g *quiclife.Guard) []listenWay {
 	}
 	return []listenWay{
 		onAddr("Guard.ListenAddr", g.ListenAddr), onAddr("Guard.ListenAddrEarly", g.ListenAddrEarly),
-		onSocket("Guard.Listen", g.Listen), onSocket("Guard.ListenEarly", g.ListenEarly),
 	}
 }
 

@@ -54,7 +54,7 @@ func TestLogIsThinned(t *testing.T) {
 		time.Sleep(20 * time.Second) // what was held back is written
 		lines, sum := sumOfCounts(log.String(), "stream leaked")
 		require.Equal(t, leaked, sum)
-		require.LessOrEqual(t, lines, 6)
+		require.LessOrEqual(t, lines, 12, "two kinds, with and without a sampled opener")
 		drop(t, e.client, func(*quiclife.Stream) {})
 		runtime.GC()
 		e.client.Stats()

@@ -317,3 +317,18 @@ func TestSlowLoggerHoldsUpNoHandshake(t *testing.T) {
 type blockingWriter struct{ release chan struct{} }
 
 func (w blockingWriter) Write(p []byte) (int, error) { <-w.release; return len(p), nil }
+
+// TestWrappedConnsCountAgainstMaxConns: while they last, as others do.
+func TestWrappedConnsCountAgainstMaxConns(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		guard := &quiclife.Guard{MaxConns: 2, Logger: slog.New(slog.DiscardHandler)}
+		for range 3 {
+			a, b := quictest.Net{}.Pair(t, nil, nil)
+			client, server := guard.Wrap(a, nil), guard.Wrap(b, nil)
+			_, err := guard.Dial(t.Context(), nil, nil, nil, nil)
+			require.EqualError(t, err, "quiclife: limit of connections of the group reached: 2 of 2")
+			client.CloseWithError(0, "")
+			server.CloseWithError(0, "")
+		}
+	})
+}

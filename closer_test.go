@@ -2,15 +2,12 @@ package quiclife_test
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"os"
-	"runtime"
 	"slices"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -58,22 +55,24 @@ var matrixConf = &quic.Config{
 	MaxIdleTimeout:                 time.Hour,
 }
 
-// TestMatrix holds promise 1: whatever both ends do, in both orders, Release
-// on each end gives the stream back, and it changes no half that had ended.
-func TestMatrix(t *testing.T) {
+// TestReleaseFreesStreamWhateverBothEndsDid holds promise 1: whatever both ends
+// do, in both orders, Release on each end gives the stream back, and it changes
+// no half that had ended.
+func TestReleaseFreesStreamWhateverBothEndsDid(t *testing.T) {
+	t.Parallel()
 	for _, receiveFirst := range []bool{false, true} {
 		for _, concurrent := range []bool{false, true} {
 			t.Run(fmt.Sprintf("receive first %v, concurrent %v", receiveFirst, concurrent), func(t *testing.T) {
 				t.Parallel()
 				setup{clientConf: matrixConf, serverConf: matrixConf}.in(t, func(t *testing.T, e ends) {
-					testMatrix(t, e, receiveFirst, concurrent)
+					testMatrixOfEnds(t, e, receiveFirst, concurrent)
 				})
 			})
 		}
 	}
 }
 
-func testMatrix(t *testing.T, e ends, receiveFirst, concurrent bool) {
+func testMatrixOfEnds(t *testing.T, e ends, receiveFirst, concurrent bool) {
 	play := func(s *quiclife.Stream, send, receive act) {
 		s.SetDeadline(time.Now().Add(50 * time.Millisecond))
 		if receiveFirst {
@@ -100,14 +99,7 @@ func testMatrix(t *testing.T, e ends, receiveFirst, concurrent bool) {
 					for _, s := range []*quiclife.Stream{client, server} {
 						before := s.Info()
 						s.Release()
-						after := s.Info()
-						for _, half := range [][2]quiclife.HalfState{{before.Send, after.Send}, {before.Receive, after.Receive}} {
-							if half[0] != quiclife.HalfOpen {
-								require.Equal(t, half[0], half[1], name)
-							} else {
-								require.Equal(t, quiclife.HalfAborted, half[1], name)
-							}
-						}
+						requireHalves(t, s, afterRelease(before.Send), afterRelease(before.Receive), name)
 					}
 					time.Sleep(50 * time.Millisecond)
 					e.requireNothingLeft(t, name)
@@ -117,9 +109,19 @@ func testMatrix(t *testing.T, e ends, receiveFirst, concurrent bool) {
 	}
 }
 
-// TestOwnHalvesSuffice holds promise 1 where the peer does nothing, not even
-// accept the stream: once both of our halves have ended, nothing is kept.
-func TestOwnHalvesSuffice(t *testing.T) {
+// afterRelease is what Release makes of a half.
+func afterRelease(before quiclife.HalfState) quiclife.HalfState {
+	if before == quiclife.HalfOpen {
+		return quiclife.HalfAborted
+	}
+	return before
+}
+
+// TestStreamIsFreedThoughPeerDoesNothing holds promise 1 where the peer does
+// not even accept the stream: once both of our halves have ended, nothing is
+// kept.
+func TestStreamIsFreedThoughPeerDoesNothing(t *testing.T) {
+	t.Parallel()
 	setup{clientConf: matrixConf, serverConf: matrixConf}.in(t, func(t *testing.T, e ends) {
 		for _, send := range sendActs[1:] {
 			for _, receive := range receiveActs {
@@ -133,15 +135,16 @@ func TestOwnHalvesSuffice(t *testing.T) {
 				}
 				time.Sleep(100 * time.Millisecond)
 				require.Zero(t, quictest.Held(e.rawClient), "%s, %s", send.name, receive.name)
-				require.Zero(t, e.client.Stats().Open())
+				require.Zero(t, e.client.Stats().Open(), "%s, %s", send.name, receive.name)
 			}
 		}
 	})
 }
 
-// TestHalves goes through each way in which a half ends, and tells how the
-// stream is counted then.
-func TestHalves(t *testing.T) {
+// TestEachEndSettlesItsHalf goes through the ways in which a half ends, and
+// tells how the stream is counted then.
+func TestEachEndSettlesItsHalf(t *testing.T) {
+	t.Parallel()
 	const (
 		open     = quiclife.HalfOpen
 		finished = quiclife.HalfFinished
@@ -223,7 +226,7 @@ func TestHalves(t *testing.T) {
 			s.Close()
 			write(t, peer, "abc")
 			expect(t, s, "abc")
-			require.Equal(t, open, s.Info().Receive)
+			requireHalves(t, s, finished, open)
 			peer.Close()
 			settled()
 		}, finished, finished, "finished"},
@@ -232,7 +235,7 @@ func TestHalves(t *testing.T) {
 			expect(t, s, "abc")
 			peer.Close()
 			settled()
-			require.Equal(t, open, s.Info().Receive)
+			requireHalves(t, s, open, open)
 			s.Close()
 		}, finished, finished, "finished"},
 		{"exact read, read deadline passed, FIN", func(t *testing.T, s, peer *quiclife.Stream) {
@@ -250,10 +253,27 @@ func TestHalves(t *testing.T) {
 			settled()
 			peer.Close()
 			settled()
-			require.Equal(t, open, s.Info().Receive)
+			requireHalves(t, s, finished, open)
 			expect(t, s, "ab")
-			require.Equal(t, open, s.Info().Receive)
+			requireHalves(t, s, finished, open)
 			expect(t, s, "c")
+		}, finished, finished, "finished"},
+		{"frame begun to be read before its FIN is known", func(t *testing.T, s, peer *quiclife.Stream) {
+			s.Close()
+			write(t, peer, "abc")
+			settled()
+			expect(t, s, "ab")
+			peer.Close()
+			settled()
+			requireHalves(t, s, finished, open)
+			expect(t, s, "c")
+		}, finished, finished, "finished"},
+		{"EOF read, CancelRead, Close", func(t *testing.T, s, peer *quiclife.Stream) {
+			peer.Close()
+			io.ReadAll(s)
+			s.CancelRead(7)
+			requireHalves(t, s, open, finished)
+			s.Close()
 		}, finished, finished, "finished"},
 		{"nothing read, empty FIN", func(t *testing.T, s, peer *quiclife.Stream) {
 			s.Close()
@@ -283,9 +303,7 @@ func TestHalves(t *testing.T) {
 			setup{}.in(t, func(t *testing.T, e ends) {
 				s, peer := e.stream(t)
 				c.do(t, s, peer)
-				info := s.Info()
-				require.Equal(t, c.send, info.Send, "send half %v", info.Send)
-				require.Equal(t, c.receive, info.Receive, "receive half %v", info.Receive)
+				requireHalves(t, s, c.send, c.receive)
 				stats := e.client.Stats().Outgoing
 				require.Equal(t, c.counted, map[quiclife.StreamStats]string{
 					{Open: 1, Peak: 1, Opened: 1}:     "open",
@@ -297,17 +315,19 @@ func TestHalves(t *testing.T) {
 					s.Detach().CancelRead(0)
 					s.Detach().CancelWrite(0)
 				}
-				s.Release()
-				peer.Release()
-				settled()
-				e.requireNothingLeft(t)
+				e.requireNothingLeftOf(t, s, peer)
 			})
 		})
 	}
 }
 
-// TestCloseAgain: closing again has no effect and returns the same.
-func TestCloseAgain(t *testing.T) {
+// TestCloseAgainReturnsTheSame: and it has no effect.
+func TestCloseAgainReturnsTheSame(t *testing.T) {
+	t.Parallel()
+	cut := func(s *quiclife.Stream) {
+		s.SetWriteDeadline(time.Now().Add(time.Millisecond))
+		s.Write(large)
+	}
 	for _, c := range []struct {
 		name string
 		do   func(s, peer *quiclife.Stream)
@@ -319,10 +339,9 @@ func TestCloseAgain(t *testing.T) {
 		{"after Reset", func(s, peer *quiclife.Stream) { s.Reset(1) }, nil},
 		{"after STOP_SENDING", func(s, peer *quiclife.Stream) { peer.CancelRead(1); settled() }, &quiclife.StreamError{ErrorCode: 1, Remote: true}},
 		{"after a Write that noticed it", func(s, peer *quiclife.Stream) { peer.CancelRead(1); settled(); s.Write(nil) }, &quiclife.StreamError{ErrorCode: 1, Remote: true}},
-		{"after a cut", func(s, peer *quiclife.Stream) {
-			s.SetWriteDeadline(time.Now().Add(time.Millisecond))
-			s.Write(large)
-		}, quiclife.ErrWriteCut},
+		{"after a cut", func(s, peer *quiclife.Stream) { cut(s) }, quiclife.ErrWriteCut},
+		{"after a cut and CancelWrite", func(s, peer *quiclife.Stream) { cut(s); s.CancelWrite(1) }, nil},
+		{"after a cut and Release", func(s, peer *quiclife.Stream) { cut(s); s.Release() }, nil},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			setup{serverConf: matrixConf}.in(t, func(t *testing.T, e ends) {
@@ -344,12 +363,9 @@ func TestCloseAgain(t *testing.T) {
 // TestClosesBesideStopSendingAgree: a Close beside another returns what that
 // does, also if it comes before that has found out.
 func TestClosesBesideStopSendingAgree(t *testing.T) {
+	t.Parallel()
 	setup{}.in(t, func(t *testing.T, e ends) {
-		s, err := e.client.OpenUniStream()
-		require.NoError(t, err)
-		write(t, s, "x")
-		peer, err := e.server.AcceptUniStream(t.Context())
-		require.NoError(t, err)
+		s, peer := e.uniStream(t)
 		peer.CancelRead(4)
 		settled()
 		second := make(chan error, 1)
@@ -368,6 +384,7 @@ func TestClosesBesideStopSendingAgree(t *testing.T) {
 // TestCloseTellsOfStopSendingAfterConnContextEnded: the stream's context ends
 // with the one that a ConnContext returned, and then cannot tell why.
 func TestCloseTellsOfStopSendingAfterConnContextEnded(t *testing.T) {
+	t.Parallel()
 	bubble(t, func(t *testing.T) {
 		early, endEarly := context.WithCancel(context.Background())
 		e := onTransports(t, &quiclife.Transport{ConnContext: func(context.Context, *quiclife.ClientInfo) (context.Context, error) {
@@ -388,12 +405,13 @@ func TestCloseTellsOfStopSendingAfterConnContextEnded(t *testing.T) {
 	})
 }
 
-// TestFrames tells what the peer is sent: its own view, from its qlog.
-func TestFrames(t *testing.T) {
+// TestEachEndSendsJustItsFrames: as the peer sees them, in its qlog.
+func TestEachEndSendsJustItsFrames(t *testing.T) {
+	t.Parallel()
 	for _, c := range []struct {
 		name string
 		do   func(s *quiclife.Stream)
-		want []string
+		want []string // a FIN that was sent but not yet delivered does not count before a reset
 	}{
 		{"Release", func(s *quiclife.Stream) { s.Release(); s.Release() }, []string{"RESET_STREAM 11", "STOP_SENDING 11"}},
 		{"Close", func(s *quiclife.Stream) { s.Close(); s.Close() }, []string{"FIN"}},
@@ -408,6 +426,11 @@ func TestFrames(t *testing.T) {
 			s.Close()
 		}, []string{"RESET_STREAM 12"}},
 		{"Close, Reset before delivery", func(s *quiclife.Stream) { s.Write([]byte("lost")); s.Close(); s.Reset(5) }, []string{"RESET_STREAM 5", "STOP_SENDING 5"}},
+		{"Close, CancelWrite before delivery", func(s *quiclife.Stream) { s.Write([]byte("lost")); s.Close(); s.CancelWrite(5) }, []string{"RESET_STREAM 5"}},
+		{"Detach, CancelRead", func(s *quiclife.Stream) { s.Detach(); s.CancelRead(5) }, []string{"STOP_SENDING 5"}},
+		{"Detach, CancelWrite", func(s *quiclife.Stream) { s.Detach(); s.CancelWrite(5) }, []string{"RESET_STREAM 5"}},
+		{"Close, Detach, Reset", func(s *quiclife.Stream) { s.Write([]byte("x")); s.Close(); s.Detach(); s.Reset(5) }, []string{"FIN"}},
+		{"CancelRead, Detach, Reset", func(s *quiclife.Stream) { s.CancelRead(4); s.Detach(); s.Reset(5) }, []string{"STOP_SENDING 4"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			recorder := &events.Recorder{}
@@ -423,11 +446,12 @@ func TestFrames(t *testing.T) {
 				c.do(s)
 				settled()
 				got := endFrames(recorder)
-				if c.name == "Close, Reset before delivery" { // the FIN may have been sent, but not yet delivered
+				if strings.HasSuffix(c.name, "before delivery") {
 					got = slices.DeleteFunc(got, func(f string) bool { return f == "FIN" })
 				}
 				require.Equal(t, c.want, got)
-				s.Release()
+				s.Detach().CancelRead(0) // Release leaves a detached stream alone
+				s.Detach().CancelWrite(0)
 				peer.Release()
 				settled()
 				e.requireNothingLeft(t)
@@ -459,8 +483,10 @@ func endFrames(r *events.Recorder) (all []string) {
 	return all
 }
 
-// TestReleaseUnblocks holds promise 4 for the calls that block on a stream.
-func TestReleaseUnblocks(t *testing.T) {
+// TestEveryEndUnblocksReadAndWrite holds promise 4 for the calls that block on
+// a stream.
+func TestEveryEndUnblocksReadAndWrite(t *testing.T) {
+	t.Parallel()
 	verbs := map[string]func(s *quiclife.Stream, c *quiclife.Conn){
 		"Release":        func(s *quiclife.Stream, c *quiclife.Conn) { s.Release() },
 		"Reset":          func(s *quiclife.Stream, c *quiclife.Conn) { s.Reset(1) },
@@ -473,13 +499,17 @@ func TestReleaseUnblocks(t *testing.T) {
 			setup{serverConf: matrixConf}.in(t, func(t *testing.T, e ends) {
 				s, peer := e.stream(t)
 				var wg sync.WaitGroup
-				fails := func(call func() error) {
-					wg.Go(func() { require.Error(t, call()) })
+				fails := func(what string, call func([]byte) (int, error), p []byte) {
+					wg.Go(func() {
+						if n, err := call(p); err == nil {
+							t.Errorf("a blocked %s returned %d and no error", what, n)
+						}
+					})
 				}
-				fails(func() error { _, err := s.Read(make([]byte, 1)); return err })
-				fails(func() error { _, err := s.Peek(make([]byte, 1)); return err })
+				fails("Read", s.Read, make([]byte, 1))
+				fails("Peek", s.Peek, make([]byte, 1))
 				for range 3 { // the second and third wait for their turn
-					fails(func() error { _, err := s.Write(large); return err })
+					fails("Write", s.Write, large)
 				}
 				settled()
 				verb(s, e.client)
@@ -491,8 +521,9 @@ func TestReleaseUnblocks(t *testing.T) {
 	}
 }
 
-// TestCloseUnblocksWrite: Close resets a stream whose Write is blocked.
-func TestCloseUnblocksWrite(t *testing.T) {
+// TestCloseDuringBlockedWriteResetsStream: and the Write fails.
+func TestCloseDuringBlockedWriteResetsStream(t *testing.T) {
+	t.Parallel()
 	guard := &quiclife.Guard{Codes: quiclife.Codes{Cut: 12}}
 	setup{serverConf: matrixConf, guard: guard}.in(t, func(t *testing.T, e ends) {
 		s, peer := e.stream(t)
@@ -502,19 +533,19 @@ func TestCloseUnblocksWrite(t *testing.T) {
 			done <- err
 		}()
 		settled()
-		require.Equal(t, quiclife.ErrWriteCut, s.Close())
+		err := s.Close()
+		require.Equal(t, quiclife.ErrWriteCut, err)
+		require.NotErrorIs(t, err, quiclife.ErrStreamClosed)
 		require.ErrorIs(t, <-done, &quiclife.StreamError{StreamID: s.StreamID(), ErrorCode: 12})
-		_, err := io.ReadAll(peer)
+		_, err = io.ReadAll(peer)
 		require.ErrorIs(t, err, &quiclife.StreamError{StreamID: s.StreamID(), ErrorCode: 12, Remote: true})
-		s.Release()
-		peer.Release()
-		settled()
-		e.requireNothingLeft(t)
+		e.requireNothingLeftOf(t, s, peer)
 	})
 }
 
-// TestAnyOrder calls everything from several goroutines at once.
-func TestAnyOrder(t *testing.T) {
+// TestCallsBesideEachOtherLeaveNothing has everything called at once.
+func TestCallsBesideEachOtherLeaveNothing(t *testing.T) {
+	t.Parallel()
 	setup{serverConf: matrixConf, clientConf: matrixConf}.in(t, func(t *testing.T, e ends) {
 		for round := range 200 {
 			client, server := e.stream(t)
@@ -550,47 +581,10 @@ func TestAnyOrder(t *testing.T) {
 	})
 }
 
-// TestUniStreams goes through the ends of unidirectional streams.
-func TestUniStreams(t *testing.T) {
-	for _, c := range []struct {
-		name             string
-		send             func(*quiclife.SendStream)
-		receive          func(*quiclife.ReceiveStream)
-		sender, receiver quiclife.HalfState
-	}{
-		{"finished", func(s *quiclife.SendStream) { s.Close() }, func(r *quiclife.ReceiveStream) { io.ReadAll(r) }, quiclife.HalfFinished, quiclife.HalfFinished},
-		{"exact read only", func(s *quiclife.SendStream) { s.Close() }, func(r *quiclife.ReceiveStream) {}, quiclife.HalfFinished, quiclife.HalfFinished},
-		{"exact read, late FIN", func(s *quiclife.SendStream) { time.Sleep(time.Second); s.Close() }, func(r *quiclife.ReceiveStream) {}, quiclife.HalfFinished, quiclife.HalfFinished},
-		{"peek only", func(s *quiclife.SendStream) { s.Close() }, func(r *quiclife.ReceiveStream) { r.Peek(make([]byte, 1)) }, quiclife.HalfFinished, quiclife.HalfFinished},
-		{"reset", func(s *quiclife.SendStream) { s.CancelWrite(1) }, func(r *quiclife.ReceiveStream) { io.ReadAll(r) }, quiclife.HalfAborted, quiclife.HalfAborted},
-		{"released", func(s *quiclife.SendStream) { s.Release() }, func(r *quiclife.ReceiveStream) { r.Release() }, quiclife.HalfAborted, quiclife.HalfAborted},
-		{"Reset", func(s *quiclife.SendStream) { s.Reset(1) }, func(r *quiclife.ReceiveStream) { r.Reset(1) }, quiclife.HalfAborted, quiclife.HalfAborted},
-		{"cancelled", func(s *quiclife.SendStream) { settled(); s.Close() }, func(r *quiclife.ReceiveStream) { r.CancelRead(1) }, quiclife.HalfAborted, quiclife.HalfAborted},
-	} {
-		t.Run(c.name, func(t *testing.T) {
-			setup{}.in(t, func(t *testing.T, e ends) {
-				s, err := e.client.OpenUniStreamSync(t.Context())
-				require.NoError(t, err)
-				write(t, s, "abc")
-				r, err := e.server.AcceptUniStream(t.Context())
-				require.NoError(t, err)
-				expect(t, r, "abc")
-				var wg sync.WaitGroup
-				wg.Go(func() { c.send(s) })
-				wg.Go(func() { c.receive(r) })
-				wg.Wait()
-				settled()
-				require.Equal(t, [2]quiclife.HalfState{c.sender, quiclife.HalfAbsent}, [2]quiclife.HalfState{s.Info().Send, s.Info().Receive})
-				require.Equal(t, [2]quiclife.HalfState{quiclife.HalfAbsent, c.receiver}, [2]quiclife.HalfState{r.Info().Send, r.Info().Receive})
-				e.requireNothingLeft(t)
-			})
-		})
-	}
-}
-
-// TestCredit: with RequireStreamCreditRelease the slot comes back with
-// Release and Reset, and not with Close and EOF.
-func TestCredit(t *testing.T) {
+// TestCreditComesBackWithReleaseAndReset: with RequireStreamCreditRelease it
+// does not with Close and EOF.
+func TestCreditComesBackWithReleaseAndReset(t *testing.T) {
+	t.Parallel()
 	conf := &quic.Config{MaxIncomingStreams: 1, MaxIncomingUniStreams: 1, RequireStreamCreditRelease: true}
 	setup{serverConf: conf}.in(t, func(t *testing.T, e ends) {
 		for _, release := range []func(*quiclife.Stream){
@@ -599,6 +593,7 @@ func TestCredit(t *testing.T) {
 			(*quiclife.Stream).ReleaseStreamCredit,
 		} {
 			client, server := e.stream(t)
+			keep(t, server) // dropped, it would return its credit all the same
 			client.Close()
 			server.Close()
 			io.ReadAll(client)
@@ -620,6 +615,7 @@ func TestCredit(t *testing.T) {
 			s.Close()
 			r, err := e.server.AcceptUniStream(t.Context())
 			require.NoError(t, err)
+			keep(t, r)
 			io.ReadAll(r)
 			settled()
 			_, err = e.client.OpenUniStream()
@@ -631,50 +627,9 @@ func TestCredit(t *testing.T) {
 	})
 }
 
-// TestFinalSizeCallback: the user's callback works as in quic-go, once, whether
-// it is set before or after the size is known, and before or after Close, which
-// puts ours into the one slot that quic-go has.
-func TestFinalSizeCallback(t *testing.T) {
-	for _, steps := range [][]string{
-		{"set", "fin"}, {"fin", "set"},
-		{"set", "close", "fin"}, {"close", "set", "fin"}, {"close", "fin", "set"}, {"set", "fin", "close"},
-		{"set", "set", "close", "fin"}, {"set", "clear", "close", "fin"}, {"set", "close", "clear", "fin"},
-	} {
-		setup{}.in(t, func(t *testing.T, e ends) {
-			client, server := e.stream(t)
-			var sizes []int64
-			want, set := []int64(nil), false
-			for _, step := range steps {
-				switch step {
-				case "set":
-					client.SetReceiveFinalSizeCallback(func(n int64) { sizes = append(sizes, n) })
-					set = true
-				case "clear":
-					client.SetReceiveFinalSizeCallback(nil)
-					set = false
-				case "close":
-					client.Close()
-				case "fin":
-					write(t, server, "12345")
-					server.Close()
-				}
-				settled()
-			}
-			if set {
-				want = []int64{5}
-			}
-			require.Equal(t, want, sizes, "%v", steps)
-			client.SetReceiveFinalSizeCallback(nil)
-			client.Release()
-			server.Release()
-			settled()
-			e.requireNothingLeft(t)
-		})
-	}
-}
-
-// TestAfterEnd: calls on a stream whose connection has ended return its error.
-func TestAfterEnd(t *testing.T) {
+// TestCallsAfterConnectionEndReturnItsError: and the ends return as ever.
+func TestCallsAfterConnectionEndReturnItsError(t *testing.T) {
+	t.Parallel()
 	setup{}.in(t, func(t *testing.T, e ends) {
 		client, _ := e.stream(t)
 		uni, err := e.client.OpenUniStream()
@@ -716,329 +671,132 @@ func TestAfterEnd(t *testing.T) {
 	})
 }
 
-// TestDetach: the stream is the caller's from then on.
-func TestDetach(t *testing.T) {
-	setup{}.in(t, func(t *testing.T, e ends) {
-		client, server := e.stream(t)
-		raw := client.Detach()
-		client.Release() // no effect
-		client.Reset(3)  // no effect
-		_, err := raw.Write([]byte("raw, "))
-		require.NoError(t, err)
-		write(t, client, "or not")
-		require.NoError(t, client.Close())
-		b, err := io.ReadAll(server)
-		require.NoError(t, err)
-		require.Equal(t, "raw, or not", string(b))
-		write(t, server, "answer")
-		expect(t, client, "answer")
-		server.Close()
-		settled()
-		require.Equal(t, 1, quictest.Held(e.rawClient)) // its EOF is the caller's to read
-		_, err = io.ReadAll(raw)
-		require.NoError(t, err)
-		settled()
-		e.requireNothingLeft(t)
-
-		uni, err := e.client.OpenUniStream()
-		require.NoError(t, err)
-		uni.Detach().Write([]byte("x"))
-		r, err := e.server.AcceptUniStream(t.Context())
-		require.NoError(t, err)
-		uni.Detach().Close()
-		io.ReadAll(r.Detach())
-		settled()
-		e.requireNothingLeft(t)
-		require.EqualValues(t, 1, e.client.Stats().Outgoing.Detached)
-		require.EqualValues(t, 1, e.client.Stats().OutgoingUni.Detached)
-		require.EqualValues(t, 1, e.server.Stats().IncomingUni.Detached)
-	})
-}
-
-// TestHandlerLeavesDetachedStreamOpen: a handler, or the func of Do, that hands
-// its stream on and returns nil has not ended it.
-func TestHandlerLeavesDetachedStreamOpen(t *testing.T) {
-	// handOn has another goroutine answer, a second after the handler's end.
-	handOn := func(raw io.WriteCloser) {
-		go func() {
-			time.Sleep(time.Second)
-			raw.Write([]byte("answer"))
-			raw.Close()
-		}()
-	}
-	answered := func(t *testing.T, r io.Reader) {
-		t.Helper()
-		b, err := io.ReadAll(r)
-		require.NoError(t, err)
-		require.Equal(t, "answer", string(b))
-	}
-	setup{}.in(t, func(t *testing.T, e ends) {
-		go e.server.Serve(t.Context(), quiclife.Handler{Stream: func(_ context.Context, s *quiclife.Stream) error {
-			handOn(s.Detach())
-			return nil
-		}})
-		s, err := e.client.OpenStream()
-		require.NoError(t, err)
-		write(t, s, "request")
-		answered(t, s)
-		s.Release()
-	})
-	setup{}.in(t, func(t *testing.T, e ends) {
-		require.NoError(t, e.client.Do(t.Context(), func(s *quiclife.Stream) error {
-			handOn(s.Detach())
-			return nil
-		}))
-		s, err := e.server.AcceptStream(t.Context())
-		require.NoError(t, err)
-		answered(t, s)
-		s.Release()
-
-		require.NoError(t, e.client.DoUni(t.Context(), func(s *quiclife.SendStream) error {
-			handOn(s.Detach())
-			return nil
-		}))
-		r, err := e.server.AcceptUniStream(t.Context())
-		require.NoError(t, err)
-		answered(t, r)
-	})
-}
-
-// TestWriteBesideDetachSucceeds: the stream is given away in one step, so that
-// a call beside it finds a stream that is ours, or one that is not.
-func TestWriteBesideDetachSucceeds(t *testing.T) {
-	conf := &quic.Config{MaxIncomingUniStreams: 1 << 40}
-	e := setup{clientConf: conf, serverConf: conf}.onLoopback(t)
-	const n = 3000
-	for range n {
-		s, err := e.client.OpenUniStream()
-		require.NoError(t, err)
-		var wg sync.WaitGroup
-		var wrote error
-		var detached atomic.Bool
-		wg.Go(func() {
-			for wrote == nil && !detached.Load() {
-				_, wrote = s.Write([]byte("x"))
-			}
-		})
-		wg.Go(func() {
-			time.Sleep(time.Microsecond)
-			s.Detach()
-			detached.Store(true)
-		})
-		wg.Wait()
-		require.NoError(t, wrote)
-		s.Detach().CancelWrite(0)
-	}
-	require.EqualValues(t, n, e.client.Stats().OutgoingUni.Detached)
-	requireBalance(t, e.client.Stats())
-	e.client.CloseWithError(0, "")
-}
-
-// TestDetachOfEndedStreamIsFinal: Detach gives away a stream whose halves have
-// both ended too, so that Release keeps its hands off its credit, and Reset off
-// what is not yet delivered.
-func TestDetachOfEndedStreamIsFinal(t *testing.T) {
-	conf := &quic.Config{MaxIncomingStreams: 1, RequireStreamCreditRelease: true}
-	setup{serverConf: conf}.in(t, func(t *testing.T, e ends) {
-		client, server := e.stream(t)
-		client.Close()
-		server.Close()
-		io.ReadAll(client)
-		io.ReadAll(server)
-		settled()
-		raw := server.Detach()
-		server.Release()
-		server.Reset(1)
-		settled()
-		_, err := e.client.OpenStream()
-		require.ErrorIs(t, err, &quiclife.StreamLimitReachedError{}, "Release returned the credit of a detached stream")
-		raw.ReleaseStreamCredit()
-		settled()
-
-		client, server = e.stream(t)
-		server.Close()
-		io.ReadAll(client)
-		write(t, client, "not yet delivered")
-		client.Close()
-		client.Detach()
-		client.Reset(1)
-		expect(t, server, "not yet delivered")
-		_, err = server.Read(make([]byte, 1))
-		require.Equal(t, io.EOF, err)
-		require.EqualValues(t, 2, e.client.Stats().Outgoing.Finished)
-		requireBalance(t, e.client.Stats())
-		server.Release()
-	})
-}
-
-// TestReadAtUnseenEOFIsQuicGos: that the EOF of a stream whose bytes have all been
-// read is consumed for the program does not show in what Read, Peek and
-// CancelRead do.
-func TestReadAtUnseenEOFIsQuicGos(t *testing.T) {
-	type stream interface {
-		io.ReadWriteCloser
-		Peek([]byte) (int, error)
-		CancelRead(quic.StreamErrorCode)
-		CancelWrite(quic.StreamErrorCode)
-		SetReadDeadline(time.Time) error
-	}
-	byte1 := make([]byte, 1)
-	for name, read := range map[string]func(s stream) []error{
-		"a deadline that has passed": func(s stream) (errs []error) {
-			s.SetReadDeadline(time.Now().Add(-time.Second))
-			_, err := s.Read(byte1)
-			_, err2 := s.Peek(byte1)
-			s.SetReadDeadline(time.Now().Add(time.Second))
-			_, err3 := s.Read(byte1)
-			s.SetReadDeadline(time.Now().Add(-time.Second))
-			_, err4 := s.Read(byte1)
-			return []error{err, err2, err3, err4}
-		},
-		"nothing to read into": func(s stream) (errs []error) {
-			_, err := s.Read(nil)
-			_, err2 := s.Peek(nil)
-			_, err3 := s.Read(byte1)
-			_, err4 := s.Read(nil)
-			return []error{err, err2, err3, err4}
-		},
-		"CancelRead": func(s stream) (errs []error) {
-			s.CancelRead(3)
-			s.CancelRead(4)
-			_, err := s.Read(byte1)
-			_, err2 := s.Peek(byte1)
-			_, err3 := s.Read(nil)
-			return []error{err, err2, err3}
-		},
-		"CancelRead after the EOF": func(s stream) (errs []error) {
-			_, err := s.Read(byte1)
-			s.CancelRead(3)
-			_, err2 := s.Read(byte1)
-			return []error{err, err2}
-		},
-	} {
-		t.Run(name, func(t *testing.T) {
-			setup{}.in(t, func(t *testing.T, e ends) {
-				var plain []error
-				for _, wrapped := range []bool{false, true} {
-					var s stream
-					var err error
-					if wrapped {
-						s, err = e.client.OpenStream()
-					} else {
-						s, err = e.rawClient.OpenStream()
-					}
-					require.NoError(t, err)
-					write(t, s, "x")
-					require.NoError(t, s.Close())
-					peer, err := e.rawServer.AcceptStream(t.Context())
-					require.NoError(t, err)
-					peer.Write([]byte("y"))
-					settled()
-					expect(t, s, "y")
-					peer.Close()
-					settled() // the FIN comes alone
-					errs := read(s)
-					if !wrapped {
-						plain = errs
-						continue
-					}
-					for i := range plain {
-						if errors.Is(plain[i], os.ErrDeadlineExceeded) {
-							require.ErrorIs(t, errs[i], os.ErrDeadlineExceeded, "call %d", i)
-						} else {
-							require.Equal(t, fmt.Sprintf("%T", plain[i]), fmt.Sprintf("%T", errs[i]), "call %d", i)
-							require.Equal(t, plain[i] == nil, errs[i] == nil, "call %d", i)
-							require.Equal(t, plain[i] == io.EOF, errs[i] == io.EOF, "call %d: %v", i, errs[i])
-						}
-					}
-					require.EqualValues(t, 1, e.client.Stats().Outgoing.Finished)
-				}
-			})
-		})
-	}
-}
-
-// TestContext: a stream's context ends as quic-go's does.
-func TestContext(t *testing.T) {
-	setup{}.in(t, func(t *testing.T, e ends) {
-		client, server := e.stream(t)
-		require.NoError(t, client.Context().Err())
-		client.CancelRead(1)
-		require.NoError(t, client.Context().Err())
-		client.Close()
-		require.ErrorIs(t, context.Cause(client.Context()), quiclife.ErrStreamClosed)
-		settled()
-		require.ErrorIs(t, context.Cause(server.Context()), &quiclife.StreamError{StreamID: server.StreamID(), ErrorCode: 1, Remote: true})
-		client.Release()
-		server.Release()
-		uni, err := e.client.OpenUniStream()
-		require.NoError(t, err)
-		uni.Release()
-		require.ErrorIs(t, context.Cause(uni.Context()), &quiclife.StreamError{StreamID: uni.StreamID()})
-		uni.SetPriority(1, true)
-		require.NoError(t, uni.SetWriteDeadline(time.Time{}))
-	})
-}
-
-func TestHalfStateString(t *testing.T) {
-	var names []string
-	for h := range 4 {
-		names = append(names, fmt.Sprint(quiclife.HalfState(h)))
-	}
-	require.Equal(t, "absent open finished aborted", strings.Join(names, " "))
-	require.Equal(t, "invalid", quiclife.HalfState(99).String())
-	require.False(t, errors.Is(quiclife.ErrWriteCut, quiclife.ErrStreamClosed))
-}
-
-// TestReceiveHalfEndsOnce: of a Read that returns the io.EOF and a CancelRead
-// at the same time, one ends the half, and is the one that is counted.
+// TestReceiveHalfEndsOnce: a Read that returns the io.EOF in the middle of a
+// CancelRead does not end the half a second time.
 func TestReceiveHalfEndsOnce(t *testing.T) {
-	e := setup{}.onLoopback(t)
-	message, buf := make([]byte, 100_000), make([]byte, 200_000) // a Read takes its time
-	for i := range 300 {
-		s, err := e.client.OpenUniStreamSync(t.Context())
-		require.NoError(t, err)
-		go func() { s.Write(message); s.Close() }()
-		r, err := e.server.AcceptUniStream(t.Context())
-		require.NoError(t, err)
-		arrived := make(chan struct{})
-		r.SetReceiveFinalSizeCallback(func(int64) { close(arrived) })
-		<-arrived
-		before := e.server.Stats().IncomingUni
-		var wg sync.WaitGroup
-		start := make(chan struct{})
-		wg.Go(func() { <-start; r.Read(buf) })
-		wg.Go(func() {
-			<-start
-			for range i % 30 {
-				runtime.Gosched()
-			}
-			r.CancelRead(1)
+	t.Parallel()
+	setup{}.in(t, func(t *testing.T, e ends) {
+		s, peer := e.stream(t)
+		s.Close()
+		write(t, peer, "answer")
+		peer.Close()
+		settled()
+		quiclife.BeforeCancelRead(s, func() {
+			b, err := io.ReadAll(s)
+			require.NoError(t, err)
+			require.Equal(t, "answer", string(b))
 		})
-		close(start)
-		wg.Wait()
-		after := e.server.Stats().IncomingUni
-		switch r.Info().Receive {
-		case quiclife.HalfFinished:
-			require.Equal(t, before.Finished+1, after.Finished)
-		case quiclife.HalfAborted:
-			require.Equal(t, before.Reset+1, after.Reset)
-		default:
-			require.Fail(t, "not ended")
-		}
-	}
-	e.client.CloseWithError(0, "")
+		s.CancelRead(1)
+		requireHalves(t, s, quiclife.HalfFinished, quiclife.HalfAborted)
+		require.Equal(t, quiclife.StreamStats{Opened: 1, Peak: 1, Reset: 1}, e.client.Stats().Outgoing)
+		peer.Release()
+	})
 }
 
-// TestSendHalfEndsOnce: a CancelWrite in the middle of a Close ends nothing a
-// second time.
+// TestSendHalfEndsOnce: in the middle of a Close nothing else ends the half,
+// and Close has no effect in the middle of an abort. Whichever came first is
+// what the peer sees.
 func TestSendHalfEndsOnce(t *testing.T) {
+	t.Parallel()
+	for name, end := range map[string]func(*quiclife.SendStream){
+		"CancelWrite": func(s *quiclife.SendStream) { s.CancelWrite(1) },
+		"Release":     (*quiclife.SendStream).Release,
+		"Reset":       func(s *quiclife.SendStream) { s.Reset(1) },
+	} {
+		setup{}.in(t, func(t *testing.T, e ends) {
+			s, peer := e.uniStream(t)
+			quiclife.AfterClose(s, func() { end(s) })
+			require.NoError(t, s.Close(), name)
+			requireHalves(t, s, quiclife.HalfFinished, quiclife.HalfAbsent, name)
+			require.Equal(t, quiclife.StreamStats{Opened: 1, Peak: 1, Finished: 1}, e.client.Stats().OutgoingUni, name)
+			if name == "Release" { // the others abort what is not yet delivered
+				_, err := peer.Read(make([]byte, 1))
+				require.Equal(t, io.EOF, err)
+			}
+			peer.Release()
+		})
+	}
+	for name, end := range map[string]func(*quiclife.Stream){
+		"CancelWrite": func(s *quiclife.Stream) { s.CancelWrite(0) },
+		"Release":     (*quiclife.Stream).Release,
+		"Reset":       func(s *quiclife.Stream) { s.Reset(0) },
+	} {
+		setup{}.in(t, func(t *testing.T, e ends) {
+			s, peer := e.stream(t)
+			quiclife.BeforeCancelWrite(s, func() { require.NoError(t, s.Close(), name) })
+			end(s)
+			receive := quiclife.HalfAborted
+			if name == "CancelWrite" {
+				receive = quiclife.HalfOpen
+			}
+			requireHalves(t, s, quiclife.HalfAborted, receive, name)
+			_, err := peer.Read(make([]byte, 1))
+			require.ErrorIs(t, err, &quiclife.StreamError{StreamID: peer.StreamID(), Remote: true}, name)
+			s.Release()
+			require.Equal(t, quiclife.StreamStats{Opened: 1, Peak: 1, Reset: 1}, e.client.Stats().Outgoing, name)
+			peer.Release()
+		})
+	}
+}
+
+// TestHalvesThatEndAtTheSameMomentCountOnce: in either order.
+func TestHalvesThatEndAtTheSameMomentCountOnce(t *testing.T) {
+	t.Parallel()
 	setup{}.in(t, func(t *testing.T, e ends) {
-		s, err := e.client.OpenUniStream()
-		require.NoError(t, err)
-		quiclife.AfterClose(s, func() { s.CancelWrite(1) })
-		require.NoError(t, s.Close())
-		require.Equal(t, quiclife.HalfFinished, s.Info().Send)
-		require.Equal(t, quiclife.StreamStats{Opened: 1, Peak: 1, Finished: 1}, e.client.Stats().OutgoingUni)
+		s, peer := e.stream(t)
+		quiclife.BeforeCancelRead(s, func() { s.Close() })
+		s.CancelRead(1)
+		requireHalves(t, s, quiclife.HalfFinished, quiclife.HalfAborted)
+		require.Equal(t, quiclife.StreamStats{Opened: 1, Peak: 1, Reset: 1}, e.client.Stats().Outgoing)
+		peer.Release()
+
+		s, peer = e.stream(t)
+		quiclife.BeforeCancelWrite(s, func() { s.CancelRead(1) })
+		s.CancelWrite(1)
+		requireHalves(t, s, quiclife.HalfAborted, quiclife.HalfAborted)
+		require.Equal(t, quiclife.StreamStats{Opened: 2, Peak: 1, Reset: 2}, e.client.Stats().Outgoing)
+		peer.Release()
+		settled()
+		e.requireNothingLeft(t)
 	})
+}
+
+// TestCloseAfterWriteSawConnectionEndReturnsNil: also where that Write was the
+// first to see it, which a few rounds hit.
+func TestCloseAfterWriteSawConnectionEndReturnsNil(t *testing.T) {
+	t.Parallel()
+	for range 20 {
+		setup{}.in(t, func(t *testing.T, e ends) {
+			s, _ := e.stream(t)
+			e.rawClient.CloseWithError(3, "")
+			_, err := s.Write([]byte("x"))
+			require.Error(t, err)
+			require.NoError(t, s.Close())
+		})
+	}
+}
+
+// TestConnectionEndIsSeenAtOnce: on the stream, in the counts and in the list,
+// whoever ended it.
+func TestConnectionEndIsSeenAtOnce(t *testing.T) {
+	t.Parallel()
+	setup{}.in(t, func(t *testing.T, e ends) {
+		s, peer := e.stream(t)
+		e.client.CloseWithError(0, "")
+		requireHalves(t, s, quiclife.HalfAborted, quiclife.HalfAborted, "with CloseWithError")
+		settled()
+		requireHalves(t, peer, quiclife.HalfAborted, quiclife.HalfAborted, "at the peer")
+	})
+	for range 20 { // we learn of quic-go's own at the same time
+		setup{}.in(t, func(t *testing.T, e ends) {
+			e.stream(t)
+			e.rawClient.CloseWithError(0, "")
+			require.Zero(t, e.client.Stats().Open(), "open, by Stats")
+		})
+		setup{}.in(t, func(t *testing.T, e ends) {
+			e.stream(t)
+			e.rawClient.CloseWithError(0, "")
+			require.Empty(t, slices.Collect(e.client.Streams()), "open, by Streams")
+		})
+	}
 }

@@ -14,29 +14,17 @@ import (
 // RawStream returns quic-go's stream of s, for tests that watch it go.
 func RawStream(s *Stream) *quic.Stream { return s.raw }
 
-// ForgetCollections lets the next open at a limit ask for a collection, as if
-// none had cost anything.
-func ForgetCollections() {
-	process.mu.Lock()
-	process.budget = pace.Budget{}
-	process.mu.Unlock()
+// ForgetHeapTries lets what is refused above MaxHeap ask for a collection at
+// once.
+func ForgetHeapTries() {
 	heapTries = &pace.Tries{First: heapTries.First, Most: heapTries.Most, Share: heapTries.Share}
 }
 
-// CollectWith gives g a collector of its own, which has spent nothing yet. It
-// asks collect for collections, where nil is the runtime's. asked is how many it
-// has asked for. It must be called before g is used.
-func CollectWith(g *Guard, collect func() (cost time.Duration)) (asked func() int) {
-	if collect == nil {
-		collect = collectGarbage
-	}
-	k := &collector{collect: collect}
-	g.collector = k
-	return func() int {
-		k.mu.Lock()
-		defer k.mu.Unlock()
-		return k.ran
-	}
+// OwnCollector gives g a collector of its own, which has spent nothing yet, and
+// returns g. To be called before g is used.
+func OwnCollector(g *Guard) *Guard {
+	g.collector = &collector{collect: collectGarbage}
+	return g
 }
 
 // AfterClose has f called when s has closed quic-go's stream, but has not
@@ -59,6 +47,19 @@ func CollectionsAsked(c *Conn) int {
 	c.collector.mu.Lock()
 	defer c.collector.mu.Unlock()
 	return c.collector.ran
+}
+
+// CollectWith has c's collector, of a bubble, call collect in place of the
+// garbage collector. To be called before c is used.
+func CollectWith(c *Conn, collect func()) {
+	k := c.collector
+	k.collect = func() time.Duration {
+		collect()
+		k.looking.Lock()
+		k.looked = 0 // or it would not look, if collect does nothing
+		k.looking.Unlock()
+		return 0
+	}
 }
 
 // CreditRequired returns what c knows of Config.RequireStreamCreditRelease.
@@ -143,6 +144,20 @@ func (st *streamState) put(send sender, receive receiver) {
 	st.conn.mu.Lock()
 	defer st.conn.mu.Unlock()
 	st.send, st.receive = send, receive
+}
+
+// BeforeCancelRead has f called whenever the receive half of s is about to be
+// aborted with quic-go.
+func BeforeCancelRead(s *Stream, f func()) { s.st.put(s.st.send, beforeCancelRead{s.st.receive, f}) }
+
+type beforeCancelRead struct {
+	receiver
+	f func()
+}
+
+func (s beforeCancelRead) CancelRead(code quic.StreamErrorCode) {
+	s.f()
+	s.receiver.CancelRead(code)
 }
 
 // OpenStreamSlowly is OpenStream, but has f called when quic-go has opened the

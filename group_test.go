@@ -2,7 +2,6 @@ package quiclife_test
 
 import (
 	"context"
-	"io"
 	"log/slog"
 	"runtime"
 	"strings"
@@ -211,7 +210,7 @@ func TestMaxHeapAsksForCollections(t *testing.T) {
 		}
 		return err
 	}
-	quiclife.ForgetCollections() // of other tests
+	quiclife.ForgetHeapTries() // of other tests
 	ballast := make([]byte, 128<<20)
 	runtime.GC()
 	eventually(t, func() bool { return dial() != nil }, "the gauge is read every 100 ms")
@@ -219,126 +218,6 @@ func TestMaxHeapAsksForCollections(t *testing.T) {
 	runtime.KeepAlive(ballast)
 	ballast = nil
 	eventually(t, func() bool { return dial() == nil }, "no collection was asked for")
-}
-
-// TestIdleTimeoutSparesWriteWhoseBytesMove: a Write of any size that a slow
-// peer takes piece by piece is not idle, though it does not return.
-func TestIdleTimeoutSparesWriteWhoseBytesMove(t *testing.T) {
-	const size = 60_000
-	for name, write := range map[string]func(s *quiclife.Stream, p []byte) (int, error){
-		"Write": (*quiclife.Stream).Write,
-		"WriteWithLimit": func(s *quiclife.Stream, p []byte) (int, error) {
-			return s.WriteWithLimit(p, func(n int) int { return n })
-		},
-		"WriteWithLimit, a limiter that returns more than it was asked for": func(s *quiclife.Stream, p []byte) (int, error) {
-			return s.WriteWithLimit(p, func(n int) int { return n + 1 })
-		},
-	} {
-		t.Run(name, func(t *testing.T) {
-			guard := &quiclife.Guard{IdleTimeout: time.Second}
-			setup{serverConf: matrixConf, guard: guard}.in(t, func(t *testing.T, e ends) {
-				raw, err := e.client.OpenStream()
-				require.NoError(t, err)
-				var wg sync.WaitGroup
-				wg.Go(func() {
-					_, err = write(raw, make([]byte, size))
-					raw.Close()
-				})
-				peer, err2 := e.rawServer.AcceptStream(t.Context())
-				require.NoError(t, err2)
-				read, buf := 0, make([]byte, 1000)
-				for err2 == nil { // 10 kB/s
-					time.Sleep(100 * time.Millisecond)
-					var m int
-					m, err2 = peer.Read(buf)
-					read += m
-				}
-				wg.Wait()
-				require.NoError(t, err)
-				require.Equal(t, io.EOF, err2)
-				require.Equal(t, size, read)
-				require.EqualValues(t, size, raw.Info().BytesWritten)
-				raw.Release()
-			})
-		})
-	}
-}
-
-// TestIdleTimeout: a stream without a byte in either direction is reset.
-func TestIdleTimeout(t *testing.T) {
-	const timeout = 8 * time.Second
-	for _, c := range []struct {
-		name  string
-		use   func(s, peer *quiclife.Stream)
-		after time.Duration // when it is reset, 0 never
-	}{
-		{"not used", func(s, peer *quiclife.Stream) {}, timeout + timeout/4},
-		{"blocked Read", func(s, peer *quiclife.Stream) { go s.Read(make([]byte, 1)) }, timeout + timeout/4},
-		{"blocked Write", func(s, peer *quiclife.Stream) { go s.Write(large) }, timeout + timeout/4},
-		{"written to for a while", func(s, peer *quiclife.Stream) {
-			for range 3 {
-				time.Sleep(timeout / 2)
-				s.Write([]byte("x"))
-			}
-		}, 3*timeout/2 + timeout + timeout/4},
-		{"a slow large Write", func(s, peer *quiclife.Stream) {
-			go func() {
-				b := make([]byte, 1000)
-				for range 100 {
-					if _, err := peer.Read(b); err != nil {
-						return
-					}
-					time.Sleep(timeout / 20)
-				}
-			}()
-			s.Write(large[:100_000])
-			time.Sleep(2 * timeout / 3)
-			s.Close()
-			s.CancelRead(0)
-		}, 0},
-		{"read from", func(s, peer *quiclife.Stream) {
-			for range 20 {
-				time.Sleep(timeout / 2)
-				peer.Write([]byte("x"))
-				s.Read(make([]byte, 1))
-			}
-			s.Release()
-		}, 0},
-	} {
-		t.Run(c.name, func(t *testing.T) {
-			var found leaks
-			guard := &quiclife.Guard{IdleTimeout: timeout, HalfCloseTimeout: -1, Logger: slog.New(slog.DiscardHandler), OnLeak: found.add, Codes: quiclife.Codes{Idle: 14}}
-			conf := matrixConf.Clone()
-			conf.MaxIdleTimeout = time.Hour
-			synctestPair(t, conf, guard, func(t *testing.T, e ends) {
-				s, peer := e.stream(t)
-				start := time.Now()
-				c.use(s, peer)
-				for s.Info().Send == quiclife.HalfOpen && time.Since(start) < 20*timeout {
-					time.Sleep(10 * time.Millisecond)
-				}
-				if c.after == 0 {
-					require.Empty(t, found.list())
-				} else {
-					require.LessOrEqual(t, time.Since(start), c.after+100*time.Millisecond)
-					require.GreaterOrEqual(t, time.Since(start), c.after-timeout/4-100*time.Millisecond)
-					synctest.Wait() // leaks are told after they were ended
-					require.Len(t, found.list(), 1)
-					require.Equal(t, quiclife.Idle, found.list()[0].Reason)
-					require.EqualValues(t, 1, e.client.Stats().Outgoing.Reclaimed)
-					var err error
-					for err == nil {
-						_, err = peer.Read(make([]byte, 1000))
-					}
-					require.ErrorIs(t, err, &quiclife.StreamError{StreamID: peer.StreamID(), ErrorCode: 14, Remote: true})
-				}
-				s.Release()
-				peer.Release()
-				settled()
-				e.requireNothingLeft(t)
-			})
-		})
-	}
 }
 
 // synctestPair is a pair of which only the client has the guard.
@@ -373,4 +252,22 @@ func TestGuardWithoutConnectionsIsForgotten(t *testing.T) {
 		e.server.CloseWithError(0, "")
 	}()
 	eventually(t, func() bool { runtime.GC(); return guard.Value() == nil }, "something holds the Guard")
+}
+
+// TestMaxStreamsOfOne: the smallest limit is one, not none.
+func TestMaxStreamsOfOne(t *testing.T) {
+	guard := &quiclife.Guard{MaxStreams: 1}
+	setup{guard: guard}.in(t, func(t *testing.T, e ends) {
+		s, err := e.client.OpenStream()
+		require.NoError(t, err)
+		const reached = "quiclife: limit of streams of the group reached: 1 of 1"
+		_, err = e.server.OpenStream()
+		require.EqualError(t, err, reached)
+		_, err = guard.Dial(t.Context(), nil, nil, nil, nil)
+		require.EqualError(t, err, reached, "a connection has room for no stream")
+		s.Release()
+		s, err = e.server.OpenStream()
+		require.NoError(t, err)
+		s.Release()
+	})
 }

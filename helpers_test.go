@@ -211,6 +211,70 @@ func onTransports(t *testing.T, server *quiclife.Transport, conf *quic.Config) e
 	return ends{c, s, c.Unwrap(), s.Unwrap()}
 }
 
+// uniStream opens a unidirectional stream on the client, on which x is sent,
+// and accepts it.
+func (e ends) uniStream(t *testing.T) (client *quiclife.SendStream, server *quiclife.ReceiveStream) {
+	t.Helper()
+	client, err := e.client.OpenUniStreamSync(t.Context())
+	require.NoError(t, err)
+	write(t, client, "x")
+	server, err = e.server.AcceptUniStream(t.Context())
+	require.NoError(t, err)
+	expect(t, server, "x")
+	return client, server
+}
+
+// requireHalves requires that both halves of a stream are in these states.
+func requireHalves(t testing.TB, s interface{ Info() quiclife.StreamInfo }, send, receive quiclife.HalfState, msg ...any) {
+	t.Helper()
+	words := func(send, receive quiclife.HalfState) string {
+		return fmt.Sprintf("send half %v, receive half %v", send, receive)
+	}
+	info := s.Info()
+	require.Equal(t, words(send, receive), words(info.Send, info.Receive), msg...)
+}
+
+// requireLimitError requires that err is a LimitError, and returns it.
+func requireLimitError(t testing.TB, err error, msg ...any) *quiclife.LimitError {
+	t.Helper()
+	var limit *quiclife.LimitError
+	require.ErrorAs(t, err, &limit, msg...)
+	return limit
+}
+
+// together runs the calls at the same moment, and waits until all have returned.
+func together(calls ...func()) {
+	var wg sync.WaitGroup
+	start := make(chan struct{})
+	for _, call := range calls {
+		wg.Go(func() { <-start; call() })
+	}
+	close(start)
+	wg.Wait()
+}
+
+// acceptAndRelease releases each stream that the peer opens, until c ends.
+func acceptAndRelease(c *quiclife.Conn) {
+	for {
+		s, err := c.AcceptStream(context.Background())
+		if err != nil {
+			return
+		}
+		s.Release()
+	}
+}
+
+// requireNothingLeftOf releases the streams, and requires that both ends hold
+// none then. It is for fake time.
+func (e ends) requireNothingLeftOf(t testing.TB, streams ...interface{ Release() }) {
+	t.Helper()
+	for _, s := range streams {
+		s.Release()
+	}
+	settled()
+	e.requireNothingLeft(t)
+}
+
 // udpSocket is closed at the end of the test, if the test has not done it.
 func udpSocket(t *testing.T) *net.UDPConn {
 	t.Helper()
@@ -261,35 +325,6 @@ func dialEarlyUnder(t *testing.T, guard *quiclife.Guard, reject bool) (c *quicli
 	}
 }
 
-// requireHalves requires that both halves of a stream are in these states.
-func requireHalves(t testing.TB, s interface{ Info() quiclife.StreamInfo }, send, receive quiclife.HalfState, msg ...any) {
-	t.Helper()
-	words := func(send, receive quiclife.HalfState) string {
-		return fmt.Sprintf("send half %v, receive half %v", send, receive)
-	}
-	info := s.Info()
-	require.Equal(t, words(send, receive), words(info.Send, info.Receive), msg...)
-}
-
-// requireLimitError requires that err is a LimitError, and returns it.
-func requireLimitError(t testing.TB, err error, msg ...any) *quiclife.LimitError {
-	t.Helper()
-	var limit *quiclife.LimitError
-	require.ErrorAs(t, err, &limit, msg...)
-	return limit
-}
-
-// acceptAndRelease releases each stream that the peer opens, until c ends.
-func acceptAndRelease(c *quiclife.Conn) {
-	for {
-		s, err := c.AcceptStream(context.Background())
-		if err != nil {
-			return
-		}
-		s.Release()
-	}
-}
-
 // expectAll reads to the end of r, which has just s.
 func expectAll(t testing.TB, r io.Reader, s string) {
 	t.Helper()
@@ -327,13 +362,6 @@ func (s *site) dial(ctx context.Context) (*quiclife.Conn, error) {
 	return s.client.Dial(ctx, s.listener.Addr(), clientTLS, nil)
 }
 
-// requireRefused requires that a dial is refused.
-func (s *site) requireRefused(t *testing.T) {
-	t.Helper()
-	_, err := s.dial(t.Context())
-	require.ErrorIs(t, err, &quiclife.TransportError{ErrorCode: quiclife.ConnectionRefused, Remote: true})
-}
-
 // connect dials and accepts.
 func (s *site) connect(t *testing.T) ends {
 	t.Helper()
@@ -342,4 +370,90 @@ func (s *site) connect(t *testing.T) ends {
 	sc, err := s.listener.Accept(t.Context())
 	require.NoError(t, err)
 	return ends{c, sc, c.Unwrap(), sc.Unwrap()}
+}
+
+// leaks collects what OnLeak is told.
+type leaks struct {
+	mu  sync.Mutex
+	all []quiclife.Leak
+}
+
+func (l *leaks) add(leak quiclife.Leak) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.all = append(l.all, leak)
+}
+
+func (l *leaks) list() []quiclife.Leak {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.all
+}
+
+// require requires that just these leaks were reported so far.
+func (l *leaks) require(t testing.TB, reasons ...quiclife.LeakReason) {
+	t.Helper()
+	var got []quiclife.LeakReason
+	for _, leak := range l.list() {
+		got = append(got, leak.Reason)
+	}
+	require.Equal(t, reasons, got, "leaks that were reported: %v", l.list())
+}
+
+// drop opens a stream, does something with it, and forgets it.
+//
+//go:noinline
+func drop(t *testing.T, c *quiclife.Conn, do func(*quiclife.Stream)) {
+	s, err := c.OpenStream()
+	require.NoError(t, err)
+	do(s)
+}
+
+// dropUni opens a unidirectional stream, writes to it, and forgets it.
+//
+//go:noinline
+func dropUni(ctx context.Context, c *quiclife.Conn) error {
+	s, err := c.OpenUniStreamSync(ctx)
+	if err != nil {
+		return err
+	}
+	_, err = io.WriteString(s, "settings")
+	return err
+}
+
+// collectAndLook collects garbage. In a bubble, dropped streams are looked for
+// when somebody calls Stats.
+func collectAndLook(conns ...*quiclife.Conn) {
+	runtime.GC()
+	for _, c := range conns {
+		c.Stats()
+	}
+}
+
+// handleEach has handle run for each bidirectional stream that the peer opens,
+// in a goroutine of its own, until c ends.
+func handleEach(c *quiclife.Conn, handle func(*quiclife.Stream)) {
+	for {
+		s, err := c.AcceptStream(context.Background())
+		if err != nil {
+			return
+		}
+		go handle(s)
+	}
+}
+
+// readAllAndRelease is how an application should handle a stream.
+func readAllAndRelease(s *quiclife.Stream) {
+	io.Copy(io.Discard, s)
+	s.Release()
+}
+
+// longConf has connections outlive all timeouts of their streams.
+var longConf = &quic.Config{MaxIdleTimeout: 10 * time.Hour}
+
+// requireRefused requires that a dial is refused.
+func (s *site) requireRefused(t *testing.T) {
+	t.Helper()
+	_, err := s.dial(t.Context())
+	require.ErrorIs(t, err, &quiclife.TransportError{ErrorCode: quiclife.ConnectionRefused, Remote: true})
 }

@@ -148,7 +148,7 @@ func TestSlowOnLeakDelaysNoOtherConnection(t *testing.T) {
 	e.client.CloseWithError(0, "")
 }
 
-func TestLogWithoutLoggerGoesToTheDefault(t *testing.T) {
+func TestWithoutLoggerSlogsDefaultIsUsed(t *testing.T) {
 	var log logged
 	old := slog.Default()
 	defer slog.SetDefault(old)

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"crypto/sha256"
 	"crypto/tls"
 	"errors"
 	"fmt"
@@ -30,14 +31,19 @@ type halfCloser interface {
 	CloseRead() error
 }
 
-// TestNetConnEnds: net.Conn's own meaning of each end.
-func TestNetConnEnds(t *testing.T) {
+// netConns opens a stream, and returns both its ends as net.Conns.
+func (e ends) netConns(t *testing.T) (client, server halfCloser) {
+	t.Helper()
+	s, peer := e.stream(t)
+	return s.NetConn().(halfCloser), peer.NetConn().(halfCloser)
+}
+
+// TestNetConnCloseEndsBothHalves: what was written arrives, and each later call
+// returns net.ErrClosed.
+func TestNetConnCloseEndsBothHalves(t *testing.T) {
+	t.Parallel()
 	setup{serverConf: matrixConf}.in(t, func(t *testing.T, e ends) {
-		pair := func() (a, b halfCloser) {
-			s, peer := e.stream(t)
-			return s.NetConn().(halfCloser), peer.NetConn().(halfCloser)
-		}
-		a, b := pair()
+		a, b := e.netConns(t)
 		require.Equal(t, e.client.LocalAddr(), a.LocalAddr())
 		require.Equal(t, e.client.RemoteAddr(), a.RemoteAddr())
 		write(t, a, "last words")
@@ -63,33 +69,37 @@ func TestNetConnEnds(t *testing.T) {
 		b.Close()
 		settled()
 		e.requireNothingLeft(t)
+	})
+}
 
-		// Close ends what is blocked.
-		a, b = pair()
-		var wg sync.WaitGroup
-		wg.Go(func() {
-			_, err := a.Read(make([]byte, 1))
-			require.Equal(t, net.ErrClosed, err)
-		})
-		wg.Go(func() {
-			_, err := a.Write(large)
-			require.Equal(t, net.ErrClosed, err)
-		})
+// TestNetConnCloseUnblocksReadAndWrite: and tells of the Write that was cut.
+func TestNetConnCloseUnblocksReadAndWrite(t *testing.T) {
+	t.Parallel()
+	setup{serverConf: matrixConf}.in(t, func(t *testing.T, e ends) {
+		a, b := e.netConns(t)
+		read, wrote := make(chan error, 1), make(chan error, 1)
+		go func() { _, err := a.Read(make([]byte, 1)); read <- err }()
+		go func() { _, err := a.Write(large); wrote <- err }()
 		settled()
 		require.Equal(t, quiclife.ErrWriteCut, a.Close())
-		wg.Wait()
-		_, err = io.ReadAll(b)
-		var reset *quiclife.StreamError
-		require.ErrorAs(t, err, &reset)
+		require.Equal(t, net.ErrClosed, <-read)
+		require.Equal(t, net.ErrClosed, <-wrote)
+		_, err := io.ReadAll(b)
+		require.ErrorAs(t, err, new(*quiclife.StreamError))
 		b.Close()
 		settled()
 		e.requireNothingLeft(t)
+	})
+}
 
-		// Each half by itself.
-		a, b = pair()
+// TestNetConnEndsEachHalfByItself: with CloseWrite, then with CloseRead.
+func TestNetConnEndsEachHalfByItself(t *testing.T) {
+	t.Parallel()
+	setup{serverConf: matrixConf}.in(t, func(t *testing.T, e ends) {
+		a, b := e.netConns(t)
 		require.NoError(t, a.CloseWrite())
 		require.NoError(t, a.CloseWrite())
-		got, err = io.ReadAll(b)
+		got, err := io.ReadAll(b)
 		require.NoError(t, err)
 		require.Empty(t, got)
 		_, err = a.Write([]byte("x"))
@@ -101,20 +111,25 @@ func TestNetConnEnds(t *testing.T) {
 		require.Equal(t, net.ErrClosed, err)
 		settled()
 		_, err = b.Write([]byte("x"))
-		require.ErrorAs(t, err, &reset)
+		require.ErrorAs(t, err, new(*quiclife.StreamError))
 		settled()
 		require.Zero(t, e.client.Stats().Open())
 		a.Close()
 		b.Close()
+	})
+}
 
-		// Deadlines.
-		a, b = pair()
+// TestNetConnDeadlineEndsNothing: the error is a net.Error's timeout.
+func TestNetConnDeadlineEndsNothing(t *testing.T) {
+	t.Parallel()
+	setup{}.in(t, func(t *testing.T, e ends) {
+		a, b := e.netConns(t)
 		a.SetDeadline(time.Now().Add(time.Second))
-		_, err = a.Read(make([]byte, 1))
+		_, err := a.Read(make([]byte, 1))
 		require.ErrorIs(t, err, os.ErrDeadlineExceeded)
 		var timeout net.Error
 		require.ErrorAs(t, err, &timeout)
-		require.True(t, timeout.Timeout())
+		require.True(t, timeout.Timeout(), "Timeout of %v", err)
 		a.SetDeadline(time.Time{})
 		write(t, b, "later")
 		expect(t, a, "later")
@@ -125,8 +140,9 @@ func TestNetConnEnds(t *testing.T) {
 	})
 }
 
-// TestNetListener accepts streams as net.Conns.
-func TestNetListener(t *testing.T) {
+// TestNetListenerAcceptsUntilItIsClosed: or the connection has ended.
+func TestNetListenerAcceptsUntilItIsClosed(t *testing.T) {
+	t.Parallel()
 	setup{}.in(t, func(t *testing.T, e ends) {
 		ln := e.server.Listener()
 		require.Equal(t, e.server.LocalAddr(), ln.Addr())
@@ -159,6 +175,7 @@ func TestNetListener(t *testing.T) {
 // TestNetListenerReturnsQueuedStreamAfterClose: what the peer opened before
 // Close is not given to an Accept after it, and stays for others.
 func TestNetListenerReturnsQueuedStreamAfterClose(t *testing.T) {
+	t.Parallel()
 	setup{}.in(t, func(t *testing.T, e ends) {
 		ln := e.server.Listener()
 		for range 3 {
@@ -214,7 +231,7 @@ func TestHTTPOverStreams(t *testing.T) {
 				}
 				b, err := io.ReadAll(r.Body)
 				if err != nil || len(b) != len("/path ")+i*10_000 {
-					t.Error(len(b), err)
+					t.Errorf("answer of %d bytes, %v", len(b), err)
 				}
 				r.Body.Close()
 			}
@@ -270,7 +287,7 @@ func TestRPCOverStreams(t *testing.T) {
 		wg.Go(func() {
 			var sum int
 			if err := client.Call("Arith.Add", [2]int{i, 1}, &sum); err != nil || sum != i+1 {
-				t.Error(sum, err)
+				t.Errorf("%d + 1 is %d, %v", i, sum, err)
 			}
 		})
 	}
@@ -286,6 +303,7 @@ func TestRPCOverStreams(t *testing.T) {
 
 // TestTLSOverStreams: crypto/tls inside a stream.
 func TestTLSOverStreams(t *testing.T) {
+	t.Parallel()
 	setup{}.in(t, func(t *testing.T, e ends) {
 		serverTLS, clientTLS := quictest.TLS()
 		ln := tls.NewListener(e.server.Listener(), serverTLS)
@@ -308,7 +326,7 @@ func TestTLSOverStreams(t *testing.T) {
 		}()
 		b, err := io.ReadAll(c)
 		require.NoError(t, err)
-		require.True(t, bytes.Equal(large, b))
+		require.Equal(t, sha256.Sum256(large), sha256.Sum256(b), "%d of %d bytes", len(b), len(large))
 		require.NoError(t, <-done)
 		c.Close()
 		settled()
@@ -317,8 +335,9 @@ func TestTLSOverStreams(t *testing.T) {
 	})
 }
 
-// TestProxyHalfCloses: a TCP-like proxy passes half-closes on, both ways.
-func TestProxyHalfCloses(t *testing.T) {
+// TestProxyPassesHalfClosesOn: one made for TCP, both ways.
+func TestProxyPassesHalfClosesOn(t *testing.T) {
+	t.Parallel()
 	setup{}.in(t, func(t *testing.T, e ends) {
 		// client -> proxy (accepts on the server end) -> origin (the client end)
 		go func() {
@@ -379,5 +398,19 @@ func TestProxyHalfCloses(t *testing.T) {
 		settled()
 		e.requireNothingLeft(t)
 		e.client.CloseWithError(0, "")
+	})
+}
+
+// TestShutdownUnblocksNetListener: though a stream is still open.
+func TestShutdownUnblocksNetListener(t *testing.T) {
+	t.Parallel()
+	setup{}.in(t, func(t *testing.T, e ends) {
+		s, _ := e.stream(t)
+		done := make(chan error)
+		go func() { _, err := e.client.Listener().Accept(); done <- err }()
+		settled()
+		go shutdown(e.client, time.Minute)
+		require.Equal(t, quiclife.ErrShutdown, <-done)
+		s.Release()
 	})
 }

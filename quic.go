@@ -3,8 +3,9 @@ package quiclife
 import "github.com/quic-go/quic-go"
 
 // The names of quic-go that carry no streams are quic-go's own: the types are
-// aliases, the constants and variables the same values. TestParity fails when
-// quic-go has a name that is missing here.
+// aliases, the constants and variables the same values.
+// TestNoNameOfQuicGosIsMissing fails when quic-go has a name that is missing
+// here.
 
 type (
 	// ApplicationError is quic-go's [quic.ApplicationError].

@@ -27,8 +27,9 @@ func (e ends) serve(ctx context.Context, h quiclife.Handler) (done chan error) {
 	return done
 }
 
-// TestHandlerEnds: a handler's stream ends with the handler, as it returned.
-func TestHandlerEnds(t *testing.T) {
+// TestStreamEndsAsItsHandlerReturned: or as it panicked.
+func TestStreamEndsAsItsHandlerReturned(t *testing.T) {
+	t.Parallel()
 	special := errors.New("special")
 	for _, c := range []struct {
 		name    string
@@ -71,8 +72,8 @@ func TestHandlerEnds(t *testing.T) {
 				settled()
 				e.requireNothingLeft(t)
 				panicked := strings.HasPrefix(c.name, "panic")
-				require.Equal(t, panicked, strings.Contains(log.String(), "panic=oops"))
-				require.Equal(t, panicked, strings.Contains(log.String(), "serve_test.go"), "its stack")
+				require.Equal(t, panicked, strings.Contains(log.String(), "panic=oops"), "a panic is logged: %s", log.String())
+				require.Equal(t, panicked, strings.Contains(log.String(), "serve_test.go"), "its stack is logged: %s", log.String())
 				e.server.CloseWithError(6, "")
 				require.ErrorIs(t, <-done, &quiclife.ApplicationError{ErrorCode: 6})
 			})
@@ -80,24 +81,23 @@ func TestHandlerEnds(t *testing.T) {
 	}
 }
 
-// TestHandlersOfBothKinds, the context that they get, and what a nil func does.
-func TestHandlersOfBothKinds(t *testing.T) {
-	type key struct{}
+// TestServeHandlesOneKindAndRefusesTheOther: a kind whose func is nil. Refusing
+// loses no slot.
+func TestServeHandlesOneKindAndRefusesTheOther(t *testing.T) {
+	t.Parallel()
 	setup{guard: &quiclife.Guard{Codes: serveCodes}}.in(t, func(t *testing.T, e ends) {
 		got := make(chan string, 1)
-		ctx, cancel := context.WithCancel(context.WithValue(t.Context(), key{}, "value"))
-		done := e.serve(ctx, quiclife.Handler{UniStream: func(ctx context.Context, s *quiclife.ReceiveStream) error {
+		done := e.serve(t.Context(), quiclife.Handler{UniStream: func(_ context.Context, s *quiclife.ReceiveStream) error {
 			b, err := io.ReadAll(s)
-			got <- string(b) + " " + ctx.Value(key{}).(string)
-			<-ctx.Done()
+			got <- string(b)
 			return err
 		}})
 		uni, err := e.client.OpenUniStream()
 		require.NoError(t, err)
 		write(t, uni, "message")
 		uni.Close()
-		require.Equal(t, "message value", <-got)
-		for range 300 { // no slot is lost
+		require.Equal(t, "message", <-got)
+		for range 300 {
 			s, err := e.client.OpenStreamSync(t.Context())
 			require.NoError(t, err)
 			write(t, s, "x")
@@ -105,35 +105,60 @@ func TestHandlersOfBothKinds(t *testing.T) {
 			require.ErrorIs(t, err, &quiclife.StreamError{StreamID: s.StreamID(), ErrorCode: 2, Remote: true})
 			s.Release()
 		}
-		require.ErrorContains(t, e.server.Serve(ctx, quiclife.Handler{}), "already")
-		require.ErrorContains(t, e.server.Serve(nil, quiclife.Handler{}), "nil context") //nolint:staticcheck // on purpose
+		e.server.CloseWithError(6, "")
+		require.ErrorIs(t, <-done, &quiclife.ApplicationError{ErrorCode: 6})
+	})
+}
+
+// TestServeWaitsForItsHandlers: the end of its context is not theirs.
+func TestServeWaitsForItsHandlers(t *testing.T) {
+	t.Parallel()
+	setup{}.in(t, func(t *testing.T, e ends) {
+		ctx, cancel := context.WithCancel(t.Context())
+		done := e.serve(ctx, quiclife.Handler{UniStream: func(ctx context.Context, s *quiclife.ReceiveStream) error {
+			<-ctx.Done()
+			return ctx.Err()
+		}})
+		s, err := e.rawClient.OpenUniStream()
+		require.NoError(t, err)
+		write(t, s, "x")
+		settled()
 		cancel()
 		settled()
 		select {
 		case <-done:
-			t.Error("returned before its handler")
+			t.Error("Serve returned before its handler")
 		default:
 		}
 		e.server.CloseWithError(6, "")
 		require.Equal(t, context.Canceled, <-done)
 	})
+}
+
+// TestServeRunsOnceAtATime: it may run again after it has returned, until the
+// connection has ended.
+func TestServeRunsOnceAtATime(t *testing.T) {
+	t.Parallel()
 	setup{}.in(t, func(t *testing.T, e ends) {
 		ctx, cancel := context.WithCancel(t.Context())
 		done := e.serve(ctx, quiclife.Handler{})
 		settled()
+		require.ErrorContains(t, e.server.Serve(ctx, quiclife.Handler{}), "already")
+		require.ErrorContains(t, e.server.Serve(nil, quiclife.Handler{}), "nil context") //nolint:staticcheck // on purpose
 		cancel()
 		require.Equal(t, context.Canceled, <-done)
-		done = e.serve(t.Context(), quiclife.Handler{}) // again
+		done = e.serve(t.Context(), quiclife.Handler{})
 		settled()
 		e.client.CloseWithError(6, "")
-		require.ErrorIs(t, <-done, &quiclife.ApplicationError{ErrorCode: 6, Remote: true})
-		require.Error(t, e.server.Serve(t.Context(), quiclife.Handler{}))
+		ended := &quiclife.ApplicationError{ErrorCode: 6, Remote: true}
+		require.ErrorIs(t, <-done, ended)
+		require.ErrorIs(t, e.server.Serve(t.Context(), quiclife.Handler{}), ended)
 	})
 }
 
-// TestHandlerContext: a handler's context has the values of the connection's
-// and of Serve's, the former first.
-func TestHandlerContext(t *testing.T) {
+// TestHandlerContextHasValuesOfConnectionAndOfServe: the connection's first.
+func TestHandlerContextHasValuesOfConnectionAndOfServe(t *testing.T) {
+	t.Parallel()
 	type both struct{}
 	type serves struct{}
 	serverTLS, clientTLS := quictest.TLS()
@@ -164,11 +189,12 @@ func TestHandlerContext(t *testing.T) {
 	})
 }
 
-// TestServeWithoutKnownLimit: where the peer was allowed more streams than the
-// configuration said, they are handled all the same.
-func TestServeWithoutKnownLimit(t *testing.T) {
+// TestServeHandlesMoreStreamsThanItWasTold: where the peer was allowed more than
+// the configuration said, they are handled all the same.
+func TestServeHandlesMoreStreamsThanItWasTold(t *testing.T) {
+	t.Parallel()
 	setup{}.in(t, func(t *testing.T, e ends) {
-		e.server = quiclife.Wrap(e.rawServer, &quic.Config{MaxIncomingStreams: -1})
+		e.server = (&quiclife.Guard{}).Wrap(e.rawServer, &quic.Config{MaxIncomingStreams: -1})
 		done := e.serve(t.Context(), quiclife.Handler{Stream: func(ctx context.Context, s *quiclife.Stream) error {
 			_, err := io.Copy(s, s)
 			return err
@@ -183,11 +209,12 @@ func TestServeWithoutKnownLimit(t *testing.T) {
 	})
 }
 
-// TestServeEndsAtLimit: when its context is done while all slots are taken,
-// Serve accepts nothing more.
-func TestServeEndsAtLimit(t *testing.T) {
+// TestServeAcceptsNothingAfterItsContextAtLimit: when it ended while all slots
+// were taken.
+func TestServeAcceptsNothingAfterItsContextAtLimit(t *testing.T) {
+	t.Parallel()
 	setup{}.in(t, func(t *testing.T, e ends) {
-		e.server = quiclife.Wrap(e.rawServer, &quic.Config{MaxIncomingStreams: 1})
+		e.server = (&quiclife.Guard{}).Wrap(e.rawServer, &quic.Config{MaxIncomingStreams: 1})
 		finish := make(chan struct{})
 		var handled atomic.Int64
 		ctx, cancel := context.WithCancel(t.Context())
@@ -214,6 +241,7 @@ func TestServeEndsAtLimit(t *testing.T) {
 // TestServeHandlesQueuedStreamsAfterItsContext: what was queued when its context
 // ended is neither handled nor refused.
 func TestServeHandlesQueuedStreamsAfterItsContext(t *testing.T) {
+	t.Parallel()
 	setup{guard: &quiclife.Guard{Codes: serveCodes}}.in(t, func(t *testing.T, e ends) {
 		for range 20 {
 			s, err := e.client.OpenStream()
@@ -248,6 +276,7 @@ func TestServeHandlesQueuedStreamsAfterItsContext(t *testing.T) {
 // it can has as many refused at once as it may have open, then 100 a second,
 // also during Shutdown. One that has rested may do the same again.
 func TestRefusingIsPaced(t *testing.T) {
+	t.Parallel()
 	for _, c := range []struct {
 		name   string
 		limit  int64
@@ -284,7 +313,7 @@ func TestRefusingIsPaced(t *testing.T) {
 	} {
 		conf := &quic.Config{MaxIncomingUniStreams: 50}
 		setup{serverConf: conf, guard: &quiclife.Guard{}}.in(t, func(t *testing.T, e ends) {
-			e.server = quiclife.Wrap(e.rawServer, &quic.Config{MaxIncomingUniStreams: c.limit})
+			e.server = (&quiclife.Guard{}).Wrap(e.rawServer, &quic.Config{MaxIncomingUniStreams: c.limit})
 			stop := c.refuse(t, e)
 			ctx, cancel := context.WithCancel(t.Context())
 			var opened atomic.Int64
@@ -322,38 +351,45 @@ func TestRefusingIsPaced(t *testing.T) {
 	}
 }
 
-// TestHandlerConcurrency: handlers run at most MaxIncomingStreams at a time,
-// also if the peer opens and resets in a loop.
-func TestHandlerConcurrency(t *testing.T) {
-	const limit, streams = 16, 20_000
-	conf := &quic.Config{MaxIncomingStreams: limit, RequireStreamCreditRelease: true}
-	e := setup{serverConf: conf}.onLoopback(t)
-	var running, most, handled atomic.Int64
-	done := e.serve(context.Background(), quiclife.Handler{Stream: func(ctx context.Context, s *quiclife.Stream) error {
-		raise(&most, running.Add(1))
-		defer running.Add(-1)
-		_, err := io.ReadAll(s)
-		runtime.Gosched()
-		handled.Add(1)
-		return err
-	}})
-	for range streams {
-		s, err := e.client.OpenStreamSync(t.Context())
-		require.NoError(t, err)
-		s.Reset(1)
+// TestHandlersRunAtMostAtTheLimit: also if the peer opens and resets in a loop,
+// and if they end their streams, and so give the slots back, before they return.
+func TestHandlersRunAtMostAtTheLimit(t *testing.T) {
+	t.Parallel()
+	const limit, streams = 16, 1000
+	for _, required := range []bool{false, true} {
+		setup{serverConf: &quic.Config{MaxIncomingStreams: limit, RequireStreamCreditRelease: required}}.in(t, func(t *testing.T, e ends) {
+			var running, most, handled atomic.Int64
+			done := e.serve(t.Context(), quiclife.Handler{Stream: func(ctx context.Context, s *quiclife.Stream) error {
+				raise(&most, running.Add(1))
+				defer running.Add(-1)
+				if handled.Add(1)%2 == 0 {
+					s.Release()
+				}
+				time.Sleep(20 * time.Millisecond)
+				_, err := io.ReadAll(s)
+				return err
+			}})
+			for range streams {
+				s, err := e.client.OpenStreamSync(t.Context())
+				require.NoError(t, err)
+				write(t, s, "x")
+				s.Reset(1)
+			}
+			settled()
+			require.EqualValues(t, streams, handled.Load(), "streams handled")
+			require.EqualValues(t, limit, most.Load(), "handlers at a time")
+			require.LessOrEqual(t, e.server.Stats().Incoming.Peak, int64(limit))
+			e.requireNothingLeft(t)
+			e.client.CloseWithError(0, "")
+			require.Error(t, <-done)
+		})
 	}
-	eventually(t, func() bool { return handled.Load() == streams })
-	require.LessOrEqual(t, most.Load(), int64(limit))
-	require.LessOrEqual(t, e.server.Stats().Incoming.Peak, int64(limit))
-	eventually(t, func() bool { return quictest.Held(e.rawServer)+quictest.Held(e.rawClient) == 0 })
-	e.requireNothingLeft(t)
-	e.client.CloseWithError(0, "")
-	require.Error(t, <-done)
 }
 
-// TestBadHandlers: stuck, panicking, slow and forgetful handlers, 1,000
-// streams each at a limit of 16, lose no slot, and others are served meanwhile.
-func TestBadHandlers(t *testing.T) {
+// TestBadHandlersLoseNoSlot: stuck, panicking, slow and forgetful ones, 300
+// streams each at a limit of 16. Others are served meanwhile.
+func TestBadHandlersLoseNoSlot(t *testing.T) {
+	t.Parallel()
 	const limit = 16
 	for name, bad := range map[string]func(ctx context.Context, s *quiclife.Stream) error{
 		"stuck until its stream is reset": func(ctx context.Context, s *quiclife.Stream) error {
@@ -387,7 +423,7 @@ func TestBadHandlers(t *testing.T) {
 				}})
 				var wg sync.WaitGroup
 				wg.Go(func() {
-					for range 1000 {
+					for range 300 {
 						s, err := e.client.OpenStreamSync(t.Context())
 						if err != nil {
 							t.Error(err)
@@ -419,7 +455,7 @@ func TestBadHandlers(t *testing.T) {
 				time.Sleep(time.Minute / 10)
 				e.requireNothingLeft(t)
 				stats := e.server.Stats().Incoming
-				require.EqualValues(t, 1050, stats.Opened)
+				require.EqualValues(t, 350, stats.Opened)
 				require.LessOrEqual(t, stats.Peak, int64(limit))
 				e.client.CloseWithError(0, "")
 				<-done
@@ -432,6 +468,7 @@ func TestBadHandlers(t *testing.T) {
 // has lost data, and nobody else would say so. A peer that stops reading, and a
 // handler that finishes the answer after all, are no loss.
 func TestServeLogsCutAnswer(t *testing.T) {
+	t.Parallel()
 	for _, c := range []struct {
 		name    string
 		handler func(s *quiclife.Stream)
@@ -488,9 +525,9 @@ func TestServeLogsCutAnswer(t *testing.T) {
 	}
 }
 
-// TestDoCancelled: a func that returns nil once its context is done has not
-// succeeded.
-func TestDoCancelled(t *testing.T) {
+// TestDoFailsIfItsContextEndedFirst: though its func returned nil.
+func TestDoFailsIfItsContextEndedFirst(t *testing.T) {
+	t.Parallel()
 	setup{guard: &quiclife.Guard{Codes: serveCodes}}.in(t, func(t *testing.T, e ends) {
 		ctx, cancel := context.WithCancel(t.Context())
 		require.Equal(t, context.Canceled, e.client.Do(ctx, func(s *quiclife.Stream) error {
@@ -508,25 +545,40 @@ func TestDoCancelled(t *testing.T) {
 	})
 }
 
-// TestDo: open, run, end.
-func TestDo(t *testing.T) {
+// answerAll answers each request with itself, and sends how reading it ended.
+func (e ends) answerAll(t *testing.T) (read chan error) {
+	read = make(chan error, 10)
+	e.serve(t.Context(), quiclife.Handler{
+		Stream: func(ctx context.Context, s *quiclife.Stream) error {
+			b, err := io.ReadAll(s)
+			read <- err
+			s.Write(b)
+			return err
+		},
+		UniStream: func(ctx context.Context, s *quiclife.ReceiveStream) error {
+			_, err := io.ReadAll(s)
+			read <- err
+			return err
+		},
+	})
+	return read
+}
+
+// requireReset requires that err is the peer's reset with code.
+func requireReset(t *testing.T, code quiclife.StreamErrorCode, err error) {
+	t.Helper()
+	var reset *quiclife.StreamError
+	require.ErrorAs(t, err, &reset)
+	require.Equal(t, code, reset.ErrorCode)
+}
+
+// TestDoEndsItsStreamAsItsFuncReturned: what it wrote arrives if it returned
+// nil, and is reset if it failed or panicked.
+func TestDoEndsItsStreamAsItsFuncReturned(t *testing.T) {
+	t.Parallel()
 	failed := errors.New("failed")
-	guard := &quiclife.Guard{Codes: serveCodes}
-	setup{guard: guard, serverConf: &quic.Config{MaxIncomingStreams: 1}}.in(t, func(t *testing.T, e ends) {
-		codes := make(chan error, 10)
-		done := e.serve(t.Context(), quiclife.Handler{
-			Stream: func(ctx context.Context, s *quiclife.Stream) error {
-				b, err := io.ReadAll(s)
-				codes <- err
-				s.Write(b)
-				return err
-			},
-			UniStream: func(ctx context.Context, s *quiclife.ReceiveStream) error {
-				_, err := io.ReadAll(s)
-				codes <- err
-				return err
-			},
-		})
+	setup{guard: &quiclife.Guard{Codes: serveCodes}}.in(t, func(t *testing.T, e ends) {
+		read := e.answerAll(t)
 		require.NoError(t, e.client.Do(t.Context(), func(s *quiclife.Stream) error {
 			write(t, s, "request")
 			s.Close()
@@ -534,20 +586,13 @@ func TestDo(t *testing.T) {
 			require.Equal(t, "request", string(b))
 			return err
 		}))
-		require.NoError(t, <-codes)
-
-		reset := func(code quiclife.StreamErrorCode) {
-			t.Helper()
-			var stream *quiclife.StreamError
-			require.ErrorAs(t, <-codes, &stream)
-			require.Equal(t, code, stream.ErrorCode)
-		}
+		require.NoError(t, <-read)
 		require.Equal(t, failed, e.client.Do(t.Context(), func(s *quiclife.Stream) error {
 			write(t, s, "half")
 			settled()
 			return failed
 		}))
-		reset(3)
+		requireReset(t, 3, <-read)
 		require.PanicsWithValue(t, "oops", func() {
 			e.client.Do(t.Context(), func(s *quiclife.Stream) error {
 				write(t, s, "half")
@@ -555,9 +600,24 @@ func TestDo(t *testing.T) {
 				panic("oops")
 			})
 		})
-		reset(4)
+		requireReset(t, 4, <-read)
 
-		// ctx ends what f is blocked in.
+		// The FIN and Release do not overtake what was written.
+		require.NoError(t, e.client.DoUni(t.Context(), func(s *quiclife.SendStream) error { _, err := s.Write([]byte("message")); return err }))
+		require.NoError(t, <-read)
+		require.Equal(t, failed, e.client.DoUni(t.Context(), func(s *quiclife.SendStream) error { write(t, s, "x"); settled(); return failed }))
+		requireReset(t, 3, <-read)
+		settled()
+		e.requireNothingLeft(t)
+	})
+}
+
+// TestDoUnblocksItsFuncWhenItsContextEnds: the error says both what ended and
+// what was blocked.
+func TestDoUnblocksItsFuncWhenItsContextEnds(t *testing.T) {
+	t.Parallel()
+	setup{guard: &quiclife.Guard{Codes: serveCodes}}.in(t, func(t *testing.T, e ends) {
+		read := e.answerAll(t)
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
 		err := e.client.Do(ctx, func(s *quiclife.Stream) error {
@@ -566,39 +626,37 @@ func TestDo(t *testing.T) {
 			return err
 		})
 		require.ErrorIs(t, err, context.DeadlineExceeded)
-		var stream *quiclife.StreamError
-		require.ErrorAs(t, err, &stream)
-		reset(3)
-		err = e.client.Do(ctx, func(s *quiclife.Stream) error { t.Error("called"); return nil })
+		require.ErrorAs(t, err, new(*quiclife.StreamError))
+		requireReset(t, 3, <-read)
+		err = e.client.Do(ctx, func(s *quiclife.Stream) error { t.Error("called after its context"); return nil })
 		require.ErrorIs(t, err, context.DeadlineExceeded)
-
-		// What f wrote arrives: the FIN and Release do not overtake it.
-		require.NoError(t, e.client.DoUni(t.Context(), func(s *quiclife.SendStream) error { _, err := s.Write([]byte("message")); return err }))
-		require.NoError(t, <-codes)
-		require.Equal(t, failed, e.client.DoUni(t.Context(), func(s *quiclife.SendStream) error { write(t, s, "x"); settled(); return failed }))
-		reset(3)
-
-		// At the limit it waits, and says who holds the slots.
-		held, err := e.client.OpenStreamSync(t.Context())
-		require.NoError(t, err)
-		ctx, cancel = context.WithTimeout(t.Context(), time.Second)
-		defer cancel()
-		err = e.client.Do(ctx, func(s *quiclife.Stream) error { return nil })
-		require.ErrorIs(t, err, context.DeadlineExceeded)
-		limit, ok := errors.AsType[*quiclife.LimitError](err)
-		require.True(t, ok)
-		require.EqualValues(t, 1, limit.Open)
-		require.Equal(t, held.StreamID(), limit.Oldest.ID)
 		require.ErrorContains(t, e.client.Do(nil, nil), "nil context")    //nolint:staticcheck // on purpose
 		require.ErrorContains(t, e.client.DoUni(nil, nil), "nil context") //nolint:staticcheck // on purpose
-		held.Release()
-		settled()
-		e.requireNothingLeft(t)
-		e.client.CloseWithError(0, "")
-		<-done
 	})
-	// A write that was cut is no success.
-	setup{serverConf: matrixConf, guard: guard}.in(t, func(t *testing.T, e ends) {
+}
+
+// TestDoAtPeersLimitSaysWhoHoldsIt: after it has waited as long as its context
+// allows.
+func TestDoAtPeersLimitSaysWhoHoldsIt(t *testing.T) {
+	t.Parallel()
+	setup{serverConf: &quic.Config{MaxIncomingStreams: 1}}.in(t, func(t *testing.T, e ends) {
+		held, err := e.client.OpenStreamSync(t.Context())
+		require.NoError(t, err)
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		err = e.client.Do(ctx, func(s *quiclife.Stream) error { t.Error("called without a slot"); return nil })
+		require.ErrorIs(t, err, context.DeadlineExceeded)
+		limit := requireLimitError(t, err)
+		require.EqualValues(t, 1, limit.Open)
+		require.Equal(t, held.StreamID(), limit.Oldest.ID)
+		held.Release()
+	})
+}
+
+// TestDoSaysThatAWriteWasCut: its func returned nil all the same.
+func TestDoSaysThatAWriteWasCut(t *testing.T) {
+	t.Parallel()
+	setup{serverConf: matrixConf}.in(t, func(t *testing.T, e ends) {
 		err := e.client.Do(t.Context(), func(s *quiclife.Stream) error {
 			s.SetWriteDeadline(time.Now().Add(time.Millisecond))
 			s.Write(large)
@@ -608,100 +666,142 @@ func TestDo(t *testing.T) {
 	})
 }
 
-// TestListenerServe serves until its context ends, and drains.
-func TestListenerServe(t *testing.T) {
+// listenInBubble listens in fake time. dial connects clients, at most n of
+// them, each from a socket of its own.
+func listenInBubble(t *testing.T, guard *quiclife.Guard, n int) (ln *quiclife.Listener, dial func() *quiclife.Conn) {
+	t.Helper()
 	serverTLS, clientTLS := quictest.TLS()
-	guard := &quiclife.Guard{Codes: serveCodes}
-	ln, err := guard.ListenAddr("127.0.0.1:0", serverTLS, nil)
+	sockets, socket, addr := quictest.Net{}.Star(t, n)
+	tr := &quiclife.Transport{Conn: socket, Guard: guard}
+	t.Cleanup(func() { tr.Close() })
+	ln, err := tr.Listen(serverTLS, nil)
 	require.NoError(t, err)
-	ctx, cancel := context.WithCancel(t.Context())
-	served := make(chan error, 1)
-	release := make(chan struct{})
-	go func() {
-		served <- ln.Serve(ctx, quiclife.Handler{Stream: func(ctx context.Context, s *quiclife.Stream) error {
-			b, err := io.ReadAll(s)
-			if string(b) == "slow" {
-				<-release
-			}
-			s.Write(b)
-			return err
-		}})
-	}()
-	require.ErrorContains(t, ln.Serve(nil, quiclife.Handler{}), "nil context") //nolint:staticcheck // on purpose
-
-	ask := func(c *quiclife.Conn, what string) (answer string, err error) {
-		err = c.Do(context.Background(), func(s *quiclife.Stream) error {
-			s.Write([]byte(what))
-			s.Close()
-			b, err := io.ReadAll(s)
-			answer = string(b)
-			return err
-		})
-		return answer, err
-	}
-	var conns []*quiclife.Conn
-	for range 3 {
-		c, err := guard.DialAddr(t.Context(), ln.Addr().String(), clientTLS, nil)
+	return ln, func() *quiclife.Conn {
+		t.Helper()
+		c, err := (&quiclife.Guard{}).Dial(t.Context(), sockets[0], addr, clientTLS, nil)
 		require.NoError(t, err)
-		conns = append(conns, c)
-		answer, err := ask(c, "hello")
-		require.NoError(t, err)
-		require.Equal(t, "hello", answer)
+		sockets = sockets[1:]
+		t.Cleanup(func() { c.CloseWithError(0, "") })
+		return c
 	}
-	slow := make(chan string)
-	go func() {
-		answer, _ := ask(conns[0], "slow")
-		slow <- answer
-	}()
-	eventually(t, func() bool { return conns[0].Stats().Outgoing.Opened == 2 })
-	time.Sleep(50 * time.Millisecond) // let the request arrive; if it does not, it is refused and the test fails
-	cancel()
-	for _, c := range conns[1:] { // idle ones are closed
-		<-c.Context().Done()
-		require.ErrorIs(t, context.Cause(c.Context()), &quiclife.ApplicationError{Remote: true})
-	}
-	select {
-	case err := <-served:
-		t.Error("returned before the slow answer:", err)
-	default:
-	}
-	close(release)
-	require.Equal(t, "slow", <-slow)
-	require.Equal(t, context.Canceled, <-served)
-	<-conns[0].Context().Done()
-
-	ln, err = guard.ListenAddr("127.0.0.1:0", serverTLS, nil)
-	require.NoError(t, err)
-	ln.Close()
-	require.Equal(t, quiclife.ErrServerClosed, ln.Serve(t.Context(), quiclife.Handler{}))
 }
 
-// TestDrainTimeout bounds what Listener.Serve waits for.
-func TestDrainTimeout(t *testing.T) {
-	serverTLS, clientTLS := quictest.TLS()
-	var log logged
-	guard := &quiclife.Guard{DrainTimeout: 50 * time.Millisecond, Logger: log.logger()}
-	ln, err := guard.ListenAddr("127.0.0.1:0", serverTLS, nil)
-	require.NoError(t, err)
-	ctx, cancel := context.WithCancel(t.Context())
-	started := make(chan struct{})
-	served := make(chan error, 1)
-	go func() {
-		served <- ln.Serve(ctx, quiclife.Handler{Stream: func(ctx context.Context, s *quiclife.Stream) error {
-			close(started)
-			<-ctx.Done() // stuck until the connection ends
-			return ctx.Err()
-		}})
-	}()
-	c, err := guard.DialAddr(t.Context(), ln.Addr().String(), clientTLS, nil)
-	require.NoError(t, err)
-	s, err := c.OpenStream()
-	require.NoError(t, err)
-	write(t, s, "x")
-	<-started
-	cancel()
-	require.Equal(t, context.Canceled, <-served)
-	require.Contains(t, log.String(), "1 open streams cut")
-	<-c.Context().Done()
-	s.Release()
+// TestListenerServeDrains: when its context ends, idle connections are closed
+// at once, and others when their handlers have answered.
+func TestListenerServeDrains(t *testing.T) {
+	t.Parallel()
+	bubble(t, func(t *testing.T) {
+		ln, dial := listenInBubble(t, &quiclife.Guard{Codes: serveCodes}, 3)
+		ctx, cancel := context.WithCancel(t.Context())
+		served, finish := make(chan error, 1), make(chan struct{})
+		go func() {
+			served <- ln.Serve(ctx, quiclife.Handler{Stream: func(ctx context.Context, s *quiclife.Stream) error {
+				b, err := io.ReadAll(s)
+				if string(b) == "slow" {
+					<-finish
+				}
+				s.Write(b)
+				return err
+			}})
+		}()
+		require.ErrorContains(t, ln.Serve(nil, quiclife.Handler{}), "nil context") //nolint:staticcheck // on purpose
+		ask := func(c *quiclife.Conn, what string) (answer string, err error) {
+			err = c.Do(context.Background(), func(s *quiclife.Stream) error {
+				s.Write([]byte(what))
+				s.Close()
+				b, err := io.ReadAll(s)
+				answer = string(b)
+				return err
+			})
+			return answer, err
+		}
+		var conns []*quiclife.Conn
+		for range 3 {
+			c := dial()
+			conns = append(conns, c)
+			answer, err := ask(c, "hello")
+			require.NoError(t, err)
+			require.Equal(t, "hello", answer)
+		}
+		slow := make(chan string)
+		go func() {
+			answer, _ := ask(conns[0], "slow")
+			slow <- answer
+		}()
+		settled()
+		cancel()
+		settled()
+		for _, c := range conns[1:] {
+			require.ErrorIs(t, context.Cause(c.Context()), &quiclife.ApplicationError{Remote: true}, "an idle connection is closed")
+		}
+		require.NoError(t, conns[0].Context().Err(), "the connection that waits for an answer")
+		select {
+		case err := <-served:
+			t.Error("Serve returned before the slow answer:", err)
+		default:
+		}
+		close(finish)
+		require.Equal(t, "slow", <-slow)
+		require.Equal(t, context.Canceled, <-served)
+		<-conns[0].Context().Done()
+	})
+}
+
+// TestServeOfClosedListenerReturnsErrServerClosed: as net/http's does.
+func TestServeOfClosedListenerReturnsErrServerClosed(t *testing.T) {
+	t.Parallel()
+	bubble(t, func(t *testing.T) {
+		ln, _ := listenInBubble(t, &quiclife.Guard{}, 1)
+		ln.Close()
+		require.Equal(t, quiclife.ErrServerClosed, ln.Serve(t.Context(), quiclife.Handler{}))
+	})
+}
+
+// TestListenerServeWaitsNoLongerThanDrainTimeout: and logs what it cut.
+func TestListenerServeWaitsNoLongerThanDrainTimeout(t *testing.T) {
+	t.Parallel()
+	bubble(t, func(t *testing.T) {
+		var log logged
+		ln, dial := listenInBubble(t, &quiclife.Guard{DrainTimeout: 3 * time.Second, Logger: log.logger()}, 1)
+		ctx, cancel := context.WithCancel(t.Context())
+		served := make(chan error, 1)
+		go func() {
+			served <- ln.Serve(ctx, quiclife.Handler{Stream: func(ctx context.Context, s *quiclife.Stream) error {
+				<-ctx.Done() // stuck until the connection ends
+				return ctx.Err()
+			}})
+		}()
+		c := dial()
+		s, err := c.OpenStream()
+		require.NoError(t, err)
+		write(t, s, "x")
+		settled()
+		start := time.Now()
+		cancel()
+		require.Equal(t, context.Canceled, <-served)
+		require.Equal(t, 3*time.Second, time.Since(start))
+		require.Contains(t, log.String(), "1 open streams cut")
+		<-c.Context().Done()
+		s.Release()
+	})
+}
+
+// TestListenerServeShutsDownWhatNobodyAccepted: connections that are queued when
+// its context has ended.
+func TestListenerServeShutsDownWhatNobodyAccepted(t *testing.T) {
+	t.Parallel()
+	bubble(t, func(t *testing.T) {
+		ln, dial := listenInBubble(t, &quiclife.Guard{}, 10)
+		var clients []*quiclife.Conn
+		for range 10 {
+			clients = append(clients, dial())
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		cancel()
+		require.Equal(t, context.Canceled, ln.Serve(ctx, quiclife.Handler{}))
+		settled()
+		for i, c := range clients {
+			require.Error(t, c.Context().Err(), "connection %d lives", i)
+		}
+	})
 }

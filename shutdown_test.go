@@ -75,7 +75,7 @@ func TestShutdownAgainst(t *testing.T) {
 				}
 			}()
 		}, -1, [2]time.Duration{time.Second, 2 * time.Second}},
-		{"a stream that was dropped", func(t *testing.T, e ends) { quiclife.ForgetCollections(); e.client.OpenStream() }, -1, [2]time.Duration{0, limit}},
+		{"a stream that was dropped", func(t *testing.T, e ends) { e.client.OpenStream() }, -1, [2]time.Duration{0, limit}},
 		{"a long-lived stream", func(t *testing.T, e ends) {
 			s, _ := e.stream(t)
 			keep(t, s)
@@ -466,6 +466,30 @@ func TestGuardShutdownNamesSocketThatLingers(t *testing.T) {
 	require.ErrorIs(t, err, context.DeadlineExceeded)
 	require.ErrorContains(t, err, "the socket of 1.0.0.2:443 is still open")
 	require.NotErrorAs(t, err, new(*quiclife.ShutdownError), "nothing was cut")
+}
+
+// Connections that were cut and sockets that linger are counted apart.
+func TestGuardShutdownErrorCountsSocketsApart(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		serverTLS, clientTLS := quictest.TLS()
+		client, socket, addr := quictest.Net{}.Endpoints(t)
+		guard := &quiclife.Guard{}
+		ln, err := guard.Listen(socket, serverTLS, nil)
+		require.NoError(t, err)
+		tr := &quic.Transport{Conn: client}
+		defer tr.Close()
+		_, err = tr.Dial(t.Context(), addr, clientTLS, nil)
+		require.NoError(t, err)
+		c, err := ln.Accept(t.Context())
+		require.NoError(t, err)
+		s, err := c.OpenStream()
+		require.NoError(t, err)
+		keep(t, s)
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		require.EqualError(t, guard.Shutdown(ctx), "quiclife: shutdown: of 1 connections 1 ended with 1 open streams cut, or with data that may not have arrived; 1 sockets are still open")
+		settled()
+	})
 }
 
 // A socket that is closed is not named, though ctx was done before.

@@ -7,6 +7,7 @@ import (
 	"io"
 	"math/rand/v2"
 	"os"
+	"runtime"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -26,6 +27,7 @@ import (
 // the three calls, closed, answered and read to EOF on both sides, arrives
 // byte for byte; also through a small window and with every tenth packet lost.
 func TestNothingLost(t *testing.T) {
+	t.Parallel()
 	for name, s := range map[string]setup{
 		"plain":        {},
 		"small window": {clientConf: matrixConf, serverConf: matrixConf},
@@ -127,6 +129,7 @@ func writeSomehow(t *testing.T, s *quiclife.Stream, p []byte, how int) {
 // TestNothingCutLooksWhole holds promise 3: a message that Write did not take
 // in full never ends in io.EOF at the peer, and one that was continued does.
 func TestNothingCutLooksWhole(t *testing.T) {
+	t.Parallel()
 	data := randomBytes(50_000)
 	deadline := func(s *quiclife.Stream) {
 		s.SetWriteDeadline(time.Now().Add(100 * time.Millisecond))
@@ -190,10 +193,7 @@ func TestNothingCutLooksWhole(t *testing.T) {
 				} else {
 					require.ErrorIs(t, err, &quiclife.StreamError{StreamID: peer.StreamID(), Remote: true})
 				}
-				s.Release()
-				peer.Release()
-				settled()
-				e.requireNothingLeft(t)
+				e.requireNothingLeftOf(t, s, peer)
 			})
 		})
 	}
@@ -211,17 +211,15 @@ func TestNothingCutLooksWhole(t *testing.T) {
 			require.NoError(t, err)
 			require.NoError(t, s.Close())
 			wg.Wait()
-			require.True(t, bytes.Equal(data, read))
-			s.Release()
-			peer.Release()
-			settled()
-			e.requireNothingLeft(t)
+			require.Equal(t, sha256.Sum256(data), sha256.Sum256(read), "%d of %d bytes read", len(read), len(data))
+			e.requireNothingLeftOf(t, s, peer)
 		})
 	})
 }
 
-// TestWriteAfterEnd: what Write and its siblings return once the half ended.
-func TestWriteAfterEnd(t *testing.T) {
+// TestWriteAfterEndSaysHowItEnded: and so do its siblings.
+func TestWriteAfterEndSaysHowItEnded(t *testing.T) {
+	t.Parallel()
 	for _, c := range []struct {
 		name string
 		end  func(s, peer *quiclife.Stream)
@@ -243,23 +241,21 @@ func TestWriteAfterEnd(t *testing.T) {
 					require.ErrorIs(t, err, c.err)
 					_, err = s.Write(nil)
 					require.ErrorIs(t, err, c.err)
-					_, err = s.WriteWithLimit([]byte("x"), func(n int) int { return n })
+					_, err = s.WriteWithLimit([]byte("x"), takeAll)
 					require.ErrorIs(t, err, c.err)
 					require.ErrorIs(t, s.TryWriteAll([]byte("x")), c.err)
 				}
 				require.EqualValues(t, 1, s.Info().BytesWritten)
-				s.Release()
-				peer.Release()
-				settled()
-				e.requireNothingLeft(t)
+				e.requireNothingLeftOf(t, s, peer)
 			})
 		})
 	}
 }
 
-// TestConcurrentWrites: whole Writes follow each other, in any order, and
+// TestConcurrentWritesDoNotMix: whole Writes follow each other, in any order, and
 // TryWriteAll does not wait for them.
-func TestConcurrentWrites(t *testing.T) {
+func TestConcurrentWritesDoNotMix(t *testing.T) {
+	t.Parallel()
 	setup{serverConf: matrixConf}.in(t, func(t *testing.T, e ends) {
 		s, peer := e.stream(t)
 		const writers, each, size = 8, 20, 700
@@ -291,6 +287,7 @@ func TestConcurrentWrites(t *testing.T) {
 // TestLoopOfWritesKeepsNoOtherFromWriting: writes take turns, first come first
 // served, as quic-go's do.
 func TestLoopOfWritesKeepsNoOtherFromWriting(t *testing.T) {
+	t.Parallel()
 	for _, size := range []int{4000, 64 << 10} {
 		setup{}.in(t, func(t *testing.T, e ends) {
 			s, peer := e.stream(t)
@@ -315,17 +312,26 @@ func TestLoopOfWritesKeepsNoOtherFromWriting(t *testing.T) {
 	}
 }
 
+// wideConf grants much.
+var wideConf = &quic.Config{InitialStreamReceiveWindow: 4 << 20, InitialConnectionReceiveWindow: 8 << 20, MaxIdleTimeout: time.Hour}
+
+// onLossyNetwork runs f on a network that loses everything while lost is set.
+func onLossyNetwork(t *testing.T, conf *quic.Config, f func(t *testing.T, e ends, lost *atomic.Bool)) {
+	t.Helper()
+	var lost atomic.Bool
+	drop := func(simnet.Packet) bool { return lost.Load() }
+	setup{clientConf: conf, serverConf: conf, net: quictest.Net{Drop: drop}}.in(t, func(t *testing.T, e ends) { f(t, e, &lost) })
+}
+
 // TestSmallWritesAreBounded: what is queued for a peer that grants much but
 // takes nothing stays small.
 func TestSmallWritesAreBounded(t *testing.T) {
-	lost := false
-	conf := &quic.Config{InitialStreamReceiveWindow: 4 << 20, InitialConnectionReceiveWindow: 8 << 20, MaxIdleTimeout: time.Hour}
-	drop := func(simnet.Packet) bool { return lost }
-	setup{clientConf: conf, serverConf: conf, net: quictest.Net{Drop: drop}}.in(t, func(t *testing.T, e ends) {
+	t.Parallel()
+	onLossyNetwork(t, wideConf, func(t *testing.T, e ends, lost *atomic.Bool) {
 		s, _ := e.stream(t)
 		settled()
 		window := int64(e.client.ConnectionStats().CongestionWindow)
-		lost = true // no more acknowledgements: the congestion window fills
+		lost.Store(true) // no more acknowledgements: the congestion window fills
 		s.SetWriteDeadline(time.Now().Add(10 * time.Second))
 		for {
 			if _, err := s.Write(make([]byte, 500)); err != nil {
@@ -341,6 +347,7 @@ func TestSmallWritesAreBounded(t *testing.T) {
 // SetReliableBoundary must not count in the final size of a reset that the
 // peer's STOP_SENDING then replaces by one with another size.
 func TestReleaseAfterQueuedWriteKeepsConnectionAlive(t *testing.T) {
+	t.Parallel()
 	conf := &quic.Config{EnableStreamResetPartialDelivery: true}
 	for how, write := range map[string]func(s *quiclife.Stream) error{
 		"Write":       func(s *quiclife.Stream) error { _, err := s.Write([]byte("not so")); return err },
@@ -381,10 +388,7 @@ func TestReleaseAfterQueuedWriteKeepsConnectionAlive(t *testing.T) {
 						peer.CancelRead(2) // crosses
 						abort(s)
 						settled()
-						s.Release()
-						peer.Release()
-						settled()
-						e.requireNothingLeft(t)
+						e.requireNothingLeftOf(t, s, peer)
 					})
 				})
 			}
@@ -395,6 +399,7 @@ func TestReleaseAfterQueuedWriteKeepsConnectionAlive(t *testing.T) {
 // TestResetTakesBackWhatCameAfterTheBoundary: small Writes after
 // SetReliableBoundary are not made reliable by the way they are sent.
 func TestResetTakesBackWhatCameAfterTheBoundary(t *testing.T) {
+	t.Parallel()
 	conf := &quic.Config{EnableStreamResetPartialDelivery: true}
 	setup{clientConf: conf, serverConf: conf}.in(t, func(t *testing.T, e ends) {
 		s, peer := e.stream(t)
@@ -415,10 +420,11 @@ func TestResetTakesBackWhatCameAfterTheBoundary(t *testing.T) {
 // TestCancelWriteBesideTryWriteAllWaitsForIt: what is just being queued after the
 // boundary counts.
 func TestCancelWriteBesideTryWriteAllWaitsForIt(t *testing.T) {
+	t.Parallel()
 	conf := &quic.Config{EnableStreamResetPartialDelivery: true}
 	setup{clientConf: conf, serverConf: conf}.in(t, func(t *testing.T, e ends) {
 		s, peer := e.stream(t)
-		_, err := s.WriteWithLimit([]byte("reliable"), func(n int) int { return n }) // with nothing queued after it
+		_, err := s.WriteWithLimit([]byte("reliable"), takeAll) // with nothing queued after it
 		require.NoError(t, err)
 		s.SetReliableBoundary()
 		quiclife.AfterTryWriteAll(s, func() {
@@ -428,10 +434,7 @@ func TestCancelWriteBesideTryWriteAllWaitsForIt(t *testing.T) {
 		require.NoError(t, s.TryWriteAll([]byte("not so")))
 		peer.CancelRead(2)
 		settled()
-		s.Release()
-		peer.Release()
-		settled()
-		e.requireNothingLeft(t)
+		e.requireNothingLeftOf(t, s, peer)
 	})
 }
 
@@ -449,9 +452,7 @@ func TestBoundaryBesideWritesKeepsConnectionAlive(t *testing.T) {
 		if i%4 < 2 {
 			s.SetReliableBoundary()
 		}
-		var wg sync.WaitGroup
-		start := make(chan struct{})
-		for _, call := range []func(){
+		together(
 			func() { s.SetReliableBoundary(); s.TryWriteAll([]byte("queued")) },
 			func() {
 				s.Write([]byte("small"))
@@ -460,12 +461,7 @@ func TestBoundaryBesideWritesKeepsConnectionAlive(t *testing.T) {
 				}
 				s.CancelWrite(1)
 				p.CancelRead(1)
-			},
-		} {
-			wg.Go(func() { <-start; call() })
-		}
-		close(start)
-		wg.Wait()
+			})
 		s.Release()
 		p.Release()
 	}
@@ -482,16 +478,17 @@ func TestCloseBesideWritesThatDoNotBlockCutsNothing(t *testing.T) {
 	const window = 1 << 30 // a full one would be a reason to cut
 	conf := &quic.Config{InitialStreamReceiveWindow: window, InitialConnectionReceiveWindow: window}
 	for name, c := range map[string]struct {
-		size  int
-		write func(s *quiclife.SendStream, p []byte) (int, error)
-	}{
-		"TryWriteAll":   {100, func(s *quiclife.SendStream, p []byte) (int, error) { return len(p), s.TryWriteAll(p) }},
-		"small Writes":  {100, (*quiclife.SendStream).Write},
-		"larger Writes": {6000, (*quiclife.SendStream).Write},
+		rounds int
+		size   int
+		write  func(s *quiclife.SendStream, p []byte) (int, error)
+	}{ // where what is left of a Write is not queued, round 1 or 2 fails
+		"TryWriteAll":   {20, 100, func(s *quiclife.SendStream, p []byte) (int, error) { return len(p), s.TryWriteAll(p) }},
+		"small Writes":  {60, 100, (*quiclife.SendStream).Write},
+		"larger Writes": {60, 6000, (*quiclife.SendStream).Write},
 	} {
 		t.Run(name, func(t *testing.T) {
 			e := setup{clientConf: conf, serverConf: conf}.onLoopback(t)
-			for i := range 150 {
+			for i := range c.rounds {
 				s, err := e.client.OpenUniStreamSync(t.Context())
 				require.NoError(t, err)
 				var taken [2]int
@@ -501,7 +498,8 @@ func TestCloseBesideWritesThatDoNotBlockCutsNothing(t *testing.T) {
 					wg.Go(func() {
 						for p := make([]byte, c.size); ; {
 							n, err := c.write(s, p)
-							if err == quiclife.ErrWouldBlock {
+							if err == quiclife.ErrWouldBlock { // the other has the turn
+								runtime.Gosched()
 								continue
 							}
 							if err != nil {
@@ -536,7 +534,7 @@ func TestCloseBesideWritesThatDoNotBlockCutsNothing(t *testing.T) {
 // network, and not for the peer, is completed by Close, and so is one that waits
 // for its turn behind it.
 func TestCloseCompletesWritesThatTheNetworkHoldsUp(t *testing.T) {
-	conf := &quic.Config{InitialStreamReceiveWindow: 4 << 20, InitialConnectionReceiveWindow: 8 << 20, MaxIdleTimeout: time.Hour}
+	t.Parallel()
 	for _, c := range []struct {
 		sizes []int // the first is queued, the second blocks, the others wait for their turn
 		cut   bool
@@ -545,9 +543,7 @@ func TestCloseCompletesWritesThatTheNetworkHoldsUp(t *testing.T) {
 		{[]int{10_000, 10_000, 50_000}, true}, // too much to be queued
 		{[]int{10_000, 50_000, 500, 500, 500, 500, 500, 500, 500, 500}, true},
 	} {
-		var lost atomic.Bool
-		drop := func(simnet.Packet) bool { return lost.Load() }
-		setup{clientConf: conf, serverConf: conf, net: quictest.Net{Drop: drop}}.in(t, func(t *testing.T, e ends) {
+		onLossyNetwork(t, wideConf, func(t *testing.T, e ends, lost *atomic.Bool) {
 			s, peer := e.stream(t)
 			settled()
 			lost.Store(true)
@@ -577,10 +573,7 @@ func TestCloseCompletesWritesThatTheNetworkHoldsUp(t *testing.T) {
 				require.NoError(t, err)
 				require.EqualValues(t, whole, read)
 			}
-			s.Release()
-			peer.Release()
-			settled()
-			e.requireNothingLeft(t)
+			e.requireNothingLeftOf(t, s, peer)
 		})
 	}
 }
@@ -588,6 +581,7 @@ func TestCloseCompletesWritesThatTheNetworkHoldsUp(t *testing.T) {
 // TestClosesBesideBlockedWriteAgree: a second Close waits for what the first
 // finds out, and a deadline that is moved meanwhile does not keep it waiting.
 func TestClosesBesideBlockedWriteAgree(t *testing.T) {
+	t.Parallel()
 	setup{serverConf: matrixConf}.in(t, func(t *testing.T, e ends) {
 		for range 100 {
 			s, peer := e.stream(t)
@@ -619,9 +613,8 @@ func TestStalledPeerPinsLittle(t *testing.T) {
 		if streams == 5000 && testing.Short() {
 			continue
 		}
-		var lost atomic.Bool
 		conf := &quic.Config{MaxIncomingStreams: 10_000, InitialStreamReceiveWindow: 1 << 20, InitialConnectionReceiveWindow: 1 << 30, MaxIdleTimeout: time.Hour}
-		setup{clientConf: conf, serverConf: conf, net: quictest.Net{Drop: func(simnet.Packet) bool { return lost.Load() }}}.in(t, func(t *testing.T, e ends) {
+		onLossyNetwork(t, conf, func(t *testing.T, e ends, lost *atomic.Bool) {
 			strs := make([]*quiclife.Stream, streams)
 			for i := range strs {
 				var err error
@@ -662,6 +655,7 @@ func TestStalledPeerPinsLittle(t *testing.T) {
 
 // TestQueueEmptiesAsItIsSent: what was sent long ago keeps nobody from queueing.
 func TestQueueEmptiesAsItIsSent(t *testing.T) {
+	t.Parallel()
 	deadNetwork(t, func(t *testing.T, e ends, s *quiclife.Stream, die func()) {
 		for range 2000 {
 			_, err := s.Write(make([]byte, 500))
@@ -674,11 +668,14 @@ func TestQueueEmptiesAsItIsSent(t *testing.T) {
 	})
 }
 
-// TestDeadlineInTime: a Write whose deadline has passed queues nothing.
-func TestDeadlineInTime(t *testing.T) {
+// TestWriteWhoseDeadlineHasPassedQueuesNothing: one at the very start of the
+// connection's clock is a deadline too.
+func TestWriteWhoseDeadlineHasPassedQueuesNothing(t *testing.T) {
+	t.Parallel()
 	setup{}.in(t, func(t *testing.T, e ends) {
+		start := time.Now()
 		s, peer := e.stream(t)
-		for _, deadline := range []time.Time{time.Unix(1, 0), time.Now().Add(-time.Hour), time.Now()} {
+		for _, deadline := range []time.Time{time.Unix(1, 0), time.Now().Add(-time.Hour), start, time.Now()} {
 			require.NoError(t, s.SetWriteDeadline(deadline))
 			n, err := s.Write([]byte("late"))
 			require.ErrorIs(t, err, os.ErrDeadlineExceeded, "%v", deadline)
@@ -694,8 +691,8 @@ func TestDeadlineInTime(t *testing.T) {
 	})
 }
 
-// TestNoMoreAllocations: Read, Write and Peek allocate no more than quic-go's.
-func TestNoMoreAllocations(t *testing.T) {
+// TestReadWriteAndPeekAllocateNoMoreThanQuicGos: on average.
+func TestReadWriteAndPeekAllocateNoMoreThanQuicGos(t *testing.T) {
 	if testing.Short() {
 		t.Skip("measures")
 	}
@@ -707,7 +704,7 @@ func TestNoMoreAllocations(t *testing.T) {
 	measure := func(local, peer stream) float64 {
 		write(t, local, "x")
 		buf := make([]byte, 1)
-		return testing.AllocsPerRun(2000, func() {
+		return testing.AllocsPerRun(500, func() {
 			local.Write(buf)
 			peer.Peek(buf)
 			peer.Read(buf)
@@ -717,8 +714,7 @@ func TestNoMoreAllocations(t *testing.T) {
 	for range 5 {
 		plain, err := e.rawClient.OpenStream()
 		require.NoError(t, err)
-		_, err = plain.Write([]byte("x"))
-		require.NoError(t, err)
+		write(t, plain, "x")
 		plainPeer, err := e.rawServer.AcceptStream(t.Context())
 		require.NoError(t, err)
 		ours, err := e.client.OpenStream()
@@ -734,4 +730,291 @@ func TestNoMoreAllocations(t *testing.T) {
 	}
 	slices.Sort(more)
 	require.Less(t, more[len(more)/2], 0.5, fmt.Sprint(more))
+}
+
+// TestTryWriteAllBesideBlockedWriteDoesNotHideIt: Close sees that it was cut.
+func TestTryWriteAllBesideBlockedWriteDoesNotHideIt(t *testing.T) {
+	t.Parallel()
+	setup{serverConf: matrixConf}.in(t, func(t *testing.T, e ends) {
+		s, peer := e.stream(t)
+		done := make(chan error)
+		go func() { _, err := s.Write(large); done <- err }()
+		settled()
+		require.Equal(t, quiclife.ErrWouldBlock, s.TryWriteAll([]byte("x")))
+		require.Equal(t, quiclife.ErrWriteCut, s.Close())
+		require.Error(t, <-done)
+		_, err := io.ReadAll(peer)
+		require.ErrorIs(t, err, &quiclife.StreamError{StreamID: peer.StreamID(), Remote: true})
+		s.Release()
+		peer.Release()
+	})
+}
+
+// TestCloseCutsSecondOfTwoBlockedWrites: though the first was complete.
+func TestCloseCutsSecondOfTwoBlockedWrites(t *testing.T) {
+	t.Parallel()
+	setup{serverConf: matrixConf}.in(t, func(t *testing.T, e ends) {
+		s, peer := e.stream(t)
+		done := make(chan error, 2)
+		for range 2 {
+			go func() { _, err := s.Write(make([]byte, 30_000)); done <- err }()
+			settled()
+		}
+		io.ReadFull(peer, make([]byte, 32_000))
+		settled()
+		require.NoError(t, <-done)
+		require.Equal(t, quiclife.ErrWriteCut, s.Close())
+		require.Error(t, <-done)
+		_, err := io.ReadAll(peer)
+		require.ErrorIs(t, err, &quiclife.StreamError{StreamID: peer.StreamID(), Remote: true})
+		s.Release()
+		peer.Release()
+	})
+}
+
+// nilLimit writes with WriteWithLimit(p, nil).
+type nilLimit struct{ *quiclife.Stream }
+
+func (s nilLimit) Write(p []byte) (int, error) { return s.WriteWithLimit(p, nil) }
+
+// TestCancelledWriteWithoutLimiterIsLetGo: it is not the plain Write either.
+func TestCancelledWriteWithoutLimiterIsLetGo(t *testing.T) {
+	t.Parallel()
+	setup{serverConf: windowConf}.in(t, func(t *testing.T, e ends) {
+		ours, err := e.client.OpenStream()
+		require.NoError(t, err)
+		cancelBlockedWrite(t, nilLimit{ours})
+		require.Zero(t, quictest.Held(e.rawClient), "bidirectional streams held")
+	})
+	setup{serverConf: windowConf}.in(t, func(t *testing.T, e ends) {
+		ours, err := e.client.OpenUniStream()
+		require.NoError(t, err)
+		ours.WriteWithLimit(make([]byte, 10_000), nil)
+		settled()
+		done := make(chan struct{})
+		go func() {
+			ours.WriteWithLimit(make([]byte, 1400), nil)
+			ours.WriteWithLimit(make([]byte, 100), nil)
+			close(done)
+		}()
+		settled()
+		ours.CancelWrite(1)
+		<-done
+		settled()
+		require.Zero(t, quictest.Held(e.rawClient), "unidirectional streams held")
+	})
+}
+
+// TestTryWriteAllCompletesCutMessage: Close ends it properly then.
+func TestTryWriteAllCompletesCutMessage(t *testing.T) {
+	t.Parallel()
+	setup{}.in(t, func(t *testing.T, e ends) {
+		s, peer := e.stream(t)
+		_, err := s.WriteWithLimit([]byte("0123456789"), func(most int) int { return min(most, 4) })
+		require.Equal(t, quiclife.ErrWriteLimitReached, err)
+		require.NoError(t, s.TryWriteAll([]byte("456789")))
+		require.NoError(t, s.Close())
+		b, err := io.ReadAll(peer)
+		require.NoError(t, err)
+		require.Equal(t, "0123456789", string(b))
+		s.Release()
+	})
+}
+
+// deadNetwork runs f with a stream on a network that die has lose everything.
+// Then another stream fills the congestion window.
+func deadNetwork(t *testing.T, f func(t *testing.T, e ends, s *quiclife.Stream, die func())) {
+	onLossyNetwork(t, wideConf, func(t *testing.T, e ends, lost *atomic.Bool) {
+		s, _ := e.stream(t)
+		other, _ := e.stream(t)
+		settled()
+		f(t, e, s, func() {
+			settled()
+			lost.Store(true)
+			other.SetWriteDeadline(time.Now().Add(5 * time.Second))
+			_, err := other.WriteWithLimit(make([]byte, 2<<20), takeAll)
+			require.ErrorIs(t, err, os.ErrDeadlineExceeded)
+		})
+	})
+}
+
+// queueUntilFull writes in small pieces until a Write has blocked for a second,
+// and returns how many bytes were taken.
+func queueUntilFull(t *testing.T, s *quiclife.Stream) int64 {
+	t.Helper()
+	before := s.Info().BytesWritten
+	for {
+		s.SetWriteDeadline(time.Now().Add(time.Second))
+		if _, err := s.Write(make([]byte, 500)); err != nil {
+			require.ErrorIs(t, err, os.ErrDeadlineExceeded)
+			return s.Info().BytesWritten - before
+		}
+	}
+}
+
+const mostQueued = 16 << 10 // between two barriers
+
+// TestQueueingStartsAnewAfterBarrier: a Write that waited until it was sent is
+// one, as nothing before it is queued any more.
+func TestQueueingStartsAnewAfterBarrier(t *testing.T) {
+	t.Parallel()
+	for name, barrier := range map[string]func(s *quiclife.Stream) (int, error){
+		"a large Write":  func(s *quiclife.Stream) (int, error) { return s.Write(make([]byte, 20_000)) },
+		"WriteWithLimit": func(s *quiclife.Stream) (int, error) { return s.WriteWithLimit(make([]byte, 100), takeAll) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			deadNetwork(t, func(t *testing.T, e ends, s *quiclife.Stream, die func()) {
+				for range 32 { // as much as may be queued
+					_, err := s.Write(make([]byte, 512))
+					require.NoError(t, err)
+				}
+				settled()
+				_, err := barrier(s)
+				require.NoError(t, err)
+				die()
+				require.InDelta(t, mostQueued, queueUntilFull(t, s), 600, "bytes queued")
+			})
+		})
+	}
+}
+
+func takeAll(most int) int { return most }
+
+// TestFailedWriteIsNoBarrier: what was queued before it still is.
+func TestFailedWriteIsNoBarrier(t *testing.T) {
+	t.Parallel()
+	for name, fail := range map[string]func(s *quiclife.Stream) (int, error){
+		"Write":          func(s *quiclife.Stream) (int, error) { return s.Write(make([]byte, 500)) },
+		"WriteWithLimit": func(s *quiclife.Stream) (int, error) { return s.WriteWithLimit(make([]byte, 500), takeAll) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			deadNetwork(t, func(t *testing.T, e ends, s *quiclife.Stream, die func()) {
+				die()
+				var queued int64
+				for range 5 {
+					queued += queueUntilFull(t, s)
+					s.SetWriteDeadline(time.Now().Add(time.Second))
+					n, err := fail(s)
+					require.ErrorIs(t, err, os.ErrDeadlineExceeded)
+					require.Zero(t, n)
+				}
+				require.LessOrEqual(t, queued, int64(mostQueued), "bytes queued")
+			})
+		})
+	}
+}
+
+// TestTryWriteAllCountsAsQueued: Writes after it block, where it does not.
+func TestTryWriteAllCountsAsQueued(t *testing.T) {
+	t.Parallel()
+	deadNetwork(t, func(t *testing.T, e ends, s *quiclife.Stream, die func()) {
+		die()
+		for range 40 {
+			require.NoError(t, s.TryWriteAll(make([]byte, 500)))
+		}
+		require.Zero(t, queueUntilFull(t, s), "bytes queued by Write")
+	})
+}
+
+// TestSmallWriteIsQueuedWithoutDeadline: it returns at once, though nothing can
+// be sent.
+func TestSmallWriteIsQueuedWithoutDeadline(t *testing.T) {
+	t.Parallel()
+	deadNetwork(t, func(t *testing.T, e ends, s *quiclife.Stream, die func()) {
+		die()
+		s.SetWriteDeadline(time.Time{})
+		start := time.Now()
+		write(t, s, "x")
+		require.Zero(t, time.Since(start), "how long Write took")
+		s.Release()
+	})
+}
+
+// TestWriteInTheMiddleOfAnAbortFails: a Write of something never returns 0 and
+// no error, not even where quic-go does not know of the abort yet.
+func TestWriteInTheMiddleOfAnAbortFails(t *testing.T) {
+	t.Parallel()
+	for name, abort := range map[string]func(*quiclife.Stream){
+		"CancelWrite": func(s *quiclife.Stream) { s.CancelWrite(1) },
+		"Release":     (*quiclife.Stream).Release,
+		"Reset":       func(s *quiclife.Stream) { s.Reset(1) },
+	} {
+		setup{}.in(t, func(t *testing.T, e ends) {
+			s, peer := e.stream(t)
+			quiclife.BeforeCancelWrite(s, func() {
+				for _, p := range [][]byte{[]byte("x"), large} {
+					n, err := s.Write(p)
+					require.Equal(t, quiclife.ErrStreamClosed, err, "Write of %d bytes in %s", len(p), name)
+					require.Zero(t, n, name)
+				}
+				require.Equal(t, quiclife.ErrStreamClosed, s.TryWriteAll([]byte("x")), name)
+			})
+			abort(s)
+			s.Release()
+			peer.Release()
+		})
+	}
+}
+
+// TestCancelWriteBesideCloseAfterBoundaryKeepsConnectionAlive: the two must not
+// announce two final sizes.
+func TestCancelWriteBesideCloseAfterBoundaryKeepsConnectionAlive(t *testing.T) {
+	conf := &quic.Config{EnableStreamResetPartialDelivery: true, MaxIncomingStreams: 1000}
+	e := setup{clientConf: conf, serverConf: conf}.onLoopback(t)
+	for range 500 {
+		s, err := e.client.OpenStream()
+		require.NoError(t, err)
+		s.Write([]byte("reliable"))
+		s.SetReliableBoundary()
+		s.Write([]byte("not so"))
+		var closed error
+		together(func() { closed = s.Close() }, func() { s.CancelWrite(1) })
+		require.NoError(t, closed)
+		s.Release()
+		p, err := e.server.AcceptStream(t.Context())
+		require.NoError(t, err)
+		p.Release()
+	}
+	eventually(t, func() bool { return quictest.Held(e.rawClient)+quictest.Held(e.rawServer) == 0 })
+	e.requireNothingLeft(t)
+	e.client.CloseWithError(0, "")
+}
+
+// TestWholeWriteAtItsDeadlineSucceeds: a Write that has taken all of its data has
+// not failed, though its deadline passes at that moment. A program that then
+// gave up, and closed, would end a message cleanly that it could not complete.
+func TestWholeWriteAtItsDeadlineSucceeds(t *testing.T) {
+	t.Parallel()
+	const size = 100_000
+	big := make([]byte, size)
+	for name, write := range map[string]func(*quiclife.Stream) (int, error){
+		"Write": func(s *quiclife.Stream) (int, error) { return s.Write(big) },
+		"WriteWithLimit": func(s *quiclife.Stream) (int, error) {
+			return s.WriteWithLimit(big, takeAll)
+		},
+	} {
+		// How long it takes, and then that as the deadline, which races with the end.
+		var took time.Duration
+		for n := range 60 { // broken, it failed within 25
+			setup{}.in(t, func(t *testing.T, e ends) {
+				s, err := e.client.OpenStream()
+				require.NoError(t, err)
+				defer s.Release()
+				start := time.Now()
+				if took > 0 {
+					s.SetWriteDeadline(start.Add(took))
+				}
+				wrote, err := write(s)
+				if n == 0 {
+					took = time.Since(start)
+					require.Positive(t, took)
+				}
+				if wrote == size {
+					require.NoError(t, err, "%s took all", name)
+				} else {
+					require.ErrorIs(t, err, os.ErrDeadlineExceeded, "%s took %d of %d bytes", name, wrote, size)
+				}
+			})
+		}
+	}
 }

@@ -3,8 +3,16 @@ module github.com/quiclife/quiclife/integrationtests
 go 1.26.0
 
 require (
+	github.com/quic-go/quic-go v0.65.0
+	github.com/quiclife/quiclife v0.2.0
 	github.com/stretchr/testify v1.12.1
+	go.uber.org/goleak v1.3.0
 	golang.org/x/mod v0.42.0
 )
 
-require go.yaml.in/yaml/v3 v3.0.5 // indirect
+require (
+	go.yaml.in/yaml/v3 v3.0.5 // indirect
+	golang.org/x/crypto v0.54.0 // indirect
+	golang.org/x/net v0.56.0 // indirect
+	golang.org/x/sys v0.47.0 // indirect
+)

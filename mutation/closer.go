@@ -8,7 +8,7 @@ var closer = []mutation{
 `,
 		new: `		_ = st
 `,
-		killer: "TestEdgeRaces",
+		killer: "TestSendHalfEndsOnce",
 	},
 	{
 		name: "claim: receive half not claimed",
@@ -16,19 +16,19 @@ var closer = []mutation{
 `,
 		new: `		_ = st
 `,
-		killer: "TestAnyOrder",
+		killer: "TestCallsBesideEachOtherLeaveNothing",
 	},
 	{
 		name:   "claim: takes ended send half too",
 		old:    "gotSend = send && st.sendHalf == HalfOpen;",
 		new:    "gotSend = send && st.send != nil;",
-		killer: "TestMatrix",
+		killer: "TestReleaseFreesStreamWhateverBothEndsDid",
 	},
 	{
 		name:   "claim: takes ended receive half too",
 		old:    "gotReceive = receive && st.receiveHalf == HalfOpen;",
 		new:    "gotReceive = receive && st.receive != nil;",
-		killer: "TestMatrix",
+		killer: "TestReleaseFreesStreamWhateverBothEndsDid",
 	},
 	{
 		name: "settle: only aborted send counts as reset",
@@ -36,34 +36,34 @@ var closer = []mutation{
 `,
 		new: `	case st.sendHalf == HalfAborted:
 `,
-		killer: "TestHalves",
+		killer: "TestEachEndSettlesItsHalf",
 	},
 	{
 		name: "settle: watchFinalSize dropped",
 		old: `		st.watchFinalSize()
 		st.awaitReader()`,
 		new:    `		st.awaitReader()`,
-		killer: "TestHalves",
+		killer: "TestEachEndSettlesItsHalf",
 	},
 	{
 		name: "settle: awaitReader dropped",
 		old: `		st.watchFinalSize()
 		st.awaitReader()`,
 		new:    `		st.watchFinalSize()`,
-		killer: "TestEdgeSweep",
+		killer: "TestHalfCloseTimeoutSparesStreamsThatMaySend",
 	},
 	{
 		name:   "close: st.cut ignored",
 		old:    `st.closedCut = st.cut`,
 		new:    `st.closedCut = false`,
-		killer: "TestCloseAgain",
+		killer: "TestCloseAgainReturnsTheSame",
 	},
 	{
 		name: "close: a write under way ignored",
 		old: `		st.hurryWrites()
 `,
 		new:    ``,
-		killer: "TestCloseUnblocksWrite",
+		killer: "TestCloseDuringBlockedWriteResetsStream",
 	},
 	{
 		name:   "close: a second one does not wait for the first",
@@ -75,7 +75,7 @@ var closer = []mutation{
 		name:   "close: peerStopped ignored",
 		old:    `		stop = st.peerStopped() //`,
 		new:    `		_ = st.peerStopped() //`,
-		killer: "TestHalves",
+		killer: "TestEachEndSettlesItsHalf",
 	},
 	{
 		name: "sendFailed: does nothing",
@@ -83,13 +83,13 @@ var closer = []mutation{
 		stop, _`,
 		new: `	if got := false; got {
 		stop, _`,
-		killer: "TestHalves",
+		killer: "TestEachEndSettlesItsHalf",
 	},
 	{
 		name:   "readFailed: a deadline ends the half",
 		old:    "if err == nil || isDeadline(err) {",
 		new:    "if err == nil {",
-		killer: "TestMatrix",
+		killer: "TestReleaseFreesStreamWhateverBothEndsDid",
 	},
 	{
 		name: "readFailed: reset settled as finished",
@@ -97,7 +97,7 @@ var closer = []mutation{
 			as`,
 		new: `		if err != nil || err == io.EOF {
 			as`,
-		killer: "TestHalves",
+		killer: "TestEachEndSettlesItsHalf",
 	},
 	{
 		name: "detach: counts nothing",
@@ -105,7 +105,7 @@ var closer = []mutation{
 `,
 		new: `		_ = detached
 `,
-		killer: "TestHalves",
+		killer: "TestEachEndSettlesItsHalf",
 	},
 	{
 		name: "connectionEnded: does nothing",
@@ -113,7 +113,7 @@ var closer = []mutation{
 		st.settle(`,
 		new: `	if send, receive := false, false; send || receive {
 		st.settle(`,
-		killer: "TestAfterEnd",
+		killer: "TestCallsAfterConnectionEndReturnItsError",
 	},
 	{
 		name: "cancelWrite: settles a half that had ended",
@@ -123,7 +123,7 @@ var closer = []mutation{
 	}`,
 		new: `	st.abortSend(code, got)
 	st.settle(HalfAborted, HalfAbsent)`,
-		killer: "TestHalves",
+		killer: "TestEachEndSettlesItsHalf",
 	},
 	{
 		name: "cancelWrite: does not abort delivery after Close",
@@ -133,7 +133,7 @@ var closer = []mutation{
 		new: `	if got {
 		st.abortSend(code, got)
 		st.settle(`,
-		killer: "TestEdgeFrames",
+		killer: "TestEachEndSendsJustItsFrames",
 	},
 	{
 		name: "release: CancelWrite skipped",
@@ -142,7 +142,7 @@ var closer = []mutation{
 	}
 `,
 		new:    "",
-		killer: "TestMatrix",
+		killer: "TestReleaseFreesStreamWhateverBothEndsDid",
 	},
 	{
 		name: "release: CancelRead skipped",
@@ -151,7 +151,7 @@ var closer = []mutation{
 	}
 `,
 		new:    "",
-		killer: "TestMatrix",
+		killer: "TestReleaseFreesStreamWhateverBothEndsDid",
 	},
 	{
 		name: "release: CancelRead before CancelWrite",
@@ -214,7 +214,7 @@ var closer = []mutation{
 		st.send.Close()
 	}
 `,
-		killer: "TestFrames",
+		killer: "TestEachEndSendsJustItsFrames",
 	},
 	{
 		name: "release: aborts a finished send half too",
@@ -222,7 +222,7 @@ var closer = []mutation{
 		st.abortSend(code, true)`,
 		new: `	if st.send != nil {
 		st.abortSend(code, true)`,
-		killer: "TestFrames",
+		killer: "TestEachEndSendsJustItsFrames",
 	},
 	{
 		name: "reset: a finished send half is not aborted",
@@ -230,7 +230,7 @@ var closer = []mutation{
 		st.abortSend`,
 		new: `	if send {
 		st.abortSend`,
-		killer: "TestFrames",
+		killer: "TestEachEndSendsJustItsFrames",
 	},
 	{
 		name: "claimOurs: not asked whether it is ours",
@@ -244,7 +244,7 @@ var closer = []mutation{
 		name:   "abortSend: boundary ignored",
 		old:    `deliver := st.boundary && !claimed`,
 		new:    `deliver := false && !claimed`,
-		killer: "TestEdgeUni",
+		killer: "TestUniStreamBoundaryHoldsAgainstReset",
 	},
 	{
 		name:   "abortSend: what was queued past the boundary is forgotten",
@@ -256,7 +256,7 @@ var closer = []mutation{
 		name:   "abortSend: boundary delivers open halves too",
 		old:    "deliver := st.boundary && !claimed && (st.sendHalf == HalfFinished || st.sendHalf == halfEnding)",
 		new:    "deliver := st.boundary",
-		killer: "TestBoundaryRace",
+		killer: "TestCancelWriteBesideCloseAfterBoundaryKeepsConnectionAlive",
 	},
 	{
 		name:   "abortSend: the IDs of a rejected phase reach new streams",

@@ -9,19 +9,19 @@ var collect = []mutation{
 `,
 		new: `	if k.watching = len(k.conns) > 0; k.watching {
 `,
-		killer: "TestEdgeWatching",
+		killer: "TestConnectionsAreLookedAtAfterEachCollection",
 	},
 	{
 		name:   "sentinel: watching stays true without connections",
 		old:    "if k.watching = len(k.conns) > 0; k.watching {",
 		new:    "if len(k.conns) > 0 {",
-		killer: "TestEdgeWatching",
+		killer: "TestConnectionsAreLookedAtAfterEachCollection",
 	},
 	{
 		name:   "bubbles are looked at from outside",
 		old:    "	case !inBubble:\n",
 		new:    "	default:\n",
-		killer: "TestDropped",
+		killer: "TestDroppedStreamIsReportedAndEnded",
 	},
 	{
 		name:   "look: a slow Logger delays others",

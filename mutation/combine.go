@@ -4,35 +4,40 @@ import (
 	"bytes"
 	"fmt"
 	"go/ast"
-	"go/parser"
 	"go/token"
+	"maps"
+	"slices"
 	"strings"
 )
 
-// Most of the time would go into building a library for each mutation. So all
-// that change the body of one function are built into one library: the function
-// starts with a look at an environment variable, and if it names the mutation,
-// runs a mutated copy of itself instead.
+// Our own mutations are built into one library too, those that change the body
+// of one function: if the mutation is chosen, the function runs a mutated copy of
+// itself instead.
 
-const variable = "QUICLIFE_MUTATION"
-
-// selector is a file that the combined library has in addition.
-const selector = `package quiclife
-
-import "os"
-
-var mutationRun = os.Getenv("` + variable + `")
-`
+// combined returns the files that mutations change, with all that can be built
+// together, and says which these are, by id.
+func (lib *library) combined(ms []mutation) (files map[string]string, in map[int]bool) {
+	files, _ = lib.rewritten(ms)
+	in = make(map[int]bool)
+	for _, m := range ms {
+		in[m.id] = m.edits != nil
+	}
+	for _, p := range lib.packages {
+		for i, file := range p.files {
+			of := slices.DeleteFunc(slices.Clone(ms), func(m mutation) bool { return m.file != file || m.edits != nil })
+			if source, done := combine(lib.set, p.syntax[i], p.sources[i], of); len(done) > 0 {
+				files[file], _ = lib.importing(p.syntax[i], source)
+				maps.Copy(in, done)
+			}
+		}
+	}
+	return files, in
+}
 
 // combine returns source with those of the mutations that lie within the body
-// of a function, and says which do.
-func combine(file, source string, ms []mutation) (string, map[string]bool, error) {
-	done := make(map[string]bool)
-	set := token.NewFileSet()
-	parsed, err := parser.ParseFile(set, file, source, parser.SkipObjectResolution)
-	if err != nil {
-		return "", nil, err
-	}
+// of a function, and says which do, by id.
+func combine(set *token.FileSet, parsed *ast.File, source string, ms []mutation) (string, map[int]bool) {
+	done := make(map[int]bool)
 	offset := func(p token.Pos) int { return set.Position(p).Offset }
 	var out, copies bytes.Buffer
 	at := 0
@@ -60,14 +65,14 @@ func combine(file, source string, ms []mutation) (string, map[string]bool, error
 			} else {
 				call = "return " + call
 			}
-			fmt.Fprintf(&out, "\n\tif mutationRun == %q {\n\t\t%s\n\t}", m.String(), call)
+			fmt.Fprintf(&out, "\n\tif %s.On(%d) {\n\t\t%s\n\t}", helper, m.id, call)
 			fmt.Fprintf(&copies, "\n%s%s%s}\n", source[offset(f.Pos()):offset(f.Name.Pos())], name,
 				mutated[offset(f.Name.End()):end+len(m.new)-len(m.old)])
-			done[m.String()] = true
+			done[m.id] = true
 		}
 	}
 	out.WriteString(source[at:])
-	return out.String() + copies.String(), done, nil
+	return out.String() + copies.String(), done
 }
 
 // callOf is a call of a function like f with f's own arguments, if they all

@@ -15,7 +15,7 @@ var conn = []mutation{
 		old: `	c.inBubble = c.start == c.start.Round(0)
 `,
 		new:    "",
-		killer: "TestMatrix",
+		killer: "TestReleaseFreesStreamWhateverBothEndsDid",
 	},
 	{
 		name: "end: ended not set",
@@ -56,7 +56,7 @@ var conn = []mutation{
 `,
 		new: `		_ = s
 `,
-		killer: "TestHandlersOfBothKinds",
+		killer: "TestServeHandlesOneKindAndRefusesTheOther",
 	},
 	{
 		name: "end: streams not ended",

@@ -8,6 +8,6 @@ var guard = []mutation{
 `,
 		new: `		return time.Millisecond
 `,
-		killer: "TestDropped",
+		killer: "TestDroppedStreamIsReportedAndEnded",
 	},
 }

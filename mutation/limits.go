@@ -8,7 +8,7 @@ var limits = []mutation{
 `,
 		new: `	oldest := r.streams.last
 `,
-		killer: "TestPeerLimit",
+		killer: "TestErrorAtPeersLimitSaysWhoHoldsIt",
 	},
 	{
 		name: "logStuck: the wrong scope",
@@ -23,6 +23,6 @@ var limits = []mutation{
 		old: `		s += ", the peer may not have ended the others"
 `,
 		new:    "",
-		killer: "TestPeerLimit",
+		killer: "TestErrorAtPeersLimitSaysWhoHoldsIt",
 	},
 }

@@ -68,6 +68,6 @@ var logs = []mutation{
 		name:   "write: no Logger, no log",
 		old:    "		logger = slog.Default()\n",
 		new:    "		return\n",
-		killer: "TestLogWithoutLoggerGoesToTheDefault",
+		killer: "TestWithoutLoggerSlogsDefaultIsUsed",
 	},
 }

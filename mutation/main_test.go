@@ -1,8 +1,12 @@
 package main
 
 import (
+	"go/token"
 	"os"
 	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
 	"testing"
 )
 
@@ -30,6 +34,44 @@ func TestMutationsApply(t *testing.T) {
 		t.Errorf("%d mutations", len(seen))
 	}
 }
+
+// TestMutationsCompile: what did not would be tried for nothing.
+func TestMutationsCompile(t *testing.T) {
+	lib, err := load(t.Context(), "..")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ms := all()
+	number(ms)
+	check := func(files map[string]string) {
+		t.Helper()
+		err := lib.check(files, func(where token.Position, err error) {
+			line := strings.Split(files[where.Filename], "\n")[where.Line-1]
+			t.Errorf("%v in %q", err, line)
+		})
+		if err != nil {
+			t.Error(err)
+		}
+	}
+	files, in := lib.combined(ms)
+	check(files)
+	for _, m := range ms {
+		if in[m.id] {
+			continue
+		}
+		for _, p := range lib.packages {
+			if i := slices.Index(p.files, m.file); i >= 0 {
+				mutated, err := m.apply(p.sources[i])
+				if err != nil {
+					t.Error(err)
+				}
+				check(map[string]string{m.file: mutated})
+			}
+		}
+	}
+}
+
+var testFunc = regexp.MustCompile(`(?m)^func (Test\w+)\(`)
 
 // testNames returns the names of the library's tests.
 func testNames(t *testing.T) map[string]bool {

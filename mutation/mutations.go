@@ -5,9 +5,10 @@ import (
 	"strings"
 )
 
-// A mutation breaks the library in one place. Its lists are one to each file
-// of the library, in a file of the same name.
+// A mutation breaks the library in one place. It is either ours or generated.
+// Our lists are one to each file of the library, in a file of the same name.
 type mutation struct {
+	id   int    // by which the library that has many knows it, from 1
 	file string // of the library, filled in by all
 	name string // what is broken
 
@@ -16,6 +17,9 @@ type mutation struct {
 	alone      bool   // is built by itself: the depth of the stack matters
 	killer     string // a test that fails, tried first
 	equivalent string // why no test can fail
+
+	edits        []edit // if it was generated, which has no old and new
+	line, column int
 }
 
 // all returns the mutations of all files.
@@ -60,7 +64,12 @@ func all() []mutation {
 	return ms
 }
 
-func (m mutation) String() string { return m.file + ": " + m.name }
+func (m mutation) String() string {
+	if m.edits != nil {
+		return fmt.Sprintf("%s:%d:%d: %s", m.file, m.line, m.column, m.name)
+	}
+	return m.file + ": " + m.name
+}
 
 // apply returns the file with the mutation.
 func (m mutation) apply(source string) (string, error) {
@@ -72,4 +81,11 @@ func (m mutation) apply(source string) (string, error) {
 		return "", fmt.Errorf("%v: nothing changes", m)
 	}
 	return mutated, nil
+}
+
+// number gives each its id.
+func number(ms []mutation) {
+	for i := range ms {
+		ms[i].id = i + 1
+	}
 }

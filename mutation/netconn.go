@@ -6,13 +6,13 @@ var netconn = []mutation{
 		name:   "err: own ends give the StreamError",
 		old:    "ok && !local.Remote || err",
 		new:    "ok && !local.Remote && false || err",
-		killer: "TestNetConnEnds",
+		killer: "TestNetConnCloseUnblocksReadAndWrite",
 	},
 	{
 		name:   "err: the peer's reset gives ErrClosed",
 		old:    "ok && !local.Remote || err",
 		new:    "ok && local != nil || err",
-		killer: "TestNetConnEnds",
+		killer: "TestNetConnCloseUnblocksReadAndWrite",
 	},
 	{
 		name: "Close: not released",
@@ -21,7 +21,7 @@ var netconn = []mutation{
 `,
 		new: `	err := c.s.Close()
 `,
-		killer: "TestNetConnEnds",
+		killer: "TestNetConnCloseEndsBothHalves",
 	},
 	{
 		name: "Close: released before Close",
@@ -31,7 +31,7 @@ var netconn = []mutation{
 		new: `	c.s.Release()
 	err := c.s.Close()
 `,
-		killer: "TestNetConnEnds",
+		killer: "TestNetConnCloseEndsBothHalves",
 	},
 	{
 		name: "Close: a cut is no error",
@@ -39,7 +39,7 @@ var netconn = []mutation{
 		return nil`,
 		new: `	if err != ErrWriteCut || true {
 		return nil`,
-		killer: "TestNetConnEnds",
+		killer: "TestNetConnCloseUnblocksReadAndWrite",
 	},
 	{
 		name: "SetDeadline: works after Close",
@@ -48,6 +48,6 @@ var netconn = []mutation{
 	}
 	return set(t)`,
 		new:    `	return set(t)`,
-		killer: "TestNetConnEnds",
+		killer: "TestNetConnCloseEndsBothHalves",
 	},
 }

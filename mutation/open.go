@@ -6,13 +6,13 @@ var open = []mutation{
 		name:   "awaitSlot: slot lost when ctx ends as granted",
 		old:    "	c.kinds[k].slots.Leave(slot)\n",
 		new:    "",
-		killer: "TestSlotsAreNotLost",
+		killer: "TestOpensThatGiveUpLoseNoSlot",
 	},
 	{
 		name:   "awaitSlot: ctx error not wrapped",
 		old:    "err = c.limitError(k, OutgoingLimit, ctx.Err())",
 		new:    "err = ctx.Err()",
-		killer: "TestOutgoingLimit",
+		killer: "TestOpenAtOwnLimitFails",
 	},
 	{
 		name: "awaitPeer: asks for no collection",
@@ -20,7 +20,7 @@ var open = []mutation{
 	defer c.block(k, -1)
 	until`,
 		new:    `	until`,
-		killer: "TestEdgeHealsInBubble",
+		killer: "TestOpenAtTheLimitGetsTheSlotOfADroppedStream",
 	},
 	{
 		name: "awaitPeer: wrapped though the connection ended",
@@ -28,7 +28,7 @@ var open = []mutation{
 		switch`,
 		new: `	if err != nil {
 		switch`,
-		killer: "TestEdgeCtxOfConn",
+		killer: "TestOpenThatEndsWithConnectionReturnsItsError",
 	},
 	{
 		name: "awaitPeer: Shutdown does not end the wait",
@@ -60,6 +60,6 @@ var open = []mutation{
 `,
 		new: `	until, cancel := context.WithCancel(context.WithoutCancel(ctx))
 `,
-		killer: "TestPeerLimit",
+		killer: "TestErrorAtPeersLimitSaysWhoHoldsIt",
 	},
 }

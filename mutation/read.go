@@ -7,7 +7,7 @@ var read = []mutation{
 		old: `	st.userFinalSize = nil
 `,
 		new:    "",
-		killer: "TestEdgeCallbackForgotten",
+		killer: "TestCalledFinalSizeCallbackIsForgotten",
 	},
 	{
 		name: "finalSizeKnown: consumeEOF dropped",
@@ -16,7 +16,7 @@ var read = []mutation{
 	st.consumeEOF()`,
 		new: `		user(size)
 	}`,
-		killer: "TestHalves",
+		killer: "TestEachEndSettlesItsHalf",
 	},
 	{
 		name: "setFinalSizeCallback: nil does not remove",
@@ -24,7 +24,7 @@ var read = []mutation{
 		st.userFinalSize`,
 		new: `	if size == sizeUnknown && callback != nil {
 		st.userFinalSize`,
-		killer: "TestFinalSizeCallback",
+		killer: "TestFinalSizeCallbackIsCalledOnce",
 	},
 	{
 		name: "consumeEOF: half not checked to be open",
@@ -32,14 +32,14 @@ var read = []mutation{
 		return`,
 		new: `	if !open && false {
 		return`,
-		killer: "TestEdgeDetachWatched",
+		killer: "TestDetachLeavesEOFToCaller",
 	},
 	{
 		name: "consumeEOF: SetReadDeadline dropped",
 		old: `	st.receive.SetReadDeadline(time.Time{}) // one that has passed would hide the EOF
 `,
 		new:    ``,
-		killer: "TestHalves",
+		killer: "TestEachEndSettlesItsHalf",
 	},
 	{
 		name: "consumeEOF: CancelRead in place of Read",
@@ -48,7 +48,7 @@ var read = []mutation{
 		new: `	st.cancelRead(0)
 	err := io.EOF
 	if err == io.EOF {`,
-		killer: "TestHalves",
+		killer: "TestEachEndSettlesItsHalf",
 	},
 	{
 		name: "didRead: consumeEOF dropped",
@@ -58,27 +58,27 @@ var read = []mutation{
 		new: `err == nil {
 		_ = st
 	}`,
-		killer: "TestEdgeHalves",
+		killer: "TestEachEndSettlesItsHalf",
 	},
 	{
 		name: "didRead: readFailed dropped",
 		old: `	st.readFailed(n, err)
 `,
 		new:    ``,
-		killer: "TestHalves",
+		killer: "TestEachEndSettlesItsHalf",
 	},
 	{
 		name: "didPeek: error not read",
 		old: `	st.readFailed(st.receive.Read(noBytes[:]))
 `,
 		new:    ``,
-		killer: "TestHalves",
+		killer: "TestEachEndSettlesItsHalf",
 	},
 	{
 		name: "willRead: readers not counted up",
 		old: `	st.readers.Add(1)
 	st.reads`,
 		new:    `	st.reads`,
-		killer: "TestEdgeMarks",
+		killer: "TestBlockedPeekCountsAsReading",
 	},
 }

@@ -12,25 +12,25 @@ var reclaim = []mutation{
 		name:   "unsent: no grace for what was written",
 		old:    "unsent := st.sendHalf == HalfOpen && st.written.Load() > 0",
 		new:    "unsent := false",
-		killer: "TestDropped",
+		killer: "TestDroppedStreamIsReportedAndEnded",
 	},
 	{
 		name:   "unended: no grace for the end of the answer",
 		old:    "due > s.now && (unsent || unended)",
 		new:    "due > s.now && unsent",
-		killer: "TestDroppedExactRead",
+		killer: "TestStreamDroppedAfterAnExactReadIsNoLeak",
 	},
 	{
 		name:   "unended: a stream whose end is being consumed is a leak",
 		old:    "allRead := size == sizeUnknown || size == st.read.Load()",
 		new:    "allRead := size == sizeUnknown",
-		killer: "TestDroppedWhileItEnds",
+		killer: "TestDroppedStreamWhoseEndIsBeingConsumedIsNoLeak",
 	},
 	{
 		name:   "unsent: reported when it is ended",
 		old:    "		if !st.reported {\n",
 		new:    "		if false {\n",
-		killer: "TestDropped",
+		killer: "TestDroppedStreamIsReportedAndEnded",
 	},
 	{
 		name: "reclaim: FIN in place of reset",
@@ -41,20 +41,20 @@ var reclaim = []mutation{
 	}
 	st.release(code)
 `,
-		killer: "TestDropped",
+		killer: "TestDroppedStreamIsReportedAndEnded",
 	},
 	{
 		name: "reclaim: not counted as reclaimed",
 		old: `	st.reclaimed = st.reclaimed || st.sendHalf == HalfOpen || st.receiveHalf == HalfOpen
 `,
 		new:    "",
-		killer: "TestDropped",
+		killer: "TestDroppedStreamIsReportedAndEnded",
 	},
 	{
 		name:   "reclaim: STOP_SENDING though it is forbidden",
 		old:    "drain := st.conn.guard.NoStopSending && st.receiveHalf == HalfOpen",
 		new:    "drain := false",
-		killer: "TestNoStopSending",
+		killer: "TestNoStopSendingDrainsWhatIsForgotten",
 	},
 	{
 		name: "reclaim: a drained stream keeps its credit",
@@ -69,7 +69,7 @@ var reclaim = []mutation{
 		name:   "drain: a deadline that has passed hides what is there",
 		old:    "time.Now().Add(time.Millisecond)",
 		new:    "time.Now()",
-		killer: "TestNoStopSending",
+		killer: "TestNoStopSendingDrainsWhatIsForgotten",
 	},
 	{
 		name: "look: a collection that found nothing does not make the next rarer",
@@ -84,12 +84,12 @@ var reclaim = []mutation{
 		name:   "droppedOwing: a leak after the connection's end",
 		old:    "st != nil && !c.ended; st = st.next",
 		new:    "st != nil; st = st.next",
-		killer: "TestUncreditedAtEnd",
+		killer: "TestUncreditedStreamIsNoLeakOnceTheConnectionHasEnded",
 	},
 	{
 		name:   "leak: reported twice",
 		old:    "leaked := !st.reported && (",
 		new:    "leaked := (",
-		killer: "TestDropped",
+		killer: "TestDroppedStreamIsReportedAndEnded",
 	},
 }

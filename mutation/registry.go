@@ -7,7 +7,7 @@ var registry = []mutation{
 `,
 		new: `		return 0
 `,
-		killer: "TestLimitsOfStats",
+		killer: "TestStatsTellTheLimitsInForce",
 	},
 	{
 		name: "register: connectionEnded dropped for a late stream",
@@ -23,7 +23,7 @@ var registry = []mutation{
 		r.slots.Release()
 	}`,
 		new:    "",
-		killer: "TestOutgoingLimit",
+		killer: "TestOpenAtOwnLimitFails",
 	},
 	{
 		name: "register: incoming not counted in the group",
@@ -48,25 +48,25 @@ var registry = []mutation{
 `,
 		new: `		_ = st
 `,
-		killer: "TestOutgoingLimit",
+		killer: "TestStreamsStayListedInOrderWhenOneGoes",
 	},
 	{
 		name:   "unregister: owing not noted",
 		old:    `	if owes && (!dropped || c.guard.ReportOnly) {`,
 		new:    `	if false {`,
-		killer: "TestDroppedWithoutCredit",
+		killer: "TestDroppedStreamGivesBackItsCredit",
 	},
 	{
 		name:   "unregister: credit of a dropped one not returned",
 		old:    `	if owes && dropped && !c.guard.ReportOnly {`,
 		new:    `	if false {`,
-		killer: "TestDroppedWithoutCredit",
+		killer: "TestDroppedStreamGivesBackItsCredit",
 	},
 	{
 		name:   "unregister: owes without RequireStreamCreditRelease",
 		old:    "c.creditRequired && st.kind.incoming()",
 		new:    "st.kind.incoming()",
-		killer: "TestCycles",
+		killer: "TestStreamsThatComeAndGoLeaveNothing",
 	},
 	{
 		name: "openLocked: only the first kind",
@@ -74,7 +74,7 @@ var registry = []mutation{
 `,
 		new: `		open += r.stats.Open * int64(1-min(k, 1))
 `,
-		killer: "TestDrainTimeout",
+		killer: "TestListenerServeWaitsNoLongerThanDrainTimeout",
 	},
 	{
 		name: "openLocked: dropped unidirectional streams are waited for",
@@ -82,7 +82,7 @@ var registry = []mutation{
 `,
 		new: `			_ = r
 `,
-		killer: "TestShutdownBesideDroppedControlStreams",
+		killer: "TestShutdownDoesNotWaitForDroppedControlStreams",
 	},
 	{
 		name: "register: a limit at which streams come and go is logged",

@@ -10,13 +10,13 @@ var serve = []mutation{
 `,
 		new: `	_ = serving
 `,
-		killer: "TestHandlersOfBothKinds",
+		killer: "TestServeRunsOnceAtATime",
 	},
 	{
 		name:   "Serve: handlers see Serve's context end",
 		old:    "handlers := handlerContext{c.Context(), ctx}",
 		new:    "handlers := ctx",
-		killer: "TestHandlersOfBothKinds",
+		killer: "TestServeWaitsForItsHandlers",
 	},
 	{
 		name: "Serve: streams of a kind without a func are not refused",
@@ -25,7 +25,7 @@ var serve = []mutation{
 `,
 		new: `			return
 `,
-		killer: "TestHandlersOfBothKinds",
+		killer: "TestServeHandlesOneKindAndRefusesTheOther",
 	},
 	{
 		name: "handlerContext: values of Serve's context first",
@@ -37,14 +37,14 @@ var serve = []mutation{
 		return v
 	}
 	return h.Context.Value(key)`,
-		killer: "TestHandlerContext",
+		killer: "TestHandlerContextHasValuesOfConnectionAndOfServe",
 	},
 	{
 		name: "serveAll: does not wait for the handlers",
 		old: `	defer handlers.Wait()
 `,
 		new:    "",
-		killer: "TestHandlersOfBothKinds",
+		killer: "TestServeWaitsForItsHandlers",
 	},
 	{
 		name: "serveAll: handlers without a limit",
@@ -52,7 +52,7 @@ var serve = []mutation{
 `,
 		new: `	slots := make(chan struct{}, 100_000+0*limit)
 `,
-		killer: "TestServeEndsAtLimit",
+		killer: "TestServeAcceptsNothingAfterItsContextAtLimit",
 	},
 	{
 		name: "serveAll: a limit of none serves nothing",
@@ -60,7 +60,7 @@ var serve = []mutation{
 `,
 		new: `		_ = limit
 `,
-		killer: "TestServeWithoutKnownLimit",
+		killer: "TestServeHandlesMoreStreamsThanItWasTold",
 	},
 	{
 		name:   "acceptUntil: accepts what is queued when ctx is done",
@@ -80,7 +80,7 @@ var serve = []mutation{
 `,
 		new: `		if v := any(nil); v != nil {
 `,
-		killer: "TestHandlerEnds",
+		killer: "TestStreamEndsAsItsHandlerReturned",
 	},
 	{
 		name: "runHandler: after an error the stream is finished",
@@ -90,7 +90,7 @@ var serve = []mutation{
 		new: `	err := f(ctx, s)
 	if err == nil || true {
 `,
-		killer: "TestHandlerEnds",
+		killer: "TestStreamEndsAsItsHandlerReturned",
 	},
 	{
 		name: "runHandler: released before finish",
@@ -100,7 +100,7 @@ var serve = []mutation{
 		new: `			s.Release()
 			err := finish()
 `,
-		killer: "TestHandlerEnds",
+		killer: "TestStreamEndsAsItsHandlerReturned",
 	},
 	{
 		name: "runHandler: after an error nothing is reset",
@@ -112,7 +112,7 @@ var serve = []mutation{
 		}
 	}()
 	err := f(ctx, s)`,
-		killer: "TestHandlerEnds",
+		killer: "TestStreamEndsAsItsHandlerReturned",
 	},
 	{
 		name: "do: ctx does not reset the stream",
@@ -120,7 +120,7 @@ var serve = []mutation{
 `,
 		new: `	stop := context.AfterFunc(ctx, func() {})
 `,
-		killer: "TestDo",
+		killer: "TestDoUnblocksItsFuncWhenItsContextEnds",
 	},
 	{
 		name: "do: the error of f without that of ctx",
@@ -128,7 +128,7 @@ var serve = []mutation{
 `,
 		new: `		return err
 `,
-		killer: "TestDo",
+		killer: "TestDoUnblocksItsFuncWhenItsContextEnds",
 	},
 	{
 		name: "do: ctx done after f looks like success",
@@ -136,7 +136,7 @@ var serve = []mutation{
 		return ctx.Err()
 `,
 		new:    "",
-		killer: "TestDoCancelled",
+		killer: "TestDoFailsIfItsContextEndedFirst",
 	},
 	{
 		name: "do: released before finish",
@@ -146,7 +146,7 @@ var serve = []mutation{
 		new: `	s.Release()
 	err = finish(s)
 `,
-		killer: "TestDo",
+		killer: "TestDoEndsItsStreamAsItsFuncReturned",
 	},
 	{
 		name: "finish: a peer that stops after its answer is an error",
@@ -155,7 +155,7 @@ var serve = []mutation{
 	}
 `,
 		new:    "",
-		killer: "TestBadHandlers",
+		killer: "TestBadHandlersLoseNoSlot",
 	},
 	{
 		name: "Listener.Serve: the listener stays open",
@@ -164,7 +164,7 @@ var serve = []mutation{
 	for { // those`,
 		new: `	cancel()
 	for { // those`,
-		killer: "TestHandlerContext",
+		killer: "TestHandlerContextHasValuesOfConnectionAndOfServe",
 	},
 	{
 		name: "Listener.Serve: connections are not shut down",
@@ -172,6 +172,6 @@ var serve = []mutation{
 `,
 		new: `			_ = c
 `,
-		killer: "TestListenerServe",
+		killer: "TestListenerServeDrains",
 	},
 }

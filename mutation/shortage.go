@@ -12,7 +12,7 @@ var shortage = []mutation{
 		name:   "crowded: too early",
 		old:    "4*(r.stats.Open+r.owing) >= 3*r.stats.Limit",
 		new:    "5*(r.stats.Open+r.owing) >= 3*r.stats.Limit",
-		killer: "TestAccepterDropsAtItsLimit",
+		killer: "TestNoCollectionBelowThreeQuartersOfTheSlots",
 	},
 	{
 		name:   "crowded: streams that owe their credit hold no slot",
@@ -33,7 +33,7 @@ var shortage = []mutation{
 `,
 		new: `	r.failedAt = max(now, 1)
 `,
-		killer: "TestDroppedStreamsAtOwnLimitComeBack",
+		killer: "TestOpenAtTheLimitGetsTheSlotOfADroppedStream",
 	},
 	{
 		name:   "grace: as long in a shortage",
@@ -68,8 +68,8 @@ var shortage = []mutation{
 	{
 		name:   "shortages: an open that has just begun to wait is logged",
 		old:    "		case s.now < due:\n			s.at(due)\n		case s.looked:",
-		new:    "		case s.looked:",
-		killer: "TestStuckOpenIsLogged",
+		new:    "		case s.now < due && s.looked:\n			s.at(due)\n		case s.looked:",
+		killer: "TestShortWaitIsNotLoggedAsStuck",
 	},
 	{
 		name:   "inTheWay: control streams are no exception",
@@ -115,6 +115,6 @@ var shortage = []mutation{
 		name:   "ask: though no stream is idle",
 		old:    "case !s.idle[k]:",
 		new:    "case false:",
-		killer: "TestEdgeNoCollections",
+		killer: "TestStreamsDroppedAfterLongUseComeBackSoon",
 	},
 }

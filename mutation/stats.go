@@ -8,14 +8,14 @@ var stats = []mutation{
 		return HalfOpen`,
 		new: `	if h > halfDetached {
 		return HalfOpen`,
-		killer: "TestHalves",
+		killer: "TestEachEndSettlesItsHalf",
 	},
 	{
 		name: "refresh: end not looked at",
 		old: `	c.endIfClosed()
 `,
 		new:    "",
-		killer: "TestEdgeEnds",
+		killer: "TestConnectionEndIsSeenAtOnce",
 	},
 	{
 		name: "refresh: bubbles not looked at",
@@ -23,7 +23,7 @@ var stats = []mutation{
 `,
 		new: `		_ = c
 `,
-		killer: "TestEdgeCallbackForgotten",
+		killer: "TestCalledFinalSizeCallbackIsForgotten",
 	},
 	{
 		name: "Streams: break ignored",
@@ -31,12 +31,12 @@ var stats = []mutation{
 				return
 			}`,
 		new:    `			yield(st.info())`,
-		killer: "TestEdgeStreamsBreak",
+		killer: "TestStreamsStopsAtBreak",
 	},
 	{
 		name:   "StreamInfo.String: the age when it is printed",
 		old:    "i.Age.Round",
 		new:    "time.Since(i.Opened).Round",
-		killer: "TestStatsAndStreams",
+		killer: "TestStreamsTellWhatIsOpen",
 	},
 }

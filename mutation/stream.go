@@ -8,7 +8,7 @@ var stream = []mutation{
 `,
 		new: `	s.st.readers.Add(-1)
 `,
-		killer: "TestHalves",
+		killer: "TestEachEndSettlesItsHalf",
 	},
 	{
 		name: "Stream.Write: KeepAlive dropped",
@@ -17,7 +17,7 @@ var stream = []mutation{
 `,
 		new: `	n, err := s.st.write(p)
 `,
-		killer: "TestKeepAlive",
+		killer: "TestBlockedCallKeepsItsStreamAlive",
 	},
 	{
 		name: "start: the state holds the handle strongly",
@@ -27,7 +27,7 @@ var stream = []mutation{
 	st.userFinalSize = func(int64) { h.st = st }
 `,
 		alone:  true,
-		killer: "TestEdgeDroppedAtOnce",
+		killer: "TestUnwrittenStreamIsEndedAtOnce",
 	},
 	{
 		name:   "start: phase not noted",
@@ -42,7 +42,7 @@ var stream = []mutation{
 `,
 		new: `	n, err := s.raw.Write(p)
 `,
-		killer: "TestHalves",
+		killer: "TestEachEndSettlesItsHalf",
 	},
 	{
 		name: "Close: past the accounting",
@@ -50,6 +50,6 @@ var stream = []mutation{
 `,
 		new: `	err := s.raw.Close()
 `,
-		killer: "TestHalves",
+		killer: "TestEachEndSettlesItsHalf",
 	},
 }

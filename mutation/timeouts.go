@@ -6,7 +6,7 @@ var timeouts = []mutation{
 		name:   "wake: a later time replaces an earlier",
 		old:    "if c.ended || c.sweepAt > 0 && c.sweepAt <= at {",
 		new:    "if c.ended {",
-		killer: "TestLongTimeoutHoldsUpShortOne",
+		killer: "TestLongTimeoutHoldsUpNoShortOne",
 	},
 	{
 		name:   "wake: after the connection's end",
@@ -26,7 +26,7 @@ var timeouts = []mutation{
 		name:   "Codes.Release for Codes.Abandoned",
 		old:    "return c.Abandoned",
 		new:    "return c.Release",
-		killer: "TestDropped",
+		killer: "TestDroppedStreamIsReportedAndEnded",
 	},
 	{
 		name:   "Codes.Abandoned for Codes.HalfClosed",
@@ -78,6 +78,6 @@ var timeouts = []mutation{
 		name:   "awaitReader: no time without end",
 		old:    "if timeout := st.conn.guard.halfCloseTimeout(); timeout > 0 {",
 		new:    "if timeout := st.conn.guard.halfCloseTimeout(); true {",
-		killer: "TestHalfCloseTimeout",
+		killer: "TestNegativeHalfCloseTimeoutIsNever",
 	},
 }

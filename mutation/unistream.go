@@ -8,12 +8,12 @@ var unistream = []mutation{
 `,
 		new:    "",
 		alone:  true,
-		killer: "TestUniStreams",
+		killer: "TestUniStreamIsFreedByEachEnd",
 	},
 	{
 		name:   "SendStream.SetReliableBoundary: past the accounting",
 		old:    "{ s.st.setReliableBoundary() }",
 		new:    "{ s.raw.SetReliableBoundary() }",
-		killer: "TestEdgeUni",
+		killer: "TestUniStreamBoundaryHoldsAgainstReset",
 	},
 }

@@ -6,20 +6,20 @@ var write = []mutation{
 		name:   "beginWrite: no waiting for the turn",
 		old:    `if ok && st.writing != notWriting {`,
 		new:    `if ok && false {`,
-		killer: "TestEdgeSecondWrite",
+		killer: "TestCloseCutsSecondOfTwoBlockedWrites",
 	},
 	{
 		name: "wake: changed not cleared",
 		old: `		st.changed = nil
 `,
 		new:    "",
-		killer: "TestCloseUnblocksWrite",
+		killer: "TestCloseDuringBlockedWriteResetsStream",
 	},
 	{
 		name:   "canWrite: not after Detach",
 		old:    `return st.sendHalf == HalfOpen || st.sendHalf == halfDetached`,
 		new:    `return st.sendHalf == HalfOpen`,
-		killer: "TestDetach",
+		killer: "TestDetachedStreamIsTheCallers",
 	},
 	{
 		name: "endWrite: cut not set",
@@ -43,7 +43,7 @@ var write = []mutation{
 `,
 		new: `		_ = err
 `,
-		killer: "TestHalves",
+		killer: "TestEachEndSettlesItsHalf",
 	},
 	{
 		name:   "endsSendHalf: a deadline ends it",
@@ -63,13 +63,13 @@ var write = []mutation{
 		return err`,
 		new: `err != nil && endsSendHalf(err) {
 		return quic.ErrStreamClosed`,
-		killer: "TestWriteAfterEnd",
+		killer: "TestWriteAfterEndSaysHowItEnded",
 	},
 	{
 		name:   "write: nothing is queued",
 		old:    `	if queue && len(p) > 0`,
 		new:    `	if false && len(p) > 0`,
-		killer: "TestEdgeQueueing",
+		killer: "TestSmallWriteIsQueuedWithoutDeadline",
 	},
 	{
 		name:   "write: queue not bounded",
@@ -101,7 +101,7 @@ var write = []mutation{
 		name:   "tryWriteAll: a write under way ignored",
 		old:    `busy, ok := st.writing != notWriting,`,
 		new:    `busy, ok := false,`,
-		killer: "TestEdgeTryDuringWrite",
+		killer: "TestTryWriteAllBesideBlockedWriteDoesNotHideIt",
 	},
 	{
 		name: "writeWithLimit(nil): plain Write",
@@ -116,7 +116,7 @@ var write = []mutation{
 		name:   "setWriteDeadline: max(..., 1) dropped",
 		old:    `max(t.Sub(c.start), 1)`,
 		new:    `t.Sub(c.start)`,
-		killer: "TestEdgeDeadlineAtStart",
+		killer: "TestWriteWhoseDeadlineHasPassedQueuesNothing",
 	},
 	{
 		name:   "beginWrite: > for >=",
@@ -136,7 +136,7 @@ var write = []mutation{
 	st.written`,
 		new: `	n, err := st.send.(interface{ Write([]byte) (int, error) }).Write(p)
 	st.written`,
-		killer: "TestEdgeNilLimiter",
+		killer: "TestCancelledWriteWithoutLimiterIsLetGo",
 	},
 	{
 		name:   "write: a limiter that passes one packet",
@@ -150,12 +150,12 @@ var write = []mutation{
 `,
 		new: `		_ = st
 `,
-		killer: "TestEdgeQueueing",
+		killer: "TestQueueingStartsAnewAfterBarrier",
 	},
 	{
 		name:   "pastBarrier: a deadline after the last byte is a failure",
 		old:    `		if n > 0 && n == len(p) && isDeadline(err) {`,
 		new:    `		if false {`,
-		killer: "TestWholeWriteAtItsDeadline",
+		killer: "TestWholeWriteAtItsDeadlineSucceeds",
 	},
 }

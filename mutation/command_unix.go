@@ -1,0 +1,20 @@
+//go:build unix
+
+package main
+
+import (
+	"context"
+	"os/exec"
+	"syscall"
+)
+
+// command runs a test binary in a process group of its own, all of which is
+// killed when ctx ends. Its address space is bounded: a mutation may have it
+// allocate for ever.
+func command(ctx context.Context, name string, args ...string) *exec.Cmd {
+	const bound = `ulimit -v 6000000 2>/dev/null; exec "$0" "$@"` // KiB
+	cmd := exec.CommandContext(ctx, "/bin/sh", append([]string{"-c", bound, name}, args...)...)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
+	return cmd
+}

@@ -1,0 +1,33 @@
+package main
+
+// equivalents are the generated mutations that were read, and found to change
+// nothing that a test could or should see, each with its reason. What names one
+// is the function, the line and the change, as -list prints them: it stays when
+// lines move.
+var equivalents = map[string]string{
+	"collectGarbage: return 2 * (collectorCPU() - before): 2 becomes 2+1": "an estimate of processor time: it makes collections a little rarer",
+
+	"Guard.refuse: if first && conns > 0: conns > 0: > becomes >=": "without connections there is none to relieve",
+
+	"Conn.lookAgain: if q.looks++; wait > 0 && q.looks < maxLooks && !q.stopped: 0 becomes 1": "of a nanosecond",
+
+	"Conn.awaitQuiet: timer.Stop(): dropped":    "a timer that nobody refers to is collected, and nobody reads its channel",
+	"Conn.awaitQuiet: timer.Stop(): dropped #2": "a timer that nobody refers to is collected, and nobody reads its channel",
+
+	"streamState.consumeEOF: st.readFailed(0, err): 0 becomes 1": "readFailed does not look at it",
+
+	"streamState.drain: for start := time.Now(); time.Since(start) < longest;: time.Since(start) < longest: < becomes <=": "one read more, in the last nanosecond",
+
+	"registry.wanting: return r.blocked > 0 || r.failedAt > 0 && now-r.failedAt < shortFor: now-r.failedAt < shortFor: < becomes <=": "of a nanosecond, of a time that is a guess",
+
+	"Conn.block: if n > 0: n > 0: > becomes >=":                                                         "n is 1 or -1",
+	"Conn.block: if n > 0 && !r.wanting(now): n > 0: > becomes >=":                                      "n is 1 or -1",
+	"callers: runtime.Callers(skip+2, s[:len(s)-1]): 1 becomes 0":                                       "a stack that is deeper than we keep has one frame more, and CallersFrames needs no zero at its end",
+	"streamState.awaitReader: if timeout := st.conn.guard.halfCloseTimeout(); timeout > 0: 0 becomes 1": "of a nanosecond",
+
+	"ownedTransport.update: recent := time.Since(o.lastEnd) < minLinger || time.Now().Before(o.lingerUntil): time.Since(o.lastEnd) < minLinger: < becomes <=": "of a nanosecond, of a time that is a guess",
+
+	"streamState.hurried: st.writing = queueing: dropped": "Close has claimed the half: whatever aborts it now leaves it to be delivered, and nothing is queued after what this write queues",
+
+	"streamState.peerStopped: if !ok || !stop.Remote: !ok || !stop.Remote: || becomes &&": "quic-go's Close fails only for a half that was reset, and by the peer, since we have claimed it",
+}

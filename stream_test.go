@@ -1,0 +1,274 @@
+package quiclife_test
+
+import (
+	"context"
+	"io"
+	"runtime"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/quic-go/quic-go"
+	"github.com/stretchr/testify/require"
+
+	"github.com/quiclife/quiclife"
+	"github.com/quiclife/quiclife/internal/quictest"
+)
+
+// TestStreamContextEndsWithSendHalf: as quic-go's does.
+func TestStreamContextEndsWithSendHalf(t *testing.T) {
+	t.Parallel()
+	setup{}.in(t, func(t *testing.T, e ends) {
+		client, server := e.stream(t)
+		require.NoError(t, client.Context().Err())
+		client.CancelRead(1)
+		require.NoError(t, client.Context().Err())
+		client.Close()
+		require.ErrorIs(t, context.Cause(client.Context()), quiclife.ErrStreamClosed)
+		settled()
+		require.ErrorIs(t, context.Cause(server.Context()), &quiclife.StreamError{StreamID: server.StreamID(), ErrorCode: 1, Remote: true})
+		client.Release()
+		server.Release()
+		uni, err := e.client.OpenUniStream()
+		require.NoError(t, err)
+		uni.Release()
+		require.ErrorIs(t, context.Cause(uni.Context()), &quiclife.StreamError{StreamID: uni.StreamID()})
+		uni.SetPriority(1, true)
+		require.NoError(t, uni.SetWriteDeadline(time.Time{}))
+	})
+}
+
+// TestDetachedStreamIsTheCallers: to write, to read and to end.
+func TestDetachedStreamIsTheCallers(t *testing.T) {
+	t.Parallel()
+	setup{}.in(t, func(t *testing.T, e ends) {
+		client, server := e.stream(t)
+		raw := client.Detach()
+		client.Release() // no effect
+		client.Reset(3)  // no effect
+		_, err := raw.Write([]byte("raw, "))
+		require.NoError(t, err)
+		write(t, client, "or not")
+		require.NoError(t, client.Close())
+		b, err := io.ReadAll(server)
+		require.NoError(t, err)
+		require.Equal(t, "raw, or not", string(b))
+		write(t, server, "answer")
+		expect(t, client, "answer")
+		server.Close()
+		settled()
+		require.Equal(t, 1, quictest.Held(e.rawClient), "its EOF is the caller's to read")
+		_, err = io.ReadAll(raw)
+		require.NoError(t, err)
+		settled()
+		e.requireNothingLeft(t)
+
+		uni, err := e.client.OpenUniStream()
+		require.NoError(t, err)
+		write(t, uni.Detach(), "x")
+		r, err := e.server.AcceptUniStream(t.Context())
+		require.NoError(t, err)
+		uni.Detach().Close()
+		io.ReadAll(r.Detach())
+		settled()
+		e.requireNothingLeft(t)
+		require.EqualValues(t, 1, e.client.Stats().Outgoing.Detached)
+		require.EqualValues(t, 1, e.client.Stats().OutgoingUni.Detached)
+		require.EqualValues(t, 1, e.server.Stats().IncomingUni.Detached)
+	})
+}
+
+// TestHandlerLeavesDetachedStreamOpen: a handler, or the func of Do, that hands
+// its stream on and returns nil has not ended it.
+func TestHandlerLeavesDetachedStreamOpen(t *testing.T) {
+	t.Parallel()
+	// handOn has another goroutine answer, a second after the handler's end.
+	handOn := func(raw io.WriteCloser) {
+		go func() {
+			time.Sleep(time.Second)
+			raw.Write([]byte("answer"))
+			raw.Close()
+		}()
+	}
+	answered := func(t *testing.T, r io.Reader) {
+		t.Helper()
+		b, err := io.ReadAll(r)
+		require.NoError(t, err)
+		require.Equal(t, "answer", string(b))
+	}
+	setup{}.in(t, func(t *testing.T, e ends) {
+		go e.server.Serve(t.Context(), quiclife.Handler{Stream: func(_ context.Context, s *quiclife.Stream) error {
+			handOn(s.Detach())
+			return nil
+		}})
+		s, err := e.client.OpenStream()
+		require.NoError(t, err)
+		write(t, s, "request")
+		answered(t, s)
+		s.Release()
+	})
+	setup{}.in(t, func(t *testing.T, e ends) {
+		require.NoError(t, e.client.Do(t.Context(), func(s *quiclife.Stream) error {
+			handOn(s.Detach())
+			return nil
+		}))
+		s, err := e.server.AcceptStream(t.Context())
+		require.NoError(t, err)
+		answered(t, s)
+		s.Release()
+
+		require.NoError(t, e.client.DoUni(t.Context(), func(s *quiclife.SendStream) error {
+			handOn(s.Detach())
+			return nil
+		}))
+		r, err := e.server.AcceptUniStream(t.Context())
+		require.NoError(t, err)
+		answered(t, r)
+	})
+}
+
+// TestWriteBesideDetachSucceeds: the stream is given away in one step, so that
+// a call beside it finds a stream that is ours, or one that is not.
+func TestWriteBesideDetachSucceeds(t *testing.T) {
+	conf := &quic.Config{MaxIncomingUniStreams: 1 << 40}
+	e := setup{clientConf: conf, serverConf: conf}.onLoopback(t)
+	n := 1000 // in two steps it failed every 250 rounds
+	if testing.Short() {
+		n = 300
+	}
+	for i := range n {
+		s, err := e.client.OpenUniStream()
+		require.NoError(t, err)
+		var failed error
+		var wrote atomic.Int64
+		var detached atomic.Bool
+		together(
+			func() {
+				for failed == nil && !detached.Load() {
+					_, failed = s.Write([]byte("x"))
+					wrote.Add(1)
+				}
+			},
+			func() {
+				for wrote.Load() < int64(1+i%5) {
+					runtime.Gosched()
+				}
+				s.Detach()
+				detached.Store(true)
+			})
+		require.NoError(t, failed, "round %d", i)
+		s.Detach().CancelWrite(0)
+	}
+	require.EqualValues(t, n, e.client.Stats().OutgoingUni.Detached)
+	requireBalance(t, e.client.Stats())
+	e.client.CloseWithError(0, "")
+}
+
+// TestDetachOfEndedStreamIsFinal: Detach gives away a stream whose halves have
+// both ended too, so that Release keeps its hands off its credit, and Reset off
+// what is not yet delivered.
+func TestDetachOfEndedStreamIsFinal(t *testing.T) {
+	t.Parallel()
+	conf := &quic.Config{MaxIncomingStreams: 1, RequireStreamCreditRelease: true}
+	setup{serverConf: conf}.in(t, func(t *testing.T, e ends) {
+		client, server := e.stream(t)
+		client.Close()
+		server.Close()
+		io.ReadAll(client)
+		io.ReadAll(server)
+		settled()
+		raw := server.Detach()
+		server.Release()
+		server.Reset(1)
+		settled()
+		_, err := e.client.OpenStream()
+		require.ErrorIs(t, err, &quiclife.StreamLimitReachedError{}, "Release returned the credit of a detached stream")
+		raw.ReleaseStreamCredit()
+		settled()
+
+		client, server = e.stream(t)
+		server.Close()
+		io.ReadAll(client)
+		write(t, client, "not yet delivered")
+		client.Close()
+		client.Detach()
+		client.Reset(1)
+		expect(t, server, "not yet delivered")
+		_, err = server.Read(make([]byte, 1))
+		require.Equal(t, io.EOF, err)
+		require.EqualValues(t, 2, e.client.Stats().Outgoing.Finished)
+		requireBalance(t, e.client.Stats())
+		server.Release()
+	})
+}
+
+// TestReleaseAfterDetachReturnsNoCredit: it is the caller's to return.
+func TestReleaseAfterDetachReturnsNoCredit(t *testing.T) {
+	t.Parallel()
+	conf := &quic.Config{MaxIncomingStreams: 1, RequireStreamCreditRelease: true}
+	setup{serverConf: conf}.in(t, func(t *testing.T, e ends) {
+		client, server := e.stream(t)
+		raw := server.Detach()
+		server.Release()
+		server.Reset(1)
+		client.Release()
+		raw.CancelRead(0)
+		raw.CancelWrite(0)
+		settled()
+		_, err := e.client.OpenStream()
+		require.ErrorIs(t, err, &quiclife.StreamLimitReachedError{}, "Release or Reset returned the credit")
+		raw.ReleaseStreamCredit()
+		settled()
+		_, err = e.client.OpenStream()
+		require.NoError(t, err)
+	})
+}
+
+// TestDetachLeavesEOFToCaller: also where Close has had us watch for it.
+func TestDetachLeavesEOFToCaller(t *testing.T) {
+	t.Parallel()
+	setup{}.in(t, func(t *testing.T, e ends) {
+		s, peer := e.stream(t)
+		s.Close()
+		raw := s.Detach()
+		write(t, peer, "abc")
+		expect(t, s, "abc")
+		peer.Close()
+		settled()
+		require.Equal(t, 1, quictest.Held(e.rawClient), "the EOF was consumed")
+		_, err := raw.Read(make([]byte, 1))
+		require.Equal(t, io.EOF, err)
+		settled()
+		require.Zero(t, quictest.Held(e.rawClient))
+		peer.Release()
+	})
+}
+
+// TestEndingCallsKeepTheirHandleAlive: a stream that is ended in one call is not
+// taken for dropped during it.
+func TestEndingCallsKeepTheirHandleAlive(t *testing.T) {
+	var found leaks
+	e := setup{guard: &quiclife.Guard{OnLeak: found.add, AbandonGrace: time.Nanosecond}}.onLoopback(t)
+	collectConstantly(t)
+	go func() {
+		for {
+			s, err := e.server.AcceptStream(context.Background())
+			if err != nil {
+				return
+			}
+			s.Release()
+		}
+	}()
+	calls := []func(s *quiclife.Stream){
+		(*quiclife.Stream).Release,
+		func(s *quiclife.Stream) { s.Reset(1) },
+		func(s *quiclife.Stream) { s.Detach().CancelRead(0) },
+	}
+	for i := range 3000 {
+		s, err := e.client.OpenStreamSync(t.Context())
+		require.NoError(t, err)
+		calls[i%len(calls)](s)
+	}
+	require.Empty(t, found.list())
+	e.client.CloseWithError(0, "")
+}

@@ -335,8 +335,8 @@ func expectAll(t testing.TB, r io.Reader, s string) {
 
 // A site is a listener in fake time, and a transport to dial it from.
 type site struct {
-	listener *quiclife.Listener
-	client   *quiclife.Transport
+	listener       *quiclife.Listener
+	server, client *quiclife.Transport
 }
 
 // newSite listens with server. It is to be called in a bubble; what it makes is
@@ -354,7 +354,7 @@ func newSite(t *testing.T, server *quiclife.Transport, conf *quic.Config) *site 
 		client.Close()
 		server.Close()
 	})
-	return &site{ln, client}
+	return &site{ln, server, client}
 }
 
 func (s *site) dial(ctx context.Context) (*quiclife.Conn, error) {

@@ -28,7 +28,8 @@ func TestManyLeaksWriteFewLines(t *testing.T) {
 	const each, batches = 100, 67
 	var log logged
 	guard := &quiclife.Guard{Logger: log.logger(), AbandonGrace: -1}
-	setup{serverConf: &quic.Config{MaxIncomingStreams: 1 << 20}, guard: guard}.in(t, func(t *testing.T, e ends) {
+	conf := &quic.Config{MaxIncomingStreams: 1 << 20, MaxIdleTimeout: time.Hour}
+	setup{clientConf: conf, serverConf: conf, guard: guard}.in(t, func(t *testing.T, e ends) {
 		kinds := []func(*quiclife.Stream){
 			func(s *quiclife.Stream) {},
 			func(s *quiclife.Stream) { s.CancelRead(0) },
@@ -50,6 +51,12 @@ func TestManyLeaksWriteFewLines(t *testing.T) {
 		require.LessOrEqual(t, lines, 50)
 		require.EqualValues(t, sum, guard.Stats().Leaks.Dropped)
 		require.Contains(t, log.String(), "TestManyLeaksWriteFewLines", "an opener, sampled after the first leak")
+		time.Sleep(time.Minute)
+		drop(t, e.client, func(*quiclife.Stream) {})
+		runtime.GC()
+		e.client.Stats()
+		after, _ := sumOfCounts(log.String(), "stream leaked")
+		require.Equal(t, lines+1, after, "the first after a quiet time is written at once")
 	})
 }
 

@@ -62,7 +62,7 @@ func (r recorder) RecordEvent(qlogwriter.Event) {
 func (recorder) Close() error { return nil }
 
 // Every field of a Transport reaches quic-go, and stays the caller's.
-func TestTransportFields(t *testing.T) {
+func TestTransportFieldsReachQUICGo(t *testing.T) {
 	serverTLS, _ := quictest.TLS()
 	done, cancel := context.WithCancel(t.Context())
 	cancel()
@@ -95,11 +95,11 @@ func TestTransportFields(t *testing.T) {
 					require.NoError(t, err)
 				case f.Name == "VerifySourceAddress":
 					m[f.Name] = mine.Pointer()
-					require.True(t, tr.Unwrap().VerifySourceAddress(nil), f.Name)
+					require.True(t, tr.Unwrap().VerifySourceAddress(nil), "VerifySourceAddress was not asked")
 				case f.Name == "Tracer": // which tells us of the end, too
 					m[f.Name] = mine.Interface()
 					its.Interface().(qlogwriter.Recorder).RecordEvent(nil)
-					require.True(t, recorded.Swap(false), f.Name)
+					require.True(t, recorded.Swap(false), "the Tracer was not told")
 				case f.Name == "ConnectionIDGenerator":
 					m[f.Name] = mine.Interface()
 					require.Equal(t, 6, tr.Unwrap().ConnectionIDGenerator.ConnectionIDLen(), f.Name)
@@ -116,17 +116,20 @@ func TestTransportFields(t *testing.T) {
 	ln, err := tr.Listen(serverTLS, nil)
 	require.NoError(t, err)
 	defer ln.Close()
-	require.Equal(t, before, fields())
-	require.Equal(t, 2, asked)
+	require.Equal(t, before, fields(), "Listen has written to the fields")
+	require.Equal(t, 2, asked, "calls of ConnContext")
+}
 
-	// What is not set stays so, where quic-go makes a key and keeps it.
-	unset := &quiclife.Transport{Conn: udpSocket(t)}
-	ln, err = unset.Listen(serverTLS, nil)
+// What is not set stays so, where quic-go makes a key and keeps it.
+func TestListenWritesToNoFieldOfTransport(t *testing.T) {
+	serverTLS, _ := quictest.TLS()
+	tr := &quiclife.Transport{Conn: udpSocket(t)}
+	ln, err := tr.Listen(serverTLS, nil)
 	require.NoError(t, err)
-	require.NotNil(t, unset.Unwrap().TokenGeneratorKey)
+	require.NotNil(t, tr.Unwrap().TokenGeneratorKey)
 	require.NoError(t, ln.Close())
-	require.NoError(t, unset.Close())
-	v := reflect.ValueOf(unset).Elem()
+	require.NoError(t, tr.Close())
+	v := reflect.ValueOf(tr).Elem()
 	for f := range v.Type().Fields() {
 		if f.IsExported() && f.Name != "Conn" {
 			require.Zero(t, v.FieldByName(f.Name).Interface(), f.Name)
@@ -135,142 +138,158 @@ func TestTransportFields(t *testing.T) {
 }
 
 // Fields that quic-go reads when it begins to listen may be set until then,
-// also if the transport has dialed before.
-func TestTransportFieldsSetLate(t *testing.T) {
-	serverTLS, clientTLS := quictest.TLS()
-	peer := &quiclife.Transport{Conn: udpSocket(t)}
-	defer peer.Close()
-	peerListener, err := peer.Listen(serverTLS, nil)
-	require.NoError(t, err)
-	defer peerListener.Close()
-
-	tr := &quiclife.Transport{Conn: udpSocket(t)}
-	defer tr.Close()
-	c, err := tr.Dial(t.Context(), peerListener.Addr(), clientTLS, nil)
-	require.NoError(t, err)
-	defer c.CloseWithError(0, "")
-
-	type key struct{}
-	verified := make(chan net.Addr, 10)
-	tr.VerifySourceAddress = func(a net.Addr) bool { verified <- a; return true }
-	tr.ConnContext = func(ctx context.Context, info *quiclife.ClientInfo) (context.Context, error) {
-		return context.WithValue(ctx, key{}, info.AddrVerified), nil
-	}
-	tr.MaxTokenAge = time.Minute
-	tr.DisableVersionNegotiationPackets = true
-	ln, err := tr.ListenEarly(serverTLS, nil)
-	require.NoError(t, err)
-	defer ln.Close()
-	c, err = peer.Dial(t.Context(), ln.Addr(), clientTLS, nil)
-	require.NoError(t, err)
-	defer c.CloseWithError(0, "")
-	s, err := ln.Accept(t.Context())
-	require.NoError(t, err)
-	defer s.CloseWithError(0, "")
-
-	require.NotEmpty(t, verified)
-	require.Equal(t, peer.Conn.LocalAddr().String(), (<-verified).String())
-	require.Equal(t, true, s.Context().Value(key{}))
-	require.Equal(t, time.Minute, tr.Unwrap().MaxTokenAge)
-	require.True(t, tr.Unwrap().DisableVersionNegotiationPackets)
-}
-
-// One listener at a time; Close may be called again; Accept fails after it.
-func TestTransportClose(t *testing.T) {
-	serverTLS, clientTLS := quictest.TLS()
-	tr := &quiclife.Transport{Conn: udpSocket(t)}
-	for _, l := range []func() (listener, error){
-		func() (listener, error) { return tr.Listen(serverTLS, nil) },
-		func() (listener, error) { return tr.ListenEarly(serverTLS, nil) },
-	} {
-		ln, err := l()
+// though the transport has dialed before.
+func TestTransportFieldsMayBeSetUntilListen(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		serverTLS, clientTLS := quictest.TLS()
+		site := newSite(t, &quiclife.Transport{}, nil)
+		tr := site.client
+		_, err := site.dial(t.Context())
 		require.NoError(t, err)
-		_, err = tr.Listen(serverTLS, nil)
-		require.Error(t, err)
-		_, err = tr.ListenEarly(serverTLS, nil)
-		require.Error(t, err)
 
-		accepted := make(chan error, 1)
-		go func() {
-			_, err := ln.Accept(t.Context())
-			accepted <- err
-		}()
-		require.NoError(t, ln.Close())
-		require.Equal(t, quiclife.ErrServerClosed, <-accepted)
-		_, err = ln.Accept(t.Context())
-		require.Equal(t, quiclife.ErrServerClosed, err)
-		require.ErrorIs(t, err, net.ErrClosed)
-		require.NoError(t, ln.Close())
-	}
-	ln, err := tr.Listen(serverTLS, nil) // the next one
-	require.NoError(t, err)
-	ctx, cancel := context.WithCancel(t.Context())
-	cancel()
-	_, err = ln.Accept(ctx)
-	require.ErrorIs(t, err, context.Canceled)
+		type key struct{}
+		verified := make(chan net.Addr, 10)
+		tr.VerifySourceAddress = func(a net.Addr) bool { verified <- a; return true }
+		tr.ConnContext = func(ctx context.Context, info *quiclife.ClientInfo) (context.Context, error) {
+			return context.WithValue(ctx, key{}, info.AddrVerified), nil
+		}
+		tr.MaxTokenAge = time.Minute
+		tr.DisableVersionNegotiationPackets = true
+		ln, err := tr.ListenEarly(serverTLS, nil)
+		require.NoError(t, err)
+		_, err = site.server.Dial(t.Context(), ln.Addr(), clientTLS, nil)
+		require.NoError(t, err)
+		s, err := ln.Accept(t.Context())
+		require.NoError(t, err)
 
-	require.NoError(t, tr.Close())
-	require.NoError(t, tr.Close())
-	ctx, cancel = context.WithTimeout(t.Context(), 20*time.Second)
-	defer cancel()
-	_, err = ln.Accept(ctx)
-	require.ErrorIs(t, err, quiclife.ErrTransportClosed)
-	require.NoError(t, ln.Close())
-	_, err = tr.Listen(serverTLS, nil)
-	require.ErrorIs(t, err, quiclife.ErrTransportClosed)
-	_, err = tr.Dial(t.Context(), tr.Conn.LocalAddr(), clientTLS, nil)
-	require.ErrorIs(t, err, quiclife.ErrTransportClosed)
-	requireUsable(t, tr.Conn.(*net.UDPConn)) // Conn stays the caller's
-
-	unused := &quiclife.Transport{Conn: udpSocket(t)}
-	require.NoError(t, unused.Close())
+		require.NotEmpty(t, verified, "VerifySourceAddress was not asked")
+		require.Equal(t, site.listener.Addr().String(), (<-verified).String())
+		require.Equal(t, true, s.Context().Value(key{}), "what ConnContext has put into the context")
+		require.Equal(t, time.Minute, tr.Unwrap().MaxTokenAge)
+		require.True(t, tr.Unwrap().DisableVersionNegotiationPackets)
+	})
 }
 
-// Closing the transport ends its connections, and their streams.
-func TestTransportCloseEndsConnections(t *testing.T) {
+// A Transport has one listener at a time, and the next when that is closed.
+func TestTransportHasOneListenerAtATime(t *testing.T) {
+	serverTLS, _ := quictest.TLS()
+	bubble(t, func(t *testing.T) {
+		_, socket, _ := quictest.Net{}.Endpoints(t)
+		tr := &quiclife.Transport{Conn: socket}
+		defer tr.Close()
+		for name, listen := range map[string]func() (listener, error){
+			"Listen":      func() (listener, error) { return tr.Listen(serverTLS, nil) },
+			"ListenEarly": func() (listener, error) { return tr.ListenEarly(serverTLS, nil) },
+		} {
+			ln, err := listen()
+			require.NoError(t, err, name)
+			_, err = tr.Listen(serverTLS, nil)
+			require.ErrorContains(t, err, "listener already set", name)
+			_, err = tr.ListenEarly(serverTLS, nil)
+			require.ErrorContains(t, err, "listener already set", name)
+			require.NoError(t, ln.Close())
+		}
+	})
+}
+
+func TestAcceptFailsWhenListenerIsClosed(t *testing.T) {
+	serverTLS, _ := quictest.TLS()
+	bubble(t, func(t *testing.T) {
+		_, socket, _ := quictest.Net{}.Endpoints(t)
+		tr := &quiclife.Transport{Conn: socket}
+		defer tr.Close()
+		for name, listen := range map[string]func() (listener, error){
+			"Listen":      func() (listener, error) { return tr.Listen(serverTLS, nil) },
+			"ListenEarly": func() (listener, error) { return tr.ListenEarly(serverTLS, nil) },
+		} {
+			ln, err := listen()
+			require.NoError(t, err, name)
+			accepted := make(chan error, 1)
+			go func() {
+				_, err := ln.Accept(t.Context())
+				accepted <- err
+			}()
+			settled()
+			require.Empty(t, accepted, name)
+			require.NoError(t, ln.Close())
+			require.Equal(t, quiclife.ErrServerClosed, <-accepted, name)
+			_, err = ln.Accept(t.Context())
+			require.Equal(t, quiclife.ErrServerClosed, err, name)
+			require.ErrorIs(t, err, net.ErrClosed, name)
+			require.NoError(t, ln.Close(), "again")
+		}
+	})
+}
+
+// After Close everything fails, and Conn stays the caller's.
+func TestTransportCloseLeavesItsSocket(t *testing.T) {
 	serverTLS, clientTLS := quictest.TLS()
-	server, client := &quiclife.Transport{Conn: udpSocket(t)}, &quiclife.Transport{Conn: udpSocket(t)}
-	defer server.Close()
-	ln, err := server.Listen(serverTLS, nil)
-	require.NoError(t, err)
-	c, err := client.Dial(t.Context(), ln.Addr(), clientTLS, nil)
-	require.NoError(t, err)
-	s, err := ln.Accept(t.Context())
-	require.NoError(t, err)
-	defer s.CloseWithError(0, "")
-	str, _ := ends{client: c, server: s}.stream(t)
+	bubble(t, func(t *testing.T) {
+		other, socket, _ := quictest.Net{}.Endpoints(t)
+		tr := &quiclife.Transport{Conn: socket}
+		ln, err := tr.Listen(serverTLS, nil)
+		require.NoError(t, err)
+		done, cancel := context.WithCancel(t.Context())
+		cancel()
+		_, err = ln.Accept(done)
+		require.ErrorIs(t, err, context.Canceled)
 
-	require.NoError(t, client.Close())
-	require.ErrorIs(t, context.Cause(c.Context()), quiclife.ErrTransportClosed)
-	_, err = str.Read(make([]byte, 1))
-	require.ErrorIs(t, err, quiclife.ErrTransportClosed)
-	eventually(t, func() bool { return c.Stats().Open() == 0 })
-	requireBalance(t, c.Stats())
+		require.NoError(t, tr.Close())
+		require.NoError(t, tr.Close(), "again")
+		_, err = ln.Accept(t.Context())
+		require.ErrorIs(t, err, quiclife.ErrTransportClosed)
+		require.NoError(t, ln.Close())
+		_, err = tr.Listen(serverTLS, nil)
+		require.ErrorIs(t, err, quiclife.ErrTransportClosed)
+		_, err = tr.Dial(t.Context(), other.LocalAddr(), clientTLS, nil)
+		require.ErrorIs(t, err, quiclife.ErrTransportClosed)
+		requireUsable(t, socket, other)
+
+		unused := &quiclife.Transport{Conn: other}
+		require.NoError(t, unused.Close())
+	})
 }
 
-func TestNonQUICPackets(t *testing.T) {
-	a, b := &quiclife.Transport{Conn: udpSocket(t)}, &quiclife.Transport{Conn: udpSocket(t)}
-	defer a.Close()
-	defer b.Close()
-	done, cancel := context.WithCancel(t.Context())
-	cancel()
-	_, _, err := b.ReadNonQUICPacket(done, nil) // from now on quic-go keeps such packets
-	require.ErrorIs(t, err, context.Canceled)
-
-	packet := []byte("\x00not QUIC")
-	n, err := a.WriteTo(packet, b.Conn.LocalAddr())
-	require.NoError(t, err)
-	require.Equal(t, len(packet), n)
-	buf := make([]byte, 100)
-	n, from, err := b.ReadNonQUICPacket(t.Context(), buf)
-	require.NoError(t, err)
-	require.Equal(t, packet, buf[:n])
-	require.Equal(t, a.Conn.LocalAddr().String(), from.String())
+func TestTransportCloseEndsConnectionsAndStreams(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		site := newSite(t, &quiclife.Transport{}, nil)
+		e := site.connect(t)
+		str, _ := e.stream(t)
+		require.NoError(t, site.client.Close())
+		require.ErrorIs(t, context.Cause(e.client.Context()), quiclife.ErrTransportClosed)
+		_, err := str.Read(make([]byte, 1))
+		require.ErrorIs(t, err, quiclife.ErrTransportClosed)
+		require.Zero(t, e.client.Stats().Open())
+		requireBalance(t, e.client.Stats())
+	})
 }
 
-// TestUnwrapOfNil: a program that hands on what a failed Dial or Listen returned,
-// unwrapped, beside its error, must not panic.
-func TestUnwrapOfNil(t *testing.T) {
+func TestNonQUICPacketsPassThroughTransport(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		clientSocket, serverSocket, addr := quictest.Net{}.Endpoints(t)
+		a, b := &quiclife.Transport{Conn: clientSocket}, &quiclife.Transport{Conn: serverSocket}
+		defer a.Close()
+		defer b.Close()
+		done, cancel := context.WithCancel(t.Context())
+		cancel()
+		_, _, err := b.ReadNonQUICPacket(done, nil) // from now on quic-go keeps such packets
+		require.ErrorIs(t, err, context.Canceled)
+
+		packet := []byte("\x00not QUIC")
+		n, err := a.WriteTo(packet, addr)
+		require.NoError(t, err)
+		require.Equal(t, len(packet), n)
+		buf := make([]byte, 100)
+		n, from, err := b.ReadNonQUICPacket(t.Context(), buf)
+		require.NoError(t, err)
+		require.Equal(t, packet, buf[:n])
+		require.Equal(t, clientSocket.LocalAddr().String(), from.String())
+	})
+}
+
+// A program that hands on what a failed Dial or Listen returned, unwrapped,
+// beside its error, must not panic.
+func TestUnwrapOfNilIsNil(t *testing.T) {
 	require.Nil(t, (*quiclife.Conn)(nil).Unwrap())
 	require.Nil(t, (*quiclife.Transport)(nil).Unwrap())
 	require.Nil(t, (*quiclife.Listener)(nil).Unwrap())
@@ -279,43 +298,51 @@ func TestUnwrapOfNil(t *testing.T) {
 
 // What Unwrap returns is what the wrapper uses; what is made through it is not
 // counted, until Wrap.
-func TestUnwrap(t *testing.T) {
+func TestUnwrapGivesWhatTheWrapperUses(t *testing.T) {
 	serverTLS, clientTLS := quictest.TLS()
-	server, client := &quiclife.Transport{Conn: udpSocket(t)}, &quiclife.Transport{Conn: udpSocket(t)}
-	defer server.Close()
-	defer client.Close()
-	require.Same(t, server.Unwrap(), server.Unwrap())
+	bubble(t, func(t *testing.T) {
+		clientSocket, serverSocket, addr := quictest.Net{}.Endpoints(t)
+		server, client := &quiclife.Transport{Conn: serverSocket}, &quiclife.Transport{Conn: clientSocket}
+		defer server.Close()
+		defer client.Close()
+		require.Same(t, server.Unwrap(), server.Unwrap())
 
-	ln, err := server.Listen(serverTLS, nil)
-	require.NoError(t, err)
-	_, err = server.Unwrap().Listen(serverTLS, nil)
-	require.Error(t, err) // the same transport: it has a listener
-	accept := []func(context.Context) (*quic.Conn, error){ln.Unwrap().Accept}
-	require.Equal(t, ln.Addr(), ln.Unwrap().Addr())
-	for early := range 2 {
-		if early == 1 {
-			require.NoError(t, ln.Close())
-			ln, err := server.ListenEarly(serverTLS, nil)
-			require.NoError(t, err)
-			defer ln.Close()
-			require.Equal(t, ln.Addr(), ln.Unwrap().Addr())
-			accept = append(accept, ln.Unwrap().Accept)
+		listens := []func() (accept func(context.Context) (*quic.Conn, error), listens net.Addr, end func() error){
+			func() (func(context.Context) (*quic.Conn, error), net.Addr, func() error) {
+				ln, err := server.Listen(serverTLS, nil)
+				require.NoError(t, err)
+				_, err = server.Unwrap().Listen(serverTLS, nil)
+				require.ErrorContains(t, err, "listener already set", "it is another transport")
+				require.Equal(t, addr, ln.Addr())
+				return ln.Unwrap().Accept, ln.Unwrap().Addr(), ln.Close
+			},
+			func() (func(context.Context) (*quic.Conn, error), net.Addr, func() error) {
+				ln, err := server.ListenEarly(serverTLS, nil)
+				require.NoError(t, err)
+				require.Equal(t, addr, ln.Addr())
+				return ln.Unwrap().Accept, ln.Unwrap().Addr(), ln.Close
+			},
 		}
-		rc, err := client.Unwrap().Dial(t.Context(), server.Conn.LocalAddr(), clientTLS, nil)
-		require.NoError(t, err)
-		rs, err := accept[early](t.Context())
-		require.NoError(t, err)
-		c, s := quiclife.Wrap(rc, nil), quiclife.Wrap(rs, nil)
-		require.Same(t, rc, c.Unwrap())
-		_, err = rc.OpenStream()
-		require.NoError(t, err)
-		require.Zero(t, c.Stats().Outgoing.Opened)
-		require.NoError(t, c.CloseWithError(0, ""))
-		<-s.Context().Done()
-	}
-	require.NoError(t, server.Unwrap().Close())
-	_, err = server.Listen(serverTLS, nil)
-	require.ErrorIs(t, err, quiclife.ErrTransportClosed)
+		for _, listen := range listens {
+			accept, at, end := listen()
+			require.Equal(t, addr, at)
+			rc, err := client.Unwrap().Dial(t.Context(), addr, clientTLS, nil)
+			require.NoError(t, err)
+			rs, err := accept(t.Context())
+			require.NoError(t, err)
+			c, s := quiclife.Wrap(rc, nil), quiclife.Wrap(rs, nil)
+			require.Same(t, rc, c.Unwrap())
+			_, err = rc.OpenStream()
+			require.NoError(t, err)
+			require.Zero(t, c.Stats().Outgoing.Opened, "streams of the wrapper")
+			require.NoError(t, c.CloseWithError(0, ""))
+			<-s.Context().Done()
+			require.NoError(t, end())
+		}
+		require.NoError(t, server.Unwrap().Close())
+		_, err := server.Listen(serverTLS, nil)
+		require.ErrorIs(t, err, quiclife.ErrTransportClosed)
+	})
 }
 
 // Listen may run beside Dial, WriteTo and AddPath, which initialize quic-go's

@@ -25,7 +25,7 @@ var listeners = []mutation{
 		new: `	raw, err := o.tr.Listen(tlsConf, l.gate.watch(conf))
 	if err != nil {
 `,
-		killer: "TestListenFails",
+		killer: "TestFailedListenLeavesNothing",
 	},
 	{
 		name:   "accept: counted twice at the end",

@@ -10,14 +10,14 @@ var logs = []mutation{
 `,
 		new: `		return 1
 `,
-		killer: "TestLogIsThinned",
+		killer: "TestManyLeaksWriteFewLines",
 	},
 	{
 		name: "count: what is held back is not counted",
 		old: `		h.count++
 `,
 		new:    "",
-		killer: "TestLogIsThinned",
+		killer: "TestManyLeaksWriteFewLines",
 	},
 	{
 		name:   "count: another clock silences",
@@ -39,7 +39,7 @@ var logs = []mutation{
 		delete`,
 		new: `	if false {
 		delete`,
-		killer: "TestLogIsThinned",
+		killer: "TestManyLeaksWriteFewLines",
 	},
 	{
 		name: "flush: only once",
@@ -50,7 +50,7 @@ var logs = []mutation{
 		new: `	h.written, h.count, h.attrs = time.Now(), 0, nil
 	t.mu.Unlock()
 `,
-		killer: "TestLogIsThinned",
+		killer: "TestManyLeaksWriteFewLines",
 	},
 	{
 		name:   "write: a Logger that panics ends the process",

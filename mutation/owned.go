@@ -7,7 +7,7 @@ var ownedTransports = []mutation{
 		o.close()
 `,
 		new:    "",
-		killer: "TestListenFails",
+		killer: "TestFailedListenLeavesNothing",
 	},
 	{
 		name: "close: socket stays open",
@@ -15,7 +15,7 @@ var ownedTransports = []mutation{
 `,
 		new: `		_ = o
 `,
-		killer: "TestListenFails",
+		killer: "TestFailedListenLeavesNothing",
 	},
 	{
 		name: "ownAddr: socket not owned",

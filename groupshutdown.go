@@ -24,15 +24,11 @@ func (g *Guard) Shutdown(ctx context.Context) error {
 	if ctx == nil {
 		return errNilContext
 	}
-	if ctx.Value(hookKey{}) == g {
+	if ctx.Value(hookKey{g}) != nil {
 		return ErrShutdown
 	}
-	g.mu.Lock()
-	var listeners []*listener
-	for l := range g.listeners {
-		listeners = append(listeners, l)
-	}
-	g.mu.Unlock()
+	listeners := g.beginShutdown()
+	defer g.endShutdown()
 	g.closeAll(ctx, listeners)
 
 	failed := groupError{errs: g.runHooks(ctx)}
@@ -98,8 +94,8 @@ func (g *Guard) BeforeShutdown(f func(ctx context.Context) error) {
 	g.hooks = append(g.hooks, f)
 }
 
-// A hookKey finds the Guard among the values of a hook's context.
-type hookKey struct{}
+// A hookKey is found among the values of a hook's context.
+type hookKey struct{ guard *Guard }
 
 // A hookRun is a run of the hooks. Calls of Shutdown that overlap share one.
 type hookRun struct {
@@ -131,19 +127,24 @@ func (g *Guard) runHooks(ctx context.Context) []error {
 }
 
 func (g *Guard) callHooks(ctx context.Context, run *hookRun, hooks []func(context.Context) error) {
-	ctx = context.WithValue(ctx, hookKey{}, g)
+	ctx = context.WithValue(ctx, hookKey{g}, true)
 	errs := make([]error, len(hooks))
 	var all sync.WaitGroup
 	for i, f := range hooks {
+		errs[i] = errHookExited
 		all.Go(func() { errs[i] = callHook(ctx, f) })
 	}
 	all.Wait()
-	run.errs = slices.DeleteFunc(errs, func(err error) bool { return err == nil })
+	// Clipped, as each Shutdown appends errors of its own.
+	run.errs = slices.Clip(slices.DeleteFunc(errs, func(err error) bool { return err == nil }))
 	g.mu.Lock()
 	g.hooking = nil
 	g.mu.Unlock()
 	close(run.done)
 }
+
+// errHookExited is the error of a hook that called runtime.Goexit.
+var errHookExited = errors.New("quiclife: shutdown: a function of BeforeShutdown has ended its goroutine")
 
 func callHook(ctx context.Context, f func(context.Context) error) (err error) {
 	defer func() {
@@ -155,6 +156,45 @@ func callHook(ctx context.Context, f func(context.Context) error) (err error) {
 		return fmt.Errorf("quiclife: shutdown: a function of BeforeShutdown failed: %w", err)
 	}
 	return nil
+}
+
+// beginShutdown returns the listeners of the group.
+func (g *Guard) beginShutdown() (listeners []*listener) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.shutdowns++; g.shutdowns == 1 {
+		g.shutDown = make(chan struct{})
+	}
+	for l := range g.listeners {
+		listeners = append(listeners, l)
+	}
+	return listeners
+}
+
+func (g *Guard) endShutdown() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.shutdowns--; g.shutdowns == 0 {
+		close(g.shutDown)
+	}
+}
+
+// awaitShutdown leaves the connections of a listener that was closed to the
+// Shutdown of the group that has closed it, if there is one: hooks come first,
+// and it may have more time. It returns when that has, or one of the others is
+// done.
+func (g *Guard) awaitShutdown(done, until <-chan struct{}) {
+	g.mu.Lock()
+	running, ended := g.shutdowns > 0, g.shutDown
+	g.mu.Unlock()
+	if !running {
+		return
+	}
+	select {
+	case <-ended:
+	case <-done:
+	case <-until:
+	}
 }
 
 // closeAll closes listeners, and waits until the connections that they had in

@@ -3,6 +3,8 @@ package quiclife_test
 import (
 	"context"
 	"errors"
+	"io"
+	"runtime"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -106,4 +108,124 @@ func TestConcurrentShutdownsShareBeforeShutdown(t *testing.T) {
 
 func TestBeforeShutdownOfNilPanics(t *testing.T) {
 	require.PanicsWithValue(t, "quiclife: BeforeShutdown of a nil func", func() { new(quiclife.Guard).BeforeShutdown(nil) })
+}
+
+// TestConcurrentShutdownsHaveErrorsOfTheirOwn: those of one do not turn up in the
+// other.
+func TestConcurrentShutdownsHaveErrorsOfTheirOwn(t *testing.T) {
+	guard := &quiclife.Guard{}
+	bubble(t, func(t *testing.T) {
+		e := onTransports(t, &quiclife.Transport{Guard: guard}, nil)
+		_, s := e.stream(t)
+		keep(t, s)
+		guard.BeforeShutdown(func(ctx context.Context) error { time.Sleep(time.Second); return nil })
+		ctx1, cancel1 := context.WithTimeoutCause(t.Context(), 2*time.Second, nil)
+		defer cancel1()
+		ctx2, cancel2 := context.WithCancel(t.Context())
+		defer cancel2()
+		time.AfterFunc(2*time.Second, cancel2)
+		errs := make([]error, 2)
+		done := make(chan int, 2)
+		go func() { errs[0] = guard.Shutdown(ctx1); done <- 0 }()
+		go func() { errs[1] = guard.Shutdown(ctx2); done <- 1 }()
+		<-done
+		<-done
+		a, ok := errors.AsType[*quiclife.ShutdownError](errs[0])
+		require.True(t, ok)
+		b, ok := errors.AsType[*quiclife.ShutdownError](errs[1])
+		require.True(t, ok)
+		require.NotSame(t, a, b, "%v / %v", errs[0], errs[1])
+	})
+}
+
+func TestBeforeShutdownOfTwoGuardsThatShutEachOtherDown(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		a, b := &quiclife.Guard{}, &quiclife.Guard{}
+		ignore := func(err error) error {
+			if err == quiclife.ErrShutdown {
+				return nil
+			}
+			return err
+		}
+		a.BeforeShutdown(func(ctx context.Context) error { return ignore(b.Shutdown(ctx)) })
+		b.BeforeShutdown(func(ctx context.Context) error { return ignore(a.Shutdown(ctx)) })
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		require.NoError(t, a.Shutdown(ctx))
+	})
+}
+
+func TestBeforeShutdownThatEndsItsGoroutineHasFailed(t *testing.T) {
+	guard := &quiclife.Guard{}
+	guard.BeforeShutdown(func(ctx context.Context) error { runtime.Goexit(); return nil })
+	require.Error(t, guard.Shutdown(t.Context()))
+}
+
+// TestGuardShutdownBesideServeHasItsOwnTime: it has five minutes, and the
+// Listener.Serve whose listener it closes would have 30 s.
+func TestGuardShutdownBesideServeHasItsOwnTime(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		l := listening(t, &quiclife.Guard{}, longConf, 1)
+		served := make(chan error, 1)
+		go func() {
+			served <- l.ln.Serve(t.Context(), quiclife.Handlers{Stream: func(_ context.Context, s *quiclife.Stream) error {
+				time.Sleep(time.Minute)
+				_, err := s.Write([]byte("answer"))
+				return err
+			}})
+		}()
+		c := l.dial(t, 0, "question")
+		got := make(chan string, 1)
+		go func() { b, _ := io.ReadAll(c); c.Close(); got <- string(b) }()
+		time.Sleep(time.Second)
+		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
+		defer cancel()
+		err := l.guard.Shutdown(ctx)
+		require.Equal(t, "answer", <-got)
+		require.NoError(t, err)
+		<-served
+	})
+}
+
+func TestServedConnsDrainAfterBeforeShutdown(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		l := listening(t, &quiclife.Guard{}, longConf, 1)
+		served := make(chan error, 1)
+		go func() {
+			served <- l.ln.Serve(t.Context(), quiclife.Handlers{Stream: func(_ context.Context, s *quiclife.Stream) error { return nil }})
+		}()
+		time.Sleep(time.Second)
+		c := conns(l.guard)[0]
+		l.guard.BeforeShutdown(func(context.Context) error {
+			time.Sleep(5 * time.Second)
+			select {
+			case <-c.Draining():
+				t.Error("the connection drains already")
+			default:
+			}
+			return nil
+		})
+		require.NoError(t, l.guard.Shutdown(t.Context()))
+		<-served
+	})
+}
+
+func TestNetListenersConnsDrainAfterBeforeShutdown(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		l := listening(t, &quiclife.Guard{}, longConf, 1)
+		n := l.ln.NetListener()
+		go n.Accept()
+		time.Sleep(time.Second)
+		c := conns(l.guard)[0]
+		l.guard.BeforeShutdown(func(context.Context) error {
+			time.Sleep(5 * time.Second)
+			select {
+			case <-c.Draining():
+				t.Error("the connection drains already")
+			default:
+			}
+			return nil
+		})
+		require.NoError(t, l.guard.Shutdown(t.Context()))
+	})
 }

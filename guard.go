@@ -35,7 +35,9 @@ type Guard struct {
 	// connections together. Further ones wait for their turn, for MaxWait at
 	// most, and are then refused with Codes.Refused. A free slot goes to the
 	// connection that has fewest streams handled. Streams that are opened here,
-	// or accepted with AcceptStream, are not counted. 0 means no limit.
+	// or accepted with AcceptStream, are not counted. A NetListener's stream
+	// counts from shortly before its Accept returns it until it has ended. 0 means
+	// no limit.
 	MaxStreams int64
 
 	// MaxWait is how long a stream waits at MaxStreams. Those that the peer has
@@ -96,9 +98,10 @@ type Guard struct {
 	// all, when a context of BindContext is done, and for streams that are refused.
 	NoStopSending bool
 
-	// DrainTimeout is how long [Listener.Serve] waits for the streams of its
-	// connections to end, once it is to stop, before it cuts them. 0 means
-	// 30 seconds, a negative value for ever.
+	// DrainTimeout is how long [Listener.Serve] and a closed
+	// [Listener.NetListener] wait for the streams of their connections to end,
+	// before they cut them. While a [Guard.Shutdown] is under way, that says how
+	// long. 0 means 30 seconds, a negative value for ever.
 	DrainTimeout time.Duration
 
 	// CloseCode and CloseReason are what the peer sees when [Guard.Shutdown],
@@ -143,6 +146,8 @@ type Guard struct {
 	handling   slots.Fair[*Conn]             // of MaxStreams
 	hooks      []func(context.Context) error // of BeforeShutdown
 	hooking    *hookRun                      // they run now, or nil
+	shutdowns  int                           // calls of Shutdown under way
+	shutDown   chan struct{}                 // closed when the last of them returns
 }
 
 // Codes are the stream error codes that quiclife puts into RESET_STREAM and

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"log/slog"
+	"runtime"
 	"sync"
 	"testing"
 	"time"
@@ -245,5 +246,26 @@ func TestDrainingTellsOfShutdown(t *testing.T) {
 		s.Release()
 		peer.Release()
 		require.NoError(t, <-done)
+	})
+}
+
+func TestHandlerThatEndsItsGoroutineIsTold(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		guard := &quiclife.Guard{}
+		l := listening(t, guard, nil, 1)
+		var out logged
+		guard.Logger = out.logger()
+		ctx, cancel := context.WithCancel(t.Context())
+		served := make(chan error, 1)
+		go func() {
+			served <- l.ln.Serve(ctx, quiclife.Handlers{Stream: func(context.Context, *quiclife.Stream) error { runtime.Goexit(); return nil }})
+		}()
+		c := l.dial(t, 0, "question")
+		_, err := io.ReadAll(c)
+		c.Close()
+		cancel()
+		<-served
+		s := guard.Stats()
+		require.EqualValues(t, 1, s.HandlerErrors+s.HandlerPanics, "%v, log: %s", err, out.String())
 	})
 }

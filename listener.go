@@ -99,6 +99,7 @@ type listener struct {
 	user    user          // who accepts from it, or did last
 	uses    int           // by that user, now
 	closed  bool          // with close
+	onClose func()        // or nil
 	accepts int           // calls of accept under way
 	idle    chan struct{} // not nil if somebody waits for the last of them
 	left    bool          // nothing is left of it, but for those calls
@@ -204,11 +205,22 @@ func (l *listener) finish() {
 	l.uses--
 }
 
+// whenClosed has f called by close.
+func (l *listener) whenClosed(f func()) {
+	l.guard.mu.Lock()
+	l.onClose = f
+	l.guard.mu.Unlock()
+}
+
 func (l *listener) close() error {
 	l.guard.mu.Lock()
 	l.closed = true
+	onClose := l.onClose
 	l.guard.mu.Unlock()
 	err := l.raw.Close()
+	if onClose != nil {
+		onClose()
+	}
 	if l.owned != nil {
 		l.owned.listenerClosed() // and leave, when its connections have ended
 	} else {

@@ -99,6 +99,8 @@ func (l *Listener) NetListener() net.Listener {
 	if err := l.l.begin(byNetListener); err != nil {
 		n.busy = true
 		n.end(err)
+	} else {
+		l.l.whenClosed(n.start)
 	}
 	return n
 }
@@ -114,7 +116,7 @@ type netListener struct {
 }
 
 // start has connections accepted. Once l is closed, those that were waiting
-// are, and then it ends.
+// are, and then it ends: so nobody else has to close them.
 func (n *netListener) start() {
 	if !n.busy {
 		n.started.Do(func() { go n.run() })
@@ -142,9 +144,7 @@ func (n *netListener) Close() error {
 		return nil // l is not ours
 	}
 	n.end(net.ErrClosed)
-	err := n.l.close()
-	n.start()
-	return err
+	return n.l.close()
 }
 
 func (n *netListener) Addr() net.Addr { return n.l.raw.Addr() }
@@ -179,6 +179,7 @@ func (n *netListener) serve(c *Conn) {
 		refuseAll(ctx, c, incoming, math.MaxInt64, c.raw.AcceptStream, c.guard.Codes.Refused)
 	})
 	<-c.whenDrained()
+	c.guard.awaitShutdown(c.draining.Done(), c.lifetime.Done())
 	stop()
 	refusing.Wait()
 	if c.draining.Err() == nil { // else a Shutdown may have more time than we

@@ -43,7 +43,7 @@ func listening(t *testing.T, guard *quiclife.Guard, conf *quic.Config, clients i
 	for _, socket := range sockets {
 		client := &quiclife.Transport{Conn: socket, Guard: &quiclife.Guard{Logger: guard.Logger}}
 		t.Cleanup(func() { client.Close() })
-		c, err := client.Dial(t.Context(), addr, clientTLS, nil)
+		c, err := client.Dial(t.Context(), addr, clientTLS, conf)
 		require.NoError(t, err)
 		l.clients = append(l.clients, c)
 	}
@@ -579,5 +579,18 @@ func TestNetListenerLeavesShutdownItsTime(t *testing.T) {
 		require.Equal(t, 10*time.Second, time.Since(start))
 		ln.Close()
 		settled()
+	})
+}
+
+// TestUnusedNetListenerClosesConnsWithItsListener: nobody has called its Accept,
+// and nobody else can accept them.
+func TestUnusedNetListenerClosesConnsWithItsListener(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		l := listening(t, &quiclife.Guard{}, longConf, 1)
+		_ = l.ln.NetListener()
+		settled() // the server has the connection
+		require.NoError(t, l.ln.Close())
+		time.Sleep(10 * time.Second)
+		requireClosedByPeer(t, l.clients[0])
 	})
 }

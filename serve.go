@@ -39,7 +39,8 @@ var errNilContext = errors.New("quiclife: nil context")
 type Handlers struct {
 	// Conn, if not nil, is called for each connection before its streams. The
 	// context that it returns gives its values to the contexts of the handlers,
-	// in place of ctx, from which it should be derived. An error refuses the
+	// in place of ctx, from which it should be derived; keys that Conn.Context
+	// has keep their values. An error refuses the
 	// connection: it is closed with the code and message of the error if that is
 	// an [*ApplicationError], else with Guard.CloseCode. So does a panic, which
 	// is logged. ctx is done when the connection has ended or Shutdown has begun.
@@ -128,6 +129,8 @@ func (c *Conn) Serve(ctx context.Context, h Handlers) error {
 	return ended
 }
 
+var errConnPanicked = errors.New("quiclife: Handlers.Conn panicked")
+
 // begin calls h.Conn, and closes the connection if that refuses it.
 func (h *Handlers) begin(ctx context.Context, c *Conn) (values context.Context, err error) {
 	if h.Conn == nil {
@@ -142,10 +145,10 @@ func (h *Handlers) begin(ctx context.Context, c *Conn) (values context.Context, 
 			return
 		}
 		if !returned { // it panicked, or called runtime.Goexit
-			err = fmt.Errorf("quiclife: Handlers.Conn panicked: %v", v)
+			err = errConnPanicked
 			c.panicked("quiclife: Handlers.Conn panicked", v)
 		}
-		if c.draining.Err() != nil { // Shutdown closes it
+		if c.draining.Err() != nil || c.lifetime.Err() != nil { // Shutdown closes it, or nobody has to
 			return
 		}
 		c.guard.log(slog.LevelWarn, recordKind{msg: "quiclife: connection refused by Handlers.Conn"}, "remote", c.RemoteAddr().String(), "error", err.Error())
@@ -247,9 +250,9 @@ func runHandler[S ender](s server, str S, finish func(S) error, handle func(cont
 	c := s.conn
 	abort := c.guard.Codes.Panic // also if handle calls runtime.Goexit
 	var failure error
-	finished := false
+	returned, finished := false, false
 	defer func() {
-		if v := recover(); v != nil {
+		if v := recover(); v != nil || !returned {
 			c.panicked("quiclife: handler panicked", v, "stream", int64(str.StreamID()))
 		}
 		if finished {
@@ -266,6 +269,7 @@ func runHandler[S ender](s server, str S, finish func(S) error, handle func(cont
 		}
 	}()
 	failure = handle(s.ctx, str)
+	returned = true
 	if failure == nil {
 		finished = true
 		return
@@ -298,8 +302,11 @@ func (h *Handlers) failed(c *Conn, info StreamInfo, err error) {
 	c.guard.log(level, recordKind{msg: msg, of: level.String()}, "remote", c.RemoteAddr().String(), "stream", int64(info.ID), "error", err.Error())
 }
 
-// panicked logs a panic of the program's.
+// panicked logs a panic of the program's, or its runtime.Goexit if v is nil.
 func (c *Conn) panicked(msg string, v any, attrs ...any) {
+	if v == nil {
+		v = "runtime.Goexit was called"
+	}
 	c.guard.totals.handlerPanics.Add(1)
 	c.guard.log(slog.LevelError, recordKind{msg: msg},
 		append(attrs, "remote", c.RemoteAddr().String(), "panic", fmt.Sprint(v), "stack", string(debug.Stack()))...)
@@ -309,7 +316,8 @@ func (c *Conn) panicked(msg string, v any, attrs ...any) {
 // until ctx is done or the listener is closed, closes the listener, shuts down
 // the connections side by side as [Conn.Shutdown] does, with Guard.CloseCode and
 // within Guard.DrainTimeout, and returns when all handlers have returned. The
-// error is ctx.Err() or [ErrServerClosed], never nil. If connections had to be
+// error is ctx.Err(), [ErrServerClosed], or the transport's if that fails, never
+// nil. If connections had to be
 // cut, it is an error that matches that, and the [*ShutdownError] of each. While
 // an Accept, a NetListener or another Serve uses the listener, it returns an
 // error at once.
@@ -334,6 +342,7 @@ func (l *Listener) Serve(ctx context.Context, h Handlers) error {
 		}()
 		select {
 		case <-stop.Done():
+			c.guard.awaitShutdown(done, ctx.Done())
 			err := c.drainFor(c.guard.drainTimeout())
 			mu.Lock()
 			cut.add(err)

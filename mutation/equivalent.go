@@ -20,9 +20,7 @@ var equivalents = map[string]string{
 
 	"registry.wanting: return r.blocked > 0 || r.failedAt > 0 && now-r.failedAt < shortFor: now-r.failedAt < shortFor: < becomes <=": "of a nanosecond, of a time that is a guess",
 
-	"Conn.block: if n > 0: n > 0: > becomes >=":                                                         "n is 1 or -1",
-	"Conn.block: if n > 0 && !r.wanting(now): n > 0: > becomes >=":                                      "n is 1 or -1",
-	"callers: runtime.Callers(skip+2, s[:len(s)-1]): 1 becomes 0":                                       "a stack that is deeper than we keep has one frame more, and CallersFrames needs no zero at its end",
+	"callers: depth := len(s) - 1: 1 becomes 0":                                                         "a stack that is deeper than we keep has one frame more, and CallersFrames needs no zero at its end",
 	"streamState.awaitReader: if timeout := st.conn.guard.halfCloseTimeout(); timeout > 0: 0 becomes 1": "of a nanosecond",
 
 	"ownedTransport.update: recent := time.Since(o.lastEnd) < minLinger || time.Now().Before(o.lingerUntil): time.Since(o.lastEnd) < minLinger: < becomes <=": "of a nanosecond, of a time that is a guess",

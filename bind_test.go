@@ -856,3 +856,28 @@ func TestContextDuringCloseTakesNothingBack(t *testing.T) {
 		e.requireNothingLeft(t)
 	})
 }
+
+// TestDoSaysThatContextHasResetItsStream: an answer that was read to its end does not
+// hide that a context has reset the request.
+func TestDoSaysThatContextHasResetItsStream(t *testing.T) {
+	setup{guard: bindingGuard()}.in(t, func(t *testing.T, e ends) {
+		go func() {
+			s, err := e.server.AcceptStream(t.Context())
+			if err == nil {
+				s.Close()
+				s.Release()
+			}
+		}()
+		ctx, cancel := context.WithCancelCause(t.Context())
+		cancel(errUserLeft)
+		err := e.client.Do(t.Context(), func(s *quiclife.Stream) error {
+			write(t, s, "x")
+			_, err := io.ReadAll(s)
+			s.BindContext(ctx)
+			return err
+		})
+		requireCanceled(t, ctx, err, "Do")
+		settled()
+		e.requireNothingLeft(t)
+	})
+}

@@ -22,7 +22,7 @@ func (c *Conn) Do(ctx context.Context, f func(*Stream) error) error {
 // is no error.
 func (s *Stream) finish() error {
 	err := s.st.finish()
-	if err != ErrWriteCut && s.Info().Receive == HalfFinished {
+	if err != ErrWriteCut && !isCanceled(err) && s.Info().Receive == HalfFinished {
 		return nil
 	}
 	return err

@@ -37,7 +37,7 @@ var do = []mutation{
 	},
 	{
 		name: "finish: a peer that stops after its answer is an error",
-		old: `	if err != ErrWriteCut && s.Info().Receive == HalfFinished {
+		old: `	if err != ErrWriteCut && !isCanceled(err) && s.Info().Receive == HalfFinished {
 		return nil
 	}
 `,

@@ -136,6 +136,28 @@ func TestServeWaitsForItsHandlers(t *testing.T) {
 	})
 }
 
+// TestServeReturnsWhenShutdownBegins: not when the streams have ended that
+// Shutdown waits for.
+func TestServeReturnsWhenShutdownBegins(t *testing.T) {
+	t.Parallel()
+	setup{}.in(t, func(t *testing.T, e ends) {
+		done := e.serve(t.Context(), quiclife.Handlers{})
+		s, err := e.server.OpenStream()
+		require.NoError(t, err)
+		shut := make(chan error, 1)
+		go func() { shut <- e.server.Shutdown(t.Context(), 0, "") }()
+		settled()
+		select {
+		case err := <-done:
+			require.Equal(t, quiclife.ErrShutdown, err)
+		default:
+			require.Fail(t, "Serve goes on")
+		}
+		s.Release()
+		require.NoError(t, <-shut)
+	})
+}
+
 // TestServeRunsOnceAtATime: it may run again after it has returned, until the
 // connection has ended.
 func TestServeRunsOnceAtATime(t *testing.T) {
@@ -651,6 +673,25 @@ func TestDoAtPeersLimitSaysWhoHoldsIt(t *testing.T) {
 		require.EqualValues(t, 1, limit.Open)
 		require.Equal(t, held.StreamID(), limit.Oldest.ID)
 		held.Release()
+	})
+}
+
+// TestDoSaysThatThePeerStoppedReading: it did so without an answer.
+func TestDoSaysThatThePeerStoppedReading(t *testing.T) {
+	t.Parallel()
+	setup{}.in(t, func(t *testing.T, e ends) {
+		go func() {
+			if s, err := e.server.AcceptStream(t.Context()); err == nil {
+				s.CancelRead(9)
+				keep(t, s)
+			}
+		}()
+		err := e.client.Do(t.Context(), func(s *quiclife.Stream) error {
+			write(t, s, "request")
+			settled()
+			return nil
+		})
+		requireReset(t, 9, err)
 	})
 }
 

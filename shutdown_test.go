@@ -456,6 +456,7 @@ func TestGuardShutdownNamesSocketThatLingers(t *testing.T) {
 			err = guard.Shutdown(ctx)
 			took = time.Since(start)
 			<-c.Context().Done()
+			require.ErrorIs(t, context.Cause(c.Context()), &quic.ApplicationError{Remote: true}, "the code is 0")
 			settled() // the bubble fails if anything is left of the listener
 		})
 		return took, err

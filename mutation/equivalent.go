@@ -7,6 +7,21 @@ package main
 var equivalents = map[string]string{
 	"collectGarbage: return 2 * (collectorCPU() - before): 2 becomes 2+1": "an estimate of processor time: it makes collections a little rarer",
 
+	"streamState.awaitTurn: st.turn = make(chan struct{}, 1): 1 becomes 0": "who waits is at the channel, or soon will be, without the lock",
+
+	"streamState.beginWrite: return false, false: false: negated": "whether it may be queued does not matter when it may not be written",
+
+	"Conn.awaitStreams: return context.Cause(c.lifetime): context.Cause(c.lifetime): zero is returned": "then awaitQuiet finds the connection's end, and returns the same",
+
+	"Conn.lookForStallLocked: c.stallWatched.Store(true): true: negated": "a call that may block takes the lock once more, and finds the same",
+
+	"Conn.discard: buf := make([]byte, 16<<10): 10 becomes 10+1": "a larger buffer",
+
+	"sweep.shortagesLocked: r.relieved = s.short[k] && r.relieved: dropped": "whoever is in want next starts with beginWait, which sets it to false",
+
+	"EarlyListener.Close: func (l *EarlyListener) Close() error { return l.l.close() }: l.l.close(): zero is returned": "quic-go's Close returns nil",
+	"Listener.Close: func (l *Listener) Close() error { return l.l.close() }: l.l.close(): zero is returned":           "quic-go's Close returns nil",
+
 	"Guard.refuse: if first && conns > 0: conns > 0: > becomes >=": "without connections there is none to relieve",
 
 	"Conn.lookAgain: if q.looks++; wait > 0 && q.looks < maxLooks && !q.stopped: 0 becomes 1": "of a nanosecond",
@@ -20,8 +35,9 @@ var equivalents = map[string]string{
 
 	"registry.wanting: return r.blocked > 0 || r.failedAt > 0 && now-r.failedAt < shortFor: now-r.failedAt < shortFor: < becomes <=": "of a nanosecond, of a time that is a guess",
 
-	"callers: depth := len(s) - 1: 1 becomes 0":                                                         "a stack that is deeper than we keep has one frame more, and CallersFrames needs no zero at its end",
-	"streamState.awaitReader: if timeout := st.conn.guard.halfCloseTimeout(); timeout > 0: 0 becomes 1": "of a nanosecond",
+	"callers: depth := len(s) - 1: 1 becomes 0":                                                                       "a stack that is deeper than we keep has one frame more, and CallersFrames needs no zero at its end",
+	"streamState.awaitReader: if timeout := st.conn.guard.halfCloseTimeout(); timeout > 0: 0 becomes 1":               "of a nanosecond",
+	"streamState.awaitReader: if timeout := st.conn.guard.halfCloseTimeout(); timeout > 0: timeout > 0: > becomes >=": "it is never 0, which stands for 5 minutes",
 
 	"ownedTransport.update: recent := time.Since(o.lastEnd) < minLinger || time.Now().Before(o.lingerUntil): time.Since(o.lastEnd) < minLinger: < becomes <=": "of a nanosecond, of a time that is a guess",
 

@@ -340,6 +340,10 @@ func (g *generator) locks(e ast.Expr) bool {
 
 func (g *generator) drop(s ast.Stmt) {
 	g.add(s.Pos(), g.text(s)+": dropped", g.wrap(s, "if !"+on+" { ", " }")...)
+	if strings.HasPrefix(g.text(s), "runtime.KeepAlive(") { // it keeps alive also from a branch that is not taken
+		m := &g.made[len(g.made)-1]
+		m.alone, m.at, m.old, m.new = true, g.offset(s.Pos()), g.text(s), "_ = runtime.KeepAlive"
+	}
 }
 
 func (g *generator) swap(s ast.Stmt, pos token.Pos, op token.Token) {

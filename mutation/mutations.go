@@ -13,12 +13,13 @@ type mutation struct {
 	name string // what is broken
 
 	old, new string // old occurs just once in file
+	at       int    // unless this is where it is
 
-	alone      bool   // is built by itself: the depth of the stack matters
+	alone      bool   // is built by itself: the depth of the stack matters, or what the compiler knows
 	killer     string // a test that fails, tried first
 	equivalent string // why no test can fail
 
-	edits        []edit // if it was generated, which has no old and new
+	edits        []edit // if it was generated, which has no old and new, unless it is built by itself
 	line, column int
 }
 
@@ -80,6 +81,9 @@ func (m mutation) String() string {
 
 // apply returns the file with the mutation.
 func (m mutation) apply(source string) (string, error) {
+	if m.at > 0 {
+		return source[:m.at] + m.new + source[m.at+len(m.old):], nil
+	}
 	if n := strings.Count(source, m.old); n != 1 {
 		return "", fmt.Errorf("%v: the old text occurs %d times", m, n)
 	}

@@ -25,7 +25,7 @@ type runner struct {
 	lib       *library
 	work      string
 	tests     []*test
-	inLibrary map[int]bool  // mutations that are built together
+	inLibrary map[int]bool  // mutations that are built together, so that it is known which tests reach them
 	slack     time.Duration // beyond what tests take without a mutation
 }
 
@@ -98,8 +98,10 @@ func (r *runner) learn(ctx context.Context, t *test) error {
 // is one, and then all that reach m, the fast ones first, until one fails.
 func (r *runner) try(ctx context.Context, m mutation) outcome {
 	o := outcome{mutation: m}
-	tests := slices.DeleteFunc(slices.Clone(r.tests), func(t *test) bool { return t.reaches != nil && !t.reaches[m.id] })
-	if !r.inLibrary[m.id] {
+	tests := slices.DeleteFunc(slices.Clone(r.tests), func(t *test) bool {
+		return r.inLibrary[m.id] && t.reaches != nil && !t.reaches[m.id]
+	})
+	if m.alone || !r.inLibrary[m.id] {
 		source, err := os.ReadFile(filepath.Join(r.lib.dir, filepath.FromSlash(m.file)))
 		mutated := ""
 		if err == nil {
@@ -115,11 +117,10 @@ func (r *runner) try(ctx context.Context, m mutation) outcome {
 			return o
 		}
 		defer os.RemoveAll(filepath.Join(r.work, name))
-		tests = nil // it is not known which reach it
-		for _, t := range r.tests {
+		for i, t := range tests {
 			alone := *t
 			alone.binary = filepath.Join(r.work, name, filepath.Base(t.binary))
-			tests = append(tests, &alone)
+			tests[i] = &alone
 		}
 	}
 	for _, batch := range batches(tests, m.killer) {

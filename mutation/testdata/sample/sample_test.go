@@ -1,6 +1,7 @@
 package sample
 
 import (
+	"runtime"
 	"slices"
 	"testing"
 	"time"
@@ -31,6 +32,10 @@ func TestStrong(t *testing.T) {
 	}
 	if n, err := strongZero(false); n != 3 || err != nil {
 		t.Error("zero", n, err)
+	}
+	collections := 0
+	if !strongKept(func() { collections++; runtime.GC() }) || collections != 1 {
+		t.Error("not kept")
 	}
 	if n := <-out; n != 1 {
 		t.Error("sent", n)

@@ -4,7 +4,9 @@ package sample
 
 import (
 	"errors"
+	"runtime"
 	"time"
+	pointer "weak"
 )
 
 var errEmpty = errors.New("empty")
@@ -44,6 +46,16 @@ func strongZero(fail bool) (none int, err error) {
 		return none, errEmpty // none has no mutation
 	}
 	return 3, nil
+}
+
+// strongKept is true because of the KeepAlive.
+func strongKept(collect func()) bool {
+	p := new([64]byte)
+	w := pointer.Make(p)
+	collect()
+	kept := w.Value() != nil
+	runtime.KeepAlive(p)
+	return kept
 }
 
 func send(out chan<- int) { out <- 1 }

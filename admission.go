@@ -87,7 +87,7 @@ func (a *admission) countLocked(n int64) {
 	}
 }
 
-// errUnaccepted is the reason for a ConnLimit below MaxConns.
+// errUnaccepted is the reason for a LimitConns below MaxConns.
 var errUnaccepted = errors.New("too many of them are not accepted yet")
 
 // A stranger can forge the address of a packet, and each such packet begins a

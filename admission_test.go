@@ -33,7 +33,7 @@ func TestMaxConnsInStorm(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		served := make(chan error, 1)
 		go func() {
-			served <- site.listener.Serve(ctx, quiclife.Handler{Stream: func(ctx context.Context, s *quiclife.Stream) error {
+			served <- site.listener.Serve(ctx, quiclife.Handlers{Stream: func(ctx context.Context, s *quiclife.Stream) error {
 				_, err := io.Copy(s, s)
 				return err
 			}})
@@ -78,7 +78,7 @@ func TestMaxConnsInStorm(t *testing.T) {
 		require.LessOrEqual(t, peak.Load(), int64(most))
 		require.Greater(t, answered.Load(), int64(most), "no place was used twice")
 		require.Positive(t, refused.Load())
-		require.Equal(t, 1, strings.Count(log.String(), "limit of connections of the group reached: "), "one a second")
+		require.Equal(t, 1, strings.Count(log.String(), "limit of connections reached: "), "one a second")
 	})
 }
 
@@ -92,7 +92,7 @@ func TestMaxConnsOfDials(t *testing.T) {
 		c, err := site.dial(t.Context())
 		require.NoError(t, err)
 		_, err = site.dial(t.Context())
-		require.EqualError(t, err, "quiclife: limit of connections of the group reached: 1 of 1")
+		require.EqualError(t, err, "quiclife: limit of connections reached: 1 of 1")
 		c.CloseWithError(0, "")
 		_, err = site.client.Guard.DialAddr(t.Context(), "127.0.0.1", clientTLS, nil)
 		require.ErrorContains(t, err, "missing port")
@@ -231,10 +231,10 @@ func TestUnacceptedConnsTakeHalfOfMaxConns(t *testing.T) {
 				require.ErrorIs(t, dial(), &quiclife.TransportError{ErrorCode: quiclife.ConnectionRefused, Remote: true})
 				synctest.Wait()
 				if unwrapped {
-					require.Contains(t, log.String(), "limit of connections of the group reached: 5 of 5\"")
+					require.Contains(t, log.String(), "limit of connections reached: 5 of 5\"")
 					return
 				}
-				require.Contains(t, log.String(), "limit of connections of the group reached: 3 of 5: too many of them are not accepted yet")
+				require.Contains(t, log.String(), "limit of connections reached: 3 of 5: too many of them are not accepted yet")
 				_, err := f.listener.Accept(t.Context())
 				require.NoError(t, err)
 				require.NoError(t, dial())
@@ -325,8 +325,9 @@ func TestWrappedConnsCountAgainstMaxConns(t *testing.T) {
 		for range 3 {
 			a, b := quictest.Net{}.Pair(t, nil, nil)
 			client, server := guard.Wrap(a, nil), guard.Wrap(b, nil)
-			_, err := guard.Dial(t.Context(), nil, nil, nil, nil)
-			require.EqualError(t, err, "quiclife: limit of connections of the group reached: 2 of 2")
+			_, clientTLS := quictest.TLS()
+			_, err := guard.DialAddr(t.Context(), "127.0.0.1:1", clientTLS, nil)
+			require.EqualError(t, err, "quiclife: limit of connections reached: 2 of 2")
 			client.CloseWithError(0, "")
 			server.CloseWithError(0, "")
 		}

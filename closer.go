@@ -52,20 +52,29 @@ func (st *streamState) settle(send, receive HalfState) {
 	}
 	receiveEnded := st.receiveHalf.ended()
 	last := st.sendHalf.ended() && receiveEnded // each half is settled once, so this is seen once
+	var bound []*binding
+	if last {
+		bound = st.unbindLocked()
+	}
 	as := finished
 	switch {
 	case st.given:
 		as = detached
 	case st.reclaimed:
 		as = reclaimed
+	case st.released:
+		as = released
 	case st.sendHalf == HalfAborted || st.receiveHalf == HalfAborted:
 		as = aborted
+	case st.unseenEOF:
+		as = finishedForIt
 	}
 	st.mu.Unlock()
 
 	switch {
 	case last:
 		st.conn.unregister(st, as)
+		letGo(bound)
 	case !receiveEnded: // the send half was settled
 		st.watchFinalSize()
 		st.awaitReader()
@@ -89,7 +98,7 @@ func (st *streamState) close() error {
 		st.hurryWrites()
 		st.closedCut = st.cut
 	}
-	cut, stop := st.closedCut, st.stopErr
+	cut := st.closedCut
 	st.mu.Unlock()
 	switch {
 	case cut && got:
@@ -101,14 +110,26 @@ func (st *streamState) close() error {
 			st.settle(HalfFinished, HalfAbsent)
 			return nil
 		}
-		stop = st.peerStopped() // an untyped error: the half was reset before
-		st.sendAborted(stop)
+		st.sendAborted(st.peerStopped()) // an untyped error: the half was reset before
 	}
-	switch {
-	case cut:
+	if cut {
 		return ErrWriteCut
-	case stop != nil:
-		return stop
+	}
+	return st.whyNotClosed()
+}
+
+// whyNotClosed is what Close returns of a send half that has ended without it,
+// or was reset after it: nil if that was the program's own doing.
+func (st *streamState) whyNotClosed() error {
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	switch x := st.extra; {
+	case x == nil:
+		return nil
+	case x.stopErr != nil:
+		return x.stopErr
+	case x.canceled != nil && x.canceled.send:
+		return x.canceled.wrap(st.canceledErr())
 	}
 	return nil
 }
@@ -145,9 +166,11 @@ func (st *streamState) hurryWrites() {
 // sendAborted settles a claimed send half that was aborted. stop is the peer's
 // STOP_SENDING, if it was that.
 func (st *streamState) sendAborted(stop *quic.StreamError) {
-	st.mu.Lock()
-	st.stopErr = stop
-	st.mu.Unlock()
+	if stop != nil {
+		st.mu.Lock()
+		st.extraLocked().stopErr = stop
+		st.mu.Unlock()
+	}
 	st.settle(HalfAborted, HalfAbsent)
 }
 
@@ -185,8 +208,8 @@ func (st *streamState) cancelRead(code quic.StreamErrorCode) {
 	_, got := st.claim(false, true)
 	st.receive.CancelRead(code)
 	st.mu.Lock()
-	if st.unseenEOF && !st.readCancelled {
-		st.readCancelled, st.readCode = true, code
+	if st.unseenEOF && st.extraLocked().readErr == nil {
+		st.extra.readErr = &quic.StreamError{StreamID: st.id(), ErrorCode: code}
 	}
 	st.mu.Unlock()
 	if got {
@@ -214,6 +237,9 @@ func isDeadline(err error) bool { return errors.Is(err, os.ErrDeadlineExceeded) 
 
 // release aborts the halves that have not ended, and returns the credit.
 func (st *streamState) release(code quic.StreamErrorCode) {
+	st.mu.Lock()
+	st.released = st.released || st.sendHalf != HalfAborted && st.receiveHalf != HalfAborted && (st.sendHalf == HalfOpen || st.receiveHalf == HalfOpen)
+	st.mu.Unlock()
 	send, receive, ours := st.claimOurs()
 	if !ours {
 		return
@@ -233,10 +259,13 @@ func (st *streamState) release(code quic.StreamErrorCode) {
 // reset aborts both halves, also a finished send half that has not been
 // delivered yet, and returns the credit.
 func (st *streamState) reset(code quic.StreamErrorCode) {
-	send, receive, ours := st.claimOurs()
-	if !ours {
-		return
+	if send, receive, ours := st.claimOurs(); ours {
+		st.abort(code, send, receive)
 	}
+}
+
+// abort does what reset does. The halves that were open have been claimed.
+func (st *streamState) abort(code quic.StreamErrorCode, send, receive bool) {
 	if st.send != nil {
 		st.abortSend(code, send)
 	}
@@ -354,7 +383,9 @@ func (st *streamState) detach() {
 		st.receiveHalf = halfDetached
 	}
 	last := (send == HalfOpen || receive == HalfOpen) && st.sendHalf.ended() && st.receiveHalf.ended()
+	bound := st.unbindLocked()
 	st.mu.Unlock()
+	letGo(bound)
 	if given {
 		return
 	}

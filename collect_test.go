@@ -48,7 +48,7 @@ func TestDroppedStreamsAreFoundWithoutACallToUs(t *testing.T) {
 			len(found.list()) >= n // the peer's reset may have ended a stream before it was reported
 	}, "dropped streams were not found, or not ended")
 	for _, leak := range found.list() {
-		require.Equal(t, quiclife.Dropped, leak.Reason)
+		require.Equal(t, quiclife.LeakDropped, leak.Reason)
 		require.Contains(t, leak.Stream.Stack, "collect_test.go:")
 	}
 	e.client.CloseWithError(0, "")

@@ -55,6 +55,7 @@ type Conn struct {
 	kinds   [numKinds]registry
 	owing   streamList // incoming streams that have ended, and whose credit was not returned
 	ended   bool
+	folded  bool // into the totals of the group
 	serving bool
 	drained chan struct{} // not nil if somebody waits for the last stream to end
 	cut     []StreamInfo  // streams that Shutdown, or the connection's end during it, has cut
@@ -126,6 +127,7 @@ func (g *Guard) wrap(raw *quic.Conn, terms terms, a *admission, owned *ownedTran
 	c.kinds[incoming].stats.Limit = terms.maxIncoming
 	c.kinds[incomingUni].stats.Limit = terms.maxIncomingUni
 	g.add(c)
+	g.totals.connMade()
 	c.collector.add(c)
 	context.AfterFunc(c.lifetime, c.end)
 	return c
@@ -147,7 +149,7 @@ func (c *Conn) endAll() {
 	c.mu.Unlock()
 	c.collector.remove(c)
 	c.stopLooking()
-	c.guard.remove(c)
+	c.guard.uncount(c)
 	if c.owned != nil && closedLocally(context.Cause(c.lifetime)) {
 		c.owned.linger(3 * c.pto())
 	}
@@ -158,6 +160,7 @@ func (c *Conn) endAll() {
 	for _, st := range open {
 		st.connectionEnded()
 	}
+	c.foldIfEnded()
 }
 
 // closedLocally tells the errors of connections that this side has closed.
@@ -189,6 +192,10 @@ func (c *Conn) Unwrap() *quic.Conn {
 	return c.raw
 }
 
+// Draining returns a channel that is closed when Shutdown begins, so that a
+// protocol can tell its peer to open no more streams.
+func (c *Conn) Draining() <-chan struct{} { return c.draining.Done() }
+
 // OpenStream opens a bidirectional stream without blocking. The peer learns of
 // it when something is sent on it.
 //
@@ -199,7 +206,7 @@ func (c *Conn) OpenStream() (*Stream, error) {
 	if err != nil {
 		return nil, err
 	}
-	return newStream(c, outgoing, raw), nil
+	return newStream(c, outgoing, raw, nil), nil
 }
 
 // OpenStreamSync opens a bidirectional stream. At the peer's limit, and at
@@ -211,7 +218,7 @@ func (c *Conn) OpenStreamSync(ctx context.Context) (*Stream, error) {
 	if err != nil {
 		return nil, err
 	}
-	return newStream(c, outgoing, raw), nil
+	return newStream(c, outgoing, raw, nil), nil
 }
 
 // OpenUniStream is [Conn.OpenStream] for a unidirectional stream.
@@ -242,7 +249,7 @@ func (c *Conn) AcceptStream(ctx context.Context) (*Stream, error) {
 	if err != nil {
 		return nil, err
 	}
-	return newStream(c, incoming, raw), nil
+	return newStream(c, incoming, raw, nil), nil
 }
 
 // AcceptUniStream is [Conn.AcceptStream] for a unidirectional stream.
@@ -251,7 +258,7 @@ func (c *Conn) AcceptUniStream(ctx context.Context) (*ReceiveStream, error) {
 	if err != nil {
 		return nil, err
 	}
-	return newReceiveStream(c, raw), nil
+	return newReceiveStream(c, raw, nil), nil
 }
 
 // accept accepts a stream, but refuses it once Shutdown has begun.
@@ -271,16 +278,6 @@ func accept[S receiver](ctx context.Context, c *Conn, next func(context.Context)
 		return none, ErrShutdown
 	}
 	return raw, nil
-}
-
-// refuse ends a stream that the program is not shown, so that it holds no
-// slot. It is not counted.
-func refuse(raw receiver, code quic.StreamErrorCode) {
-	if s, ok := raw.(sender); ok {
-		s.CancelWrite(code)
-	}
-	raw.CancelRead(code)
-	raw.ReleaseStreamCredit()
 }
 
 // CloseWithError closes the connection at once, as quic-go's does: data that

@@ -607,7 +607,7 @@ func TestConnContextThatEndsEarlyEndsNothing(t *testing.T) {
 				}}
 				e := onTransports(t, tr, nil)
 				client, server := e.stream(t)
-				served := e.serve(t.Context(), quiclife.Handler{Stream: func(_ context.Context, s *quiclife.Stream) error {
+				served := e.serve(t.Context(), quiclife.Handlers{Stream: func(_ context.Context, s *quiclife.Stream) error {
 					_, err := io.Copy(s, s)
 					return err
 				}})

@@ -22,14 +22,16 @@ func DialAddrEarly(ctx context.Context, addr string, tlsConf *tls.Config, conf *
 	return DefaultGuard.DialAddrEarly(ctx, addr, tlsConf, conf)
 }
 
-// Dial dials a connection over conn under [DefaultGuard]. See [Guard.Dial].
+// Dial dials a connection over conn, which can then be used for nothing else,
+// under [DefaultGuard]. It blocks as [Guard.DialAddr] does. conn is not closed.
+// Under another Guard, or to do more with conn, use a [Transport].
 func Dial(ctx context.Context, conn net.PacketConn, addr net.Addr, tlsConf *tls.Config, conf *Config) (*Conn, error) {
-	return DefaultGuard.Dial(ctx, conn, addr, tlsConf, conf)
+	return DefaultGuard.dial(conf, func() (*quic.Conn, error) { return quic.Dial(ctx, conn, addr, tlsConf, conf) })
 }
 
 // DialEarly is [Dial] with 0-RTT, if the server allows it.
 func DialEarly(ctx context.Context, conn net.PacketConn, addr net.Addr, tlsConf *tls.Config, conf *Config) (*Conn, error) {
-	return DefaultGuard.DialEarly(ctx, conn, addr, tlsConf, conf)
+	return DefaultGuard.dial(conf, func() (*quic.Conn, error) { return quic.DialEarly(ctx, conn, addr, tlsConf, conf) })
 }
 
 // ListenAddr listens on addr under [DefaultGuard]. See [Guard.ListenAddr].
@@ -43,14 +45,16 @@ func ListenAddrEarly(addr string, tlsConf *tls.Config, conf *Config) (*EarlyList
 	return DefaultGuard.ListenAddrEarly(addr, tlsConf, conf)
 }
 
-// Listen listens on conn under [DefaultGuard]. See [Guard.Listen].
+// Listen listens on conn, which can then be used for nothing else, under
+// [DefaultGuard]. It is [Guard.ListenAddr] otherwise, but conn is not closed.
+// Under another Guard, or to do more with conn, use a [Transport].
 func Listen(conn net.PacketConn, tlsConf *tls.Config, conf *Config) (*Listener, error) {
-	return DefaultGuard.Listen(conn, tlsConf, conf)
+	return DefaultGuard.listen(own(conn), tlsConf, conf)
 }
 
 // ListenEarly is [Listen] for connections whose handshake has not completed.
 func ListenEarly(conn net.PacketConn, tlsConf *tls.Config, conf *Config) (*EarlyListener, error) {
-	return DefaultGuard.ListenEarly(conn, tlsConf, conf)
+	return DefaultGuard.listenEarly(own(conn), tlsConf, conf)
 }
 
 // DialAddr resolves addr, makes a UDP socket, and dials. It blocks until the
@@ -118,17 +122,6 @@ func resolveUDPAddr(ctx context.Context, addr string) (*net.UDPAddr, error) {
 	return &net.UDPAddr{IP: ip.IP, Port: port, Zone: ip.Zone}, nil
 }
 
-// Dial dials a connection over conn, which can then be used for nothing else.
-// It blocks as DialAddr does. conn is not closed.
-func (g *Guard) Dial(ctx context.Context, conn net.PacketConn, addr net.Addr, tlsConf *tls.Config, conf *Config) (*Conn, error) {
-	return g.dial(conf, func() (*quic.Conn, error) { return quic.Dial(ctx, conn, addr, tlsConf, conf) })
-}
-
-// DialEarly is Dial with 0-RTT, if the server allows it.
-func (g *Guard) DialEarly(ctx context.Context, conn net.PacketConn, addr net.Addr, tlsConf *tls.Config, conf *Config) (*Conn, error) {
-	return g.dial(conf, func() (*quic.Conn, error) { return quic.DialEarly(ctx, conn, addr, tlsConf, conf) })
-}
-
 // dial makes a connection with f, if the limits of the group allow it.
 func (g *Guard) dial(conf *quic.Config, f func() (*quic.Conn, error)) (*Conn, error) {
 	if err := g.admit(nil); err != nil {
@@ -166,15 +159,4 @@ func (g *Guard) ListenAddrEarly(addr string, tlsConf *tls.Config, conf *Config) 
 		return nil, err
 	}
 	return g.listenEarly(o, tlsConf, conf)
-}
-
-// Listen listens on conn, which can then be used for nothing else. It is
-// ListenAddr otherwise, but conn is not closed.
-func (g *Guard) Listen(conn net.PacketConn, tlsConf *tls.Config, conf *Config) (*Listener, error) {
-	return g.listen(own(conn), tlsConf, conf)
-}
-
-// ListenEarly is Listen for connections whose handshake has not completed.
-func (g *Guard) ListenEarly(conn net.PacketConn, tlsConf *tls.Config, conf *Config) (*EarlyListener, error) {
-	return g.listenEarly(own(conn), tlsConf, conf)
 }

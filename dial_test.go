@@ -54,7 +54,6 @@ func dialWays(g *quiclife.Guard) []dialWay {
 	}
 	return []dialWay{
 		byAddr("Guard.DialAddr", g.DialAddr), byAddr("Guard.DialAddrEarly", g.DialAddrEarly),
-		bySocket("Guard.Dial", g.Dial), bySocket("Guard.DialEarly", g.DialEarly),
 	}
 }
 

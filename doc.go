@@ -10,14 +10,17 @@
 //   - [Stream.Release] says that the program is done with a stream, and ends
 //     what has not ended. It is made for defer.
 //   - [Stream.Reset] aborts both halves, also data that is not delivered yet.
-//   - [Conn.Stats], [Conn.Streams] and [Stream.Info] tell what is open.
+//   - [Stream.BindContext] has a context end a stream.
+//   - [Conn.Stats], [Conn.Streams] and [Stream.Info] tell what is open, and
+//     [Guard.Stats] what all connections of a group have done so far.
 //   - [Guard] is the policy for a group of connections: limits, timeouts, the
 //     codes the peer sees, and what is told about leaks.
 //   - [Conn.Serve], [Listener.Serve] and [Conn.Do] run a func for each stream,
 //     with which the stream ends.
 //   - [Conn.Shutdown] and [Guard.Shutdown] end connections so that nothing is
-//     lost.
-//   - [Stream.NetConn] and [Conn.Listener] are for code that expects a net.Conn.
+//     lost, after what [Guard.BeforeShutdown] has registered.
+//   - [NetConn], [Conn.DialContext], [Conn.NetListener] and
+//     [Listener.NetListener] are for code that expects a net.Conn.
 //   - [Wrap] takes over a connection made elsewhere, [Conn.Unwrap] and
 //     [Stream.Detach] give quic-go's own types back.
 //

@@ -61,7 +61,7 @@ func connect(guard *quiclife.Guard, conf *quiclife.Config) (client, server *quic
 func ExampleStream_Release() {
 	client, server, end := connect(&quiclife.Guard{}, nil)
 	defer end()
-	go server.Serve(context.Background(), quiclife.Handler{
+	go server.Serve(context.Background(), quiclife.Handlers{
 		Stream: func(ctx context.Context, s *quiclife.Stream) error {
 			_, err := io.Copy(s, s)
 			return err
@@ -104,7 +104,7 @@ func ExampleListener_Serve() {
 	defer stop()
 	served := make(chan error)
 	go func() {
-		served <- ln.Serve(ctx, quiclife.Handler{
+		served <- ln.Serve(ctx, quiclife.Handlers{
 			Stream: func(ctx context.Context, s *quiclife.Stream) error {
 				name, err := io.ReadAll(s)
 				if err != nil {
@@ -164,7 +164,7 @@ func ExampleLimitError() {
 	}
 	fmt.Println(errors.Is(err, context.DeadlineExceeded))
 	// Output:
-	// this side's limit is 2 and 2 are open, the oldest is stream 0
+	// outgoing is 2 and 2 are open, the oldest is stream 0
 	// true
 }
 
@@ -200,16 +200,16 @@ func ExampleConn_Shutdown() {
 }
 
 // net/http over the streams of a connection.
-func ExampleConn_Listener() {
+func ExampleConn_NetListener() {
 	client, server, end := connect(&quiclife.Guard{}, nil)
 	defer end()
 	web := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		fmt.Fprint(w, "hello from ", r.URL.Path)
 	})}
-	go web.Serve(server.Listener())
+	go web.Serve(server.NetListener())
 	defer web.Close()
 
-	browser := &http.Client{Transport: &http.Transport{DialContext: dialer(client), DisableKeepAlives: true}}
+	browser := &http.Client{Transport: &http.Transport{DialContext: client.DialContext, DisableKeepAlives: true}}
 	res, err := browser.Get("http://quic/home")
 	if err != nil {
 		fmt.Println(err)
@@ -227,7 +227,7 @@ func ExampleConn_Listener() {
 func ExampleConn_Do() {
 	client, server, end := connect(&quiclife.Guard{}, nil)
 	defer end()
-	go server.Serve(context.Background(), quiclife.Handler{
+	go server.Serve(context.Background(), quiclife.Handlers{
 		Stream: func(ctx context.Context, s *quiclife.Stream) error {
 			_, err := io.Copy(s, s)
 			return err
@@ -282,7 +282,7 @@ func ExampleGuard() {
 func ExampleStream_NetConn() {
 	client, server, end := connect(&quiclife.Guard{}, nil)
 	defer end()
-	ln := server.Listener()
+	ln := server.NetListener()
 	defer ln.Close()
 	go func() {
 		c, err := ln.Accept()
@@ -300,7 +300,7 @@ func ExampleStream_NetConn() {
 	}
 	c := s.NetConn()
 	fmt.Fprint(c, "hello")
-	c.(interface{ CloseWrite() error }).CloseWrite()
+	c.CloseWrite()
 	b, err := io.ReadAll(c)
 	fmt.Println(string(b), err, c.Close())
 	// Output:

@@ -2,6 +2,7 @@ package quiclife
 
 import (
 	"context"
+	"crypto/tls"
 	"net"
 	"time"
 
@@ -13,19 +14,6 @@ import (
 
 // RawStream returns quic-go's stream of s, for tests that watch it go.
 func RawStream(s *Stream) *quic.Stream { return s.raw }
-
-// ForgetHeapTries lets what is refused above MaxHeap ask for a collection at
-// once.
-func ForgetHeapTries() {
-	heapTries = &pace.Tries{First: heapTries.First, Most: heapTries.Most, Share: heapTries.Share}
-}
-
-// OwnCollector gives g a collector of its own, which has spent nothing yet, and
-// returns g. To be called before g is used.
-func OwnCollector(g *Guard) *Guard {
-	g.collector = &collector{collect: collectGarbage}
-	return g
-}
 
 // AfterClose has f called when s has closed quic-go's stream, but has not
 // noted it yet.
@@ -47,19 +35,6 @@ func CollectionsAsked(c *Conn) int {
 	c.collector.mu.Lock()
 	defer c.collector.mu.Unlock()
 	return c.collector.ran
-}
-
-// CollectWith has c's collector, of a bubble, call collect in place of the
-// garbage collector. To be called before c is used.
-func CollectWith(c *Conn, collect func()) {
-	k := c.collector
-	k.collect = func() time.Duration {
-		collect()
-		k.looking.Lock()
-		k.looked = 0 // or it would not look, if collect does nothing
-		k.looking.Unlock()
-		return 0
-	}
 }
 
 // CreditRequired returns what c knows of Config.RequireStreamCreditRelease.
@@ -146,6 +121,22 @@ func (st *streamState) put(send sender, receive receiver) {
 	st.send, st.receive = send, receive
 }
 
+// Adopt makes raw a stream of c, as OpenStream does at its end.
+func Adopt(c *Conn, raw *quic.Stream) *Stream { return newStream(c, outgoing, raw, nil) }
+
+// ForgetHeapTries lets what is refused above MaxHeap ask for a collection at
+// once.
+func ForgetHeapTries() {
+	heapTries = &pace.Tries{First: heapTries.First, Most: heapTries.Most, Share: heapTries.Share}
+}
+
+// OwnCollector gives g a collector of its own, which has spent nothing yet, and
+// returns g. To be called before g is used.
+func OwnCollector(g *Guard) *Guard {
+	g.collector = &collector{collect: collectGarbage}
+	return g
+}
+
 // BeforeCancelRead has f called whenever the receive half of s is about to be
 // aborted with quic-go.
 func BeforeCancelRead(s *Stream, f func()) { s.st.put(s.st.send, beforeCancelRead{s.st.receive, f}) }
@@ -168,7 +159,20 @@ func OpenStreamSlowly(c *Conn, f func()) (*Stream, error) {
 		return nil, err
 	}
 	f()
-	return newStream(c, outgoing, raw), nil
+	return newStream(c, outgoing, raw, nil), nil
+}
+
+// CollectWith has c's collector, of a bubble, call collect in place of the
+// garbage collector. To be called before c is used.
+func CollectWith(c *Conn, collect func()) {
+	k := c.collector
+	k.collect = func() time.Duration {
+		collect()
+		k.looking.Lock()
+		k.looked = 0 // or it would not look, if collect does nothing
+		k.looking.Unlock()
+		return 0
+	}
 }
 
 // SetLiveHeap has Guard.MaxHeap see another heap, until restore is called.
@@ -176,4 +180,9 @@ func SetLiveHeap(read func() int64) (restore func()) {
 	before := liveHeap
 	liveHeap = &heap.Gauge{Read: read}
 	return func() { liveHeap = before }
+}
+
+// ListenUnder is Listen under g.
+func ListenUnder(g *Guard, conn net.PacketConn, tlsConf *tls.Config, conf *Config) (*Listener, error) {
+	return g.listen(own(conn), tlsConf, conf)
 }

@@ -22,15 +22,21 @@ func (g *Guard) add(c *Conn) {
 	g.conns[c] = struct{}{}
 }
 
-func (g *Guard) remove(c *Conn) {
+// uncount makes room for another connection in place of c, which has ended.
+func (g *Guard) uncount(c *Conn) {
 	if c.admission != nil {
 		c.admission.enter(gone)
+		return
 	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if _, ok := g.conns[c]; ok && c.admission == nil {
-		g.counted--
-	}
+	g.counted--
+}
+
+// remove takes c out, when it has ended, and all of its streams.
+func (g *Guard) remove(c *Conn) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
 	delete(g.conns, c)
 }
 
@@ -44,7 +50,7 @@ func (g *Guard) remove(c *Conn) {
 func (g *Guard) Conns() iter.Seq[*Conn] {
 	return func(yield func(*Conn) bool) {
 		for _, c := range g.members() {
-			if !yield(c) {
+			if c.lifetime.Err() == nil && !yield(c) {
 				return
 			}
 		}
@@ -64,17 +70,15 @@ func (g *Guard) members() (conns []*Conn) {
 // if it is this side that makes it.
 func (g *Guard) admit(a *admission) error {
 	var err *LimitError
-	heap, streams := g.heapAbove(), g.streams.Load()
+	heap := g.heapAbove()
 	g.mu.Lock()
 	switch {
 	case g.MaxConns > 0 && g.counted >= g.MaxConns:
-		err = &LimitError{Scope: ConnLimit, Open: g.counted, Limit: g.MaxConns}
+		err = &LimitError{Scope: LimitConns, Open: g.counted, Limit: g.MaxConns}
 	case g.MaxConns > 0 && a != nil && !a.unseen && g.handshakes >= g.maxHandshakes():
-		err = &LimitError{Scope: ConnLimit, Open: g.counted, Limit: g.MaxConns, Err: errUnaccepted}
-	case g.MaxStreams > 0 && streams >= g.MaxStreams:
-		err = &LimitError{Scope: GroupLimit, Open: streams, Limit: g.MaxStreams}
+		err = &LimitError{Scope: LimitConns, Open: g.counted, Limit: g.MaxConns, Err: errUnaccepted}
 	case heap > 0:
-		err = &LimitError{Scope: HeapLimit, Open: heap, Limit: g.MaxHeap}
+		err = &LimitError{Scope: LimitHeap, Open: heap, Limit: g.MaxHeap}
 	case a != nil:
 		a.countLocked(1)
 	default:
@@ -82,7 +86,9 @@ func (g *Guard) admit(a *admission) error {
 	}
 	g.mu.Unlock()
 	if err != nil {
-		return g.refuse(err)
+		g.totals.refused[err.Scope].Add(1)
+		g.refuse(err)
+		return err
 	}
 	return nil
 }
@@ -101,30 +107,27 @@ func (g *Guard) connGone() {
 	g.mu.Unlock()
 }
 
-// admitStream counts a stream that is about to be opened, or says why not.
+// admitStream says why no stream may be opened, if none may.
 func (g *Guard) admitStream() error {
-	var err *LimitError
-	streams := g.streams.Add(1)
-	if g.MaxStreams > 0 && streams > g.MaxStreams {
-		err = &LimitError{Scope: GroupLimit, Open: streams - 1, Limit: g.MaxStreams}
-	} else if heap := g.heapAbove(); heap > 0 {
-		err = &LimitError{Scope: HeapLimit, Open: heap, Limit: g.MaxHeap}
+	heap := g.heapAbove()
+	if heap == 0 {
+		return nil
 	}
-	if err != nil {
-		g.streams.Add(-1)
-		return g.refuse(err)
-	}
-	return nil
+	err := &LimitError{Scope: LimitHeap, Open: heap, Limit: g.MaxHeap}
+	g.totals.limitErrors[LimitHeap].Add(1)
+	g.refuse(err)
+	return err
 }
 
 // refuse notes that a limit was reached, of which dropped streams may be the
 // cause. It may be called on quic-go's own goroutines, which it must not hold up.
-func (g *Guard) refuse(err *LimitError) error {
+func (g *Guard) refuse(err *LimitError, more ...any) {
 	g.mu.Lock()
-	first := err.Scope != ConnLimit && pace.Elapsed(&g.refused, time.Now(), shortFor)
+	first := err.Scope != LimitConns && pace.Elapsed(&g.refused, time.Now(), shortFor)
 	conns := len(g.conns)
 	g.mu.Unlock()
-	kind, attrs := recordKind{msg: "quiclife: limit reached", of: string(err.Scope)}, []any{"error", err}
+	kind := recordKind{msg: "quiclife: limit reached", of: err.Scope.String()}
+	attrs := append([]any{"scope", err.Scope.String(), "open", err.Open, "limit", err.Limit, "error", err.Error()}, more...)
 	if count := g.count(slog.LevelWarn, kind, attrs); count > 0 {
 		go g.write(slog.LevelWarn, kind, count, attrs)
 	}
@@ -135,7 +138,6 @@ func (g *Guard) refuse(err *LimitError) error {
 			}
 		}()
 	}
-	return err
 }
 
 // short says whether a limit of the group was reached lately.

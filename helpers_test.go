@@ -123,7 +123,7 @@ func (e ends) requireNothingLeft(t testing.TB, msg ...any) {
 func requireBalance(t testing.TB, stats quiclife.Stats) {
 	t.Helper()
 	for _, s := range []quiclife.StreamStats{stats.Outgoing, stats.OutgoingUni, stats.Incoming, stats.IncomingUni} {
-		require.Equal(t, s.Opened, s.Open+s.Finished+s.Reset+s.Reclaimed+s.Detached, "%+v", s)
+		require.Equal(t, s.Opened, s.Open+s.Finished+s.Released+s.Reset+s.Reclaimed+s.Detached, "%+v", s)
 		require.GreaterOrEqual(t, s.Open, int64(0))
 		require.GreaterOrEqual(t, s.Peak, s.Open)
 	}

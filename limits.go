@@ -8,19 +8,39 @@ import (
 	"github.com/quic-go/quic-go"
 )
 
-// A LimitScope says whose limit was reached.
-type LimitScope string
+// A LimitScope says which limit was reached.
+type LimitScope uint8
 
 const (
-	// PeerLimit: the peer allows no more streams for now (its MAX_STREAMS).
-	PeerLimit LimitScope = "the peer's limit"
-	// OutgoingLimit: Guard.MaxOutgoingStreams or Guard.MaxOutgoingUniStreams.
-	OutgoingLimit LimitScope = "this side's limit"
-	// GroupLimit, ConnLimit and HeapLimit: Guard.MaxStreams, MaxConns, MaxHeap.
-	GroupLimit LimitScope = "limit of streams of the group"
-	ConnLimit  LimitScope = "limit of connections of the group"
-	HeapLimit  LimitScope = "limit of live heap"
+	LimitPeer     LimitScope = iota // the peer allows no more streams for now (its MAX_STREAMS)
+	LimitOutgoing                   // Guard.MaxOutgoingStreams or Guard.MaxOutgoingUniStreams
+	LimitStreams                    // Guard.MaxStreams
+	LimitConns                      // Guard.MaxConns
+	LimitHeap                       // Guard.MaxHeap
+
+	numScopes = iota
 )
+
+// String returns "peer", "outgoing", "streams", "conns" or "heap".
+func (s LimitScope) String() string {
+	return nameOf(s, "peer", "outgoing", "streams", "conns", "heap")
+}
+
+// MarshalText returns what String does.
+func (s LimitScope) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
+
+// prose is what the limit is of.
+func (s LimitScope) prose() string {
+	return nameOf(s, "the peer's limit of %s streams", "this side's limit of %s streams", "limit of streams that are handled", "limit of connections", "limit of live heap")
+}
+
+// nameOf is the name of an enumeration's value.
+func nameOf[E ~uint8](value E, names ...string) string {
+	if int(value) < len(names) {
+		return names[value]
+	}
+	return "invalid"
+}
 
 // A LimitError says that no stream could be opened, or no connection made, and
 // who holds the slots.
@@ -33,8 +53,9 @@ type LimitError struct {
 	Unidirectional bool // the kind of stream that was to be opened
 	// Open and Opened are the outgoing streams of this kind that this side has
 	// open, and has opened in all. At the peer's limit, a small Open says that
-	// it is the peer who has not ended its halves. At a limit of the group,
-	// Open is what the limit is of: streams, connections, or bytes of heap.
+	// it is the peer who has not ended its halves. At a limit of the Guard,
+	// Open is what the limit is of: streams that are handled, connections, or
+	// bytes of live heap.
 	Open, Opened int64
 	// Limit is the limit that was reached, 0 for the peer's, of which quic-go
 	// does not tell.
@@ -47,24 +68,20 @@ type LimitError struct {
 
 func (e *LimitError) Error() string {
 	switch e.Scope {
-	case GroupLimit, ConnLimit, HeapLimit:
-		s := fmt.Sprintf("quiclife: %s reached: %d of %d", e.Scope, e.Open, e.Limit)
+	case LimitStreams, LimitConns, LimitHeap:
+		s := fmt.Sprintf("quiclife: %s reached: %d of %d", e.Scope.prose(), e.Open, e.Limit)
 		if e.Err != nil {
 			s += ": " + e.Err.Error()
 		}
 		return s
 	}
-	kind := "bidirectional"
-	if e.Unidirectional {
-		kind = "unidirectional"
-	}
-	s := fmt.Sprintf("quiclife: %s of %s streams reached: ", e.Scope, kind)
+	s := "quiclife: " + fmt.Sprintf(e.Scope.prose(), e.kind()) + " reached: "
 	if e.Limit > 0 {
 		s += fmt.Sprintf("limit %d, ", e.Limit)
 	}
 	s += fmt.Sprintf("%d open here of %d opened", e.Open, e.Opened)
 	switch {
-	case e.Scope != PeerLimit || e.Open == e.Opened:
+	case e.Scope != LimitPeer || e.Open == e.Opened:
 	case e.Open == 0:
 		s += ", the peer has not ended the others"
 	default:
@@ -77,6 +94,28 @@ func (e *LimitError) Error() string {
 		s += ": " + e.Err.Error()
 	}
 	return s
+}
+
+func (e *LimitError) kind() string {
+	if e.Unidirectional {
+		return "unidirectional"
+	}
+	return "bidirectional"
+}
+
+// LogValue has the numbers as attributes, and those of the oldest stream.
+func (e *LimitError) LogValue() slog.Value {
+	attrs := []slog.Attr{slog.String("scope", e.Scope.String()), slog.Int64("open", e.Open), slog.Int64("limit", e.Limit)}
+	if e.Scope == LimitPeer || e.Scope == LimitOutgoing {
+		attrs = append(attrs, slog.String("kind", e.kind()), slog.Int64("opened", e.Opened))
+	}
+	if e.Oldest != (StreamInfo{}) {
+		attrs = append(attrs, slog.Any("oldest", e.Oldest))
+	}
+	if e.Err != nil {
+		attrs = append(attrs, slog.String("error", e.Err.Error()))
+	}
+	return slog.GroupValue(attrs...)
 }
 
 // Unwrap returns e.Err.
@@ -106,17 +145,25 @@ func isPeerLimit(err error) bool {
 // logStuck logs that opens wait in vain. They may have no deadline, and never
 // return an error that says so.
 func (c *Conn) logStuck(k kind) {
-	scope := PeerLimit
+	scope := LimitPeer
 	c.mu.Lock()
 	if c.kinds[k].slots.Waiting() > 0 {
-		scope = OutgoingLimit
+		scope = LimitOutgoing
 	}
 	c.mu.Unlock()
-	c.limitError(k, scope, nil)
+	c.logLimit(c.describeLimit(k, scope, nil))
 }
 
-// limitError counts what is open, and logs it.
+// limitError is the error of an open that has failed at a limit.
 func (c *Conn) limitError(k kind, scope LimitScope, err error) error {
+	c.guard.totals.limitErrors[scope].Add(1)
+	e := c.describeLimit(k, scope, err)
+	c.logLimit(e)
+	return e
+}
+
+// describeLimit counts what is open.
+func (c *Conn) describeLimit(k kind, scope LimitScope, err error) *LimitError {
 	c.mu.Lock()
 	r := &c.kinds[k]
 	e := &LimitError{
@@ -126,7 +173,7 @@ func (c *Conn) limitError(k kind, scope LimitScope, err error) error {
 		Opened:         r.stats.Opened,
 		Err:            err,
 	}
-	if scope == OutgoingLimit {
+	if scope == LimitOutgoing {
 		e.Limit = r.stats.Limit
 	}
 	oldest := r.streams.first
@@ -135,7 +182,10 @@ func (c *Conn) limitError(k kind, scope LimitScope, err error) error {
 	if oldest != nil {
 		e.Oldest = oldest.info()
 	}
-	c.guard.log(slog.LevelWarn, recordKind{msg: "quiclife: stream limit reached", of: string(scope) + string('0'+rune(k))},
-		"remote", c.RemoteAddr(), "error", e)
 	return e
+}
+
+func (c *Conn) logLimit(e *LimitError) {
+	c.guard.log(slog.LevelWarn, recordKind{msg: "quiclife: stream limit reached", of: e.Scope.String() + e.kind()},
+		"remote", c.RemoteAddr().String(), "scope", e.Scope.String(), "kind", e.kind(), "open", e.Open, "limit", e.Limit, "error", e.Error())
 }

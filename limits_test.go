@@ -40,7 +40,7 @@ func TestErrorAtPeersLimitSaysWhoHoldsIt(t *testing.T) {
 					var value quic.StreamLimitReachedError
 					require.ErrorAs(t, err, &value)
 					limit := requireLimitError(t, err)
-					require.Equal(t, quiclife.PeerLimit, limit.Scope)
+					require.Equal(t, quiclife.LimitPeer, limit.Scope)
 					require.Equal(t, [3]int64{3, 3, 0}, [3]int64{limit.Open, limit.Opened, limit.Limit})
 					require.Equal(t, held[0].StreamID(), limit.Oldest.ID)
 					require.Equal(t, 3*time.Second, time.Since(limit.Oldest.Opened))
@@ -203,7 +203,7 @@ func TestEachRunOfFailuresAtPeersLimitIsLoggedOnce(t *testing.T) {
 			_, err := e.client.OpenStream()
 			limit := requireLimitError(t, err)
 			require.Zero(t, limit.Limit)
-			require.Equal(t, quiclife.PeerLimit, limit.Scope)
+			require.Equal(t, quiclife.LimitPeer, limit.Scope)
 			require.Equal(t, round+1, strings.Count(log.String(), "limit reached"), "records")
 			for _, s := range held {
 				s.Release()

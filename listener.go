@@ -3,6 +3,7 @@ package quiclife
 import (
 	"context"
 	"crypto/tls"
+	"fmt"
 	"net"
 
 	"github.com/quic-go/quic-go"
@@ -18,7 +19,16 @@ type Listener struct {
 // Accept returns the next connection. It blocks until there is one, ctx is
 // done, or the listener is closed ([ErrServerClosed]). If a connection is queued
 // and ctx is done, it returns either, as quic-go does.
-func (l *Listener) Accept(ctx context.Context) (*Conn, error) { return l.l.accept(ctx) }
+//
+// While [Listener.Serve] or a [Listener.NetListener] uses the listener, Accept
+// returns an error at once. Calls of Accept may be concurrent.
+func (l *Listener) Accept(ctx context.Context) (*Conn, error) {
+	if err := l.l.begin(byAccept); err != nil {
+		return nil, err
+	}
+	defer l.l.finish()
+	return l.l.accept(ctx)
+}
 
 // Close ends handshakes that are under way and has Accept fail once the
 // connections before them have been accepted. Connections stay as they are.
@@ -86,6 +96,9 @@ type listener struct {
 	transport *Transport
 
 	// guarded by guard.mu
+	user    user          // who accepts from it, or did last
+	uses    int           // by that user, now
+	closed  bool          // with close
 	accepts int           // calls of accept under way
 	idle    chan struct{} // not nil if somebody waits for the last of them
 	left    bool          // nothing is left of it, but for those calls
@@ -160,7 +173,41 @@ func (l *listener) awaitAccepts() {
 	}
 }
 
+// A user is what accepts the connections of a Listener.
+type user string
+
+const (
+	byAccept      user = "Accept"
+	byServe       user = "Serve"
+	byNetListener user = "NetListener"
+)
+
+// begin makes u the user of l, until finish, or says who is. Only calls of
+// Accept go together.
+func (l *listener) begin(u user) error {
+	l.guard.mu.Lock()
+	defer l.guard.mu.Unlock()
+	switch {
+	case l.uses == 0 || u == byAccept && l.user == byAccept:
+		l.user = u
+		l.uses++
+		return nil
+	case l.closed:
+		return ErrServerClosed
+	}
+	return fmt.Errorf("quiclife: %s: the listener is in use by %s", u, l.user)
+}
+
+func (l *listener) finish() {
+	l.guard.mu.Lock()
+	defer l.guard.mu.Unlock()
+	l.uses--
+}
+
 func (l *listener) close() error {
+	l.guard.mu.Lock()
+	l.closed = true
+	l.guard.mu.Unlock()
 	err := l.raw.Close()
 	if l.owned != nil {
 		l.owned.listenerClosed() // and leave, when its connections have ended

@@ -59,7 +59,6 @@ func listenWays(g *quiclife.Guard) []listenWay {
 	}
 	return []listenWay{
 		onAddr("Guard.ListenAddr", g.ListenAddr), onAddr("Guard.ListenAddrEarly", g.ListenAddrEarly),
-		onSocket("Guard.Listen", g.Listen), onSocket("Guard.ListenEarly", g.ListenEarly),
 	}
 }
 
@@ -351,7 +350,9 @@ func TestAcceptDoesNotWaitForTLSCallback(t *testing.T) {
 				clientTLS.Certificates = serverTLS.Certificates
 				guard := &quiclife.Guard{Logger: slog.New(slog.DiscardHandler)}
 				cc, sc, addr := quictest.Net{}.Endpoints(t)
-				ln, err := guard.ListenEarly(sc, serverTLS, nil)
+				server := &quiclife.Transport{Conn: sc, Guard: guard}
+				defer server.Close()
+				ln, err := server.ListenEarly(serverTLS, nil)
 				require.NoError(t, err)
 				defer ln.Close()
 				// The handshake is complete for the client before the server looks at

@@ -115,8 +115,10 @@ func (g *Guard) write(level slog.Level, kind recordKind, count int, attrs []any)
 func tell(leaks []Leak) {
 	for _, leak := range leaks {
 		g, info := leak.Conn.guard, leak.Stream
-		g.log(slog.LevelWarn, recordKind{"quiclife: stream leaked", string(leak.Reason), info.Stack, info.Send, info.Receive},
-			"remote", leak.Conn.RemoteAddr(), "reason", string(leak.Reason), "stream", info, "opener", info.Stack)
+		g.totals.leaks[leak.Reason].Add(1)
+		g.samples.leaked(time.Now())
+		g.log(slog.LevelWarn, recordKind{"quiclife: stream leaked", leak.Reason.String(), info.Stack, info.Send, info.Receive},
+			append([]any{"remote", leak.Conn.RemoteAddr().String(), "reason", leak.Reason.String()}, info.attrs()...)...)
 		if g.OnLeak != nil {
 			g.callOnLeak(leak)
 		}

@@ -12,7 +12,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/quic-go/quic-go"
 	"github.com/stretchr/testify/require"
 
 	"github.com/quiclife/quiclife"
@@ -30,36 +29,6 @@ func sumOfCounts(log, msg string) (lines, sum int) {
 		}
 	}
 	return lines, sum
-}
-
-// Many leaks write few lines, and these account for all.
-func TestManyLeaksWriteFewLines(t *testing.T) {
-	var log logged
-	setup{serverConf: &quic.Config{MaxIncomingStreams: 1 << 20}, guard: &quiclife.Guard{Logger: log.logger(), AbandonGrace: -1}}.in(t, func(t *testing.T, e ends) {
-		leaked := 0
-		for range 20 {
-			for i := range 40 {
-				leaked++
-				drop(t, e.client, func(s *quiclife.Stream) {
-					if i%2 == 0 {
-						s.CancelRead(0)
-					}
-				})
-			}
-			runtime.GC()
-			e.client.Stats()
-			time.Sleep(time.Second)
-		}
-		time.Sleep(20 * time.Second) // what was held back is written
-		lines, sum := sumOfCounts(log.String(), "stream leaked")
-		require.Equal(t, leaked, sum, "leaks that the lines account for")
-		require.LessOrEqual(t, lines, 6, "lines in 40 s")
-		drop(t, e.client, func(*quiclife.Stream) {})
-		runtime.GC()
-		e.client.Stats()
-		after, _ := sumOfCounts(log.String(), "stream leaked")
-		require.Equal(t, lines+1, after, "the first after a quiet time is written at once")
-	})
 }
 
 // A Guard may outlive its clock, and

@@ -4,14 +4,11 @@ import (
 	"context"
 	"errors"
 	"net"
-	"sync"
 	"sync/atomic"
 	"time"
 )
 
-// NetConn returns a [net.Conn] over the stream, for code that expects one. Use
-// either it or the stream's own methods to read, write and close; Release of
-// the stream may follow. It has net.Conn's own meaning:
+// A NetConn is a stream as a [net.Conn]. It has net.Conn's own meaning:
 //
 //   - Close ends both halves. Blocked Reads and Writes return [net.ErrClosed],
 //     as do later calls. What was written before arrives, unless a Write was
@@ -22,29 +19,46 @@ import (
 //     them Write and Read return [net.ErrClosed], unless the peer ended that
 //     half first.
 //   - Read returns io.EOF after the peer's FIN, and its [*StreamError] after a
-//     reset. Deadlines give [os.ErrDeadlineExceeded].
+//     reset. Deadlines give [os.ErrDeadlineExceeded]. A stream that a context has
+//     reset gives the context's errors (see [Stream.BindContext]).
 //
 // What differs from a TCP connection: the peer learns of a stream only when
 // something is written to it, so the side that opens it has to write first. All
 // streams of a connection have the same addresses. Closing with data unread
 // does not reset the send half. The connection's CloseWithError loses what is
 // not acknowledged, as [Conn.Shutdown] does not.
-func (s *Stream) NetConn() net.Conn { return &netConn{s: s} }
-
-type netConn struct {
+//
+// All methods may be called from any goroutine.
+type NetConn struct {
 	s      *Stream
 	closed atomic.Bool // by Close, here
 }
 
-// err is what a net.Conn returns for err: net.ErrClosed for all ends by this side.
-func (c *netConn) err(err error) error {
+var _ net.Conn = (*NetConn)(nil)
+
+// NetConn returns the stream as a [net.Conn], for code that expects one. Use
+// either it or the stream's own methods to read, write and close; Release of
+// the stream may follow.
+func (s *Stream) NetConn() *NetConn { return &NetConn{s: s} }
+
+// Stream returns the stream that c is made of: for its Conn and what that knows
+// of the peer, for BindContext, for Info.
+func (c *NetConn) Stream() *Stream { return c.s }
+
+// err is what a net.Conn returns for err: net.ErrClosed for all ends by this
+// side, but for those of a context.
+func (c *NetConn) err(err error) error {
+	if isCanceled(err) && !c.closed.Load() {
+		return err
+	}
 	if local, ok := errors.AsType[*StreamError](err); ok && !local.Remote || err == ErrStreamClosed || err != nil && c.closed.Load() {
 		return net.ErrClosed
 	}
 	return err
 }
 
-func (c *netConn) Read(p []byte) (int, error) {
+// Read reads data. It blocks as [Stream.Read] does, and returns when c is closed.
+func (c *NetConn) Read(p []byte) (int, error) {
 	if c.closed.Load() {
 		return 0, net.ErrClosed
 	}
@@ -52,7 +66,8 @@ func (c *netConn) Read(p []byte) (int, error) {
 	return n, c.err(err)
 }
 
-func (c *netConn) Write(p []byte) (int, error) {
+// Write writes p. It blocks as [Stream.Write] does, and returns when c is closed.
+func (c *NetConn) Write(p []byte) (int, error) {
 	if c.closed.Load() {
 		return 0, net.ErrClosed
 	}
@@ -60,26 +75,32 @@ func (c *netConn) Write(p []byte) (int, error) {
 	return n, c.err(err)
 }
 
-func (c *netConn) Close() error {
+// Close ends both halves. It does not block. Called again it returns
+// [net.ErrClosed].
+func (c *NetConn) Close() error {
 	if c.closed.Swap(true) {
 		return net.ErrClosed
 	}
 	err := c.s.Close()
 	c.s.Release()
-	if err != ErrWriteCut {
+	if err != ErrWriteCut && !isCanceled(err) {
 		return nil // that the peer stopped reading is no failure of Close, as with TCP
 	}
 	return err
 }
 
-func (c *netConn) CloseWrite() error {
+// CloseWrite ends the send half, as [Stream.Close] does, with the same errors,
+// and leaves the receive half alone. After Close it returns [net.ErrClosed].
+func (c *NetConn) CloseWrite() error {
 	if c.closed.Load() {
 		return net.ErrClosed
 	}
 	return c.s.Close()
 }
 
-func (c *netConn) CloseRead() error {
+// CloseRead ends the receive half: the peer is asked to stop sending, with
+// Codes.Release. After Close it returns [net.ErrClosed].
+func (c *NetConn) CloseRead() error {
 	if c.closed.Load() {
 		return net.ErrClosed
 	}
@@ -87,60 +108,40 @@ func (c *netConn) CloseRead() error {
 	return nil
 }
 
-func (c *netConn) LocalAddr() net.Addr                { return c.s.st.conn.LocalAddr() }
-func (c *netConn) RemoteAddr() net.Addr               { return c.s.st.conn.RemoteAddr() }
-func (c *netConn) SetDeadline(t time.Time) error      { return c.setDeadline(c.s.SetDeadline, t) }
-func (c *netConn) SetReadDeadline(t time.Time) error  { return c.setDeadline(c.s.SetReadDeadline, t) }
-func (c *netConn) SetWriteDeadline(t time.Time) error { return c.setDeadline(c.s.SetWriteDeadline, t) }
+// LocalAddr returns the local address of the connection.
+func (c *NetConn) LocalAddr() net.Addr { return c.s.st.conn.LocalAddr() }
 
-func (c *netConn) setDeadline(set func(time.Time) error, t time.Time) error {
+// RemoteAddr returns the address of the peer.
+func (c *NetConn) RemoteAddr() net.Addr { return c.s.st.conn.RemoteAddr() }
+
+// SetDeadline is [Stream.SetDeadline]. After Close it returns [net.ErrClosed].
+func (c *NetConn) SetDeadline(t time.Time) error { return c.setDeadline(c.s.SetDeadline, t) }
+
+// SetReadDeadline is SetDeadline for Read.
+func (c *NetConn) SetReadDeadline(t time.Time) error { return c.setDeadline(c.s.SetReadDeadline, t) }
+
+// SetWriteDeadline is SetDeadline for Write.
+func (c *NetConn) SetWriteDeadline(t time.Time) error { return c.setDeadline(c.s.SetWriteDeadline, t) }
+
+func (c *NetConn) setDeadline(set func(time.Time) error, t time.Time) error {
 	if c.closed.Load() {
 		return net.ErrClosed
 	}
 	return set(t)
 }
 
-// Listener returns a [net.Listener] whose Accept returns the bidirectional
-// streams that the peer opens, as net.Conns (see [Stream.NetConn]), for servers
-// that expect one. Its Addr is the connection's local address. Accept fails
-// with [net.ErrClosed] once it is closed, with [ErrShutdown] once Shutdown has
-// begun, and with the connection's error, which is net.ErrClosed too, once
-// that has ended. Close leaves the connection and its streams as they are: an
-// Accept that begins after it returns none, not even one that is queued.
-func (c *Conn) Listener() net.Listener {
-	l := &netListener{conn: c}
-	l.open, l.stop = context.WithCancel(c.draining)
-	return l
-}
-
-type netListener struct {
-	conn *Conn
-	open context.Context // done once closed, or shutting down
-	stop context.CancelFunc
-	once sync.Once
-}
-
-func (l *netListener) Accept() (net.Conn, error) {
-	s, err := acceptUntil(l.open, l.conn.AcceptStream)
-	if errors.Is(err, context.Canceled) {
-		if l.conn.draining.Err() != nil {
-			return nil, ErrShutdown
-		}
-		return nil, net.ErrClosed
+// DialContext opens a stream as a [net.Conn], with the signature that
+// [net/http.Transport] and others want. It waits for a slot as
+// [Conn.OpenStreamSync] does, with the same errors, and ignores network and
+// addr: all streams lead to the peer of c. ctx ends the wait, and has no say
+// after it. The peer learns of the stream with the first byte that is written.
+func (c *Conn) DialContext(ctx context.Context, network, addr string) (net.Conn, error) {
+	if ctx == nil {
+		return nil, errNilContext
 	}
+	s, err := c.OpenStreamSync(ctx)
 	if err != nil {
 		return nil, err
 	}
 	return s.NetConn(), nil
 }
-
-func (l *netListener) Close() error {
-	err := net.ErrClosed
-	l.once.Do(func() {
-		l.stop()
-		err = nil
-	})
-	return err
-}
-
-func (l *netListener) Addr() net.Addr { return l.conn.LocalAddr() }

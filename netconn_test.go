@@ -35,7 +35,7 @@ type halfCloser interface {
 func (e ends) netConns(t *testing.T) (client, server halfCloser) {
 	t.Helper()
 	s, peer := e.stream(t)
-	return s.NetConn().(halfCloser), peer.NetConn().(halfCloser)
+	return s.NetConn(), peer.NetConn()
 }
 
 // TestNetConnCloseEndsBothHalves: what was written arrives, and each later call
@@ -144,7 +144,7 @@ func TestNetConnDeadlineEndsNothing(t *testing.T) {
 func TestNetListenerAcceptsUntilItIsClosed(t *testing.T) {
 	t.Parallel()
 	setup{}.in(t, func(t *testing.T, e ends) {
-		ln := e.server.Listener()
+		ln := e.server.NetListener()
 		require.Equal(t, e.server.LocalAddr(), ln.Addr())
 		s, err := e.client.OpenStream()
 		require.NoError(t, err)
@@ -162,7 +162,7 @@ func TestNetListenerAcceptsUntilItIsClosed(t *testing.T) {
 		require.Equal(t, net.ErrClosed, ln.Close())
 		_, err = ln.Accept()
 		require.Equal(t, net.ErrClosed, err)
-		ln = e.server.Listener() // another
+		ln = e.server.NetListener() // another
 		go func() { _, err := ln.Accept(); done <- err }()
 		settled()
 		e.requireNothingLeft(t)
@@ -177,7 +177,7 @@ func TestNetListenerAcceptsUntilItIsClosed(t *testing.T) {
 func TestNetListenerReturnsQueuedStreamAfterClose(t *testing.T) {
 	t.Parallel()
 	setup{}.in(t, func(t *testing.T, e ends) {
-		ln := e.server.Listener()
+		ln := e.server.NetListener()
 		for range 3 {
 			s, err := e.client.OpenStream()
 			require.NoError(t, err)
@@ -217,7 +217,7 @@ func TestHTTPOverStreams(t *testing.T) {
 		fmt.Fprintf(w, "%s %s", r.URL.Path, b)
 	})}
 	done := make(chan error)
-	go func() { done <- server.Serve(e.server.Listener()) }()
+	go func() { done <- server.Serve(e.server.NetListener()) }()
 	transport := &http.Transport{DialContext: dialer(e.client), MaxIdleConnsPerHost: 4}
 	client := &http.Client{Transport: transport}
 	var wg sync.WaitGroup
@@ -268,7 +268,7 @@ func TestRPCOverStreams(t *testing.T) {
 	e := setup{}.onLoopback(t)
 	server := rpc.NewServer()
 	require.NoError(t, server.Register(Arith{}))
-	ln := e.server.Listener()
+	ln := e.server.NetListener()
 	var serving sync.WaitGroup
 	serving.Go(func() {
 		for {
@@ -306,7 +306,7 @@ func TestTLSOverStreams(t *testing.T) {
 	t.Parallel()
 	setup{}.in(t, func(t *testing.T, e ends) {
 		serverTLS, clientTLS := quictest.TLS()
-		ln := tls.NewListener(e.server.Listener(), serverTLS)
+		ln := tls.NewListener(e.server.NetListener(), serverTLS)
 		done := make(chan error)
 		go func() {
 			c, err := ln.Accept()
@@ -341,7 +341,7 @@ func TestProxyPassesHalfClosesOn(t *testing.T) {
 	setup{}.in(t, func(t *testing.T, e ends) {
 		// client -> proxy (accepts on the server end) -> origin (the client end)
 		go func() {
-			ln := e.server.Listener()
+			ln := e.server.NetListener()
 			for {
 				down, err := ln.Accept()
 				if err != nil {
@@ -367,7 +367,7 @@ func TestProxyPassesHalfClosesOn(t *testing.T) {
 				}()
 			}
 		}()
-		origin := e.client.Listener()
+		origin := e.client.NetListener()
 		go func() {
 			for {
 				c, err := origin.Accept()
@@ -387,7 +387,7 @@ func TestProxyPassesHalfClosesOn(t *testing.T) {
 		for range 50 {
 			s, err := e.client.OpenStreamSync(t.Context())
 			require.NoError(t, err)
-			c := s.NetConn().(halfCloser)
+			c := s.NetConn()
 			write(t, c, strings.Repeat("x", 12345))
 			require.NoError(t, c.CloseWrite())
 			line, err := bufio.NewReader(c).ReadString('\n')
@@ -407,7 +407,7 @@ func TestShutdownUnblocksNetListener(t *testing.T) {
 	setup{}.in(t, func(t *testing.T, e ends) {
 		s, _ := e.stream(t)
 		done := make(chan error)
-		go func() { _, err := e.client.Listener().Accept(); done <- err }()
+		go func() { _, err := e.client.NetListener().Accept(); done <- err }()
 		settled()
 		go shutdown(e.client, time.Minute)
 		require.Equal(t, quiclife.ErrShutdown, <-done)

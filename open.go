@@ -11,19 +11,18 @@ func open[S any](c *Conn, k kind, try func() (S, error)) (none S, err error) {
 		return none, err
 	}
 	if !c.takeSlot(k) {
-		c.guard.streams.Add(-1)
 		if c.rejected0RTT() { // the slots are held by streams that are dead
 			return none, Err0RTTRejected
 		}
 		c.openFailed(k)
-		return none, c.limitError(k, OutgoingLimit, nil)
+		return none, c.limitError(k, LimitOutgoing, nil)
 	}
 	raw, err := try()
 	if err != nil {
 		c.releaseSlot(k)
 		if isPeerLimit(err) {
 			c.openFailed(k)
-			err = c.limitError(k, PeerLimit, err)
+			err = c.limitError(k, LimitPeer, err)
 		}
 		return none, err
 	}
@@ -40,7 +39,6 @@ func openSync[S any](ctx context.Context, c *Conn, k kind, try func() (S, error)
 		return none, err
 	}
 	if err := c.awaitSlot(ctx, k); err != nil {
-		c.guard.streams.Add(-1)
 		return none, err
 	}
 	raw, err := try()
@@ -56,8 +54,7 @@ func openSync[S any](ctx context.Context, c *Conn, k kind, try func() (S, error)
 
 // awaitPeer waits until the peer allows a stream.
 func awaitPeer[S any](ctx context.Context, c *Conn, k kind, wait func(context.Context) (S, error)) (S, error) {
-	c.block(k, 1)
-	defer c.block(k, -1)
+	defer c.block(k)()
 	until, cancel := context.WithCancel(ctx)
 	defer cancel()
 	defer context.AfterFunc(c.draining, cancel)()
@@ -65,7 +62,7 @@ func awaitPeer[S any](ctx context.Context, c *Conn, k kind, wait func(context.Co
 	if err != nil && c.lifetime.Err() == nil {
 		switch {
 		case ctx.Err() != nil:
-			err = c.limitError(k, PeerLimit, err)
+			err = c.limitError(k, LimitPeer, err)
 		case c.draining.Err() != nil:
 			err = ErrShutdown
 		}
@@ -73,7 +70,7 @@ func awaitPeer[S any](ctx context.Context, c *Conn, k kind, wait func(context.Co
 	return raw, err
 }
 
-// admit counts a stream about to be opened in the group, or says why not.
+// admit says why no stream may be opened, if none may.
 func (c *Conn) admit() error {
 	if c.draining.Err() != nil && c.lifetime.Err() == nil {
 		return ErrShutdown
@@ -93,7 +90,6 @@ func (c *Conn) releaseSlot(k kind) {
 	c.mu.Lock()
 	c.kinds[k].slots.Release()
 	c.mu.Unlock()
-	c.guard.streams.Add(-1)
 }
 
 // awaitSlot takes a slot of our own limit, waiting for one if need be.
@@ -104,8 +100,7 @@ func (c *Conn) awaitSlot(ctx context.Context, k kind) error {
 	if slot == nil {
 		return nil
 	}
-	c.block(k, 1)
-	defer c.block(k, -1)
+	defer c.block(k)()
 	var err error
 	for handshake := c.raw.HandshakeComplete(); err == nil; {
 		select {
@@ -121,7 +116,7 @@ func (c *Conn) awaitSlot(ctx context.Context, k kind) error {
 		case <-c.draining.Done():
 			err = ErrShutdown
 		case <-ctx.Done():
-			err = c.limitError(k, OutgoingLimit, ctx.Err())
+			err = c.limitError(k, LimitOutgoing, ctx.Err())
 		}
 	}
 	c.mu.Lock()

@@ -72,7 +72,7 @@ func TestOpenAtOwnLimitFails(t *testing.T) {
 	atOwnLimit(t, func(t *testing.T, e ends, o opener, a, b released) {
 		_, err := o.open(e.client)
 		limit := requireLimitError(t, err)
-		require.Equal(t, quiclife.OutgoingLimit, limit.Scope)
+		require.Equal(t, quiclife.LimitOutgoing, limit.Scope)
 		require.Equal(t, [2]int64{2, 2}, [2]int64{limit.Open, limit.Limit})
 		require.NotErrorIs(t, err, &quic.StreamLimitReachedError{})
 		require.NotErrorAs(t, err, new(quic.StreamLimitReachedError))
@@ -250,15 +250,15 @@ func TestOpenThatFailsAtPeersLimitKeepsNoSlot(t *testing.T) {
 				settled()
 				for range 10 {
 					limit := requireLimitError(t, fail(e.client), name)
-					require.Equal(t, quiclife.PeerLimit, limit.Scope, name)
+					require.Equal(t, quiclife.LimitPeer, limit.Scope, name)
 				}
-				done := e.serve(t.Context(), quiclife.Handler{}) // the peer frees all that it has seen
+				done := e.serve(t.Context(), quiclife.Handlers{}) // the peer frees all that it has seen
 				settled()
 				for range own - len(held) {
 					held = append(held, open())
 				}
 				_, err := o.open(e.client)
-				require.Equal(t, quiclife.OutgoingLimit, requireLimitError(t, err, name).Scope, name)
+				require.Equal(t, quiclife.LimitOutgoing, requireLimitError(t, err, name).Scope, name)
 				for _, s := range held {
 					s.Release()
 				}

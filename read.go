@@ -5,8 +5,6 @@ import (
 	"math"
 	"os"
 	"time"
-
-	"github.com/quic-go/quic-go"
 )
 
 // What Read and Peek do beside quic-go's.
@@ -46,7 +44,10 @@ func (st *streamState) readError(err error) error {
 	if drained := st.draining.Load(); drained != nil && isDeadline(err) { // the deadline was ours
 		return drained
 	}
-	return err
+	if err == io.EOF || isDeadline(err) {
+		return err
+	}
+	return st.receiveCanceled(err)
 }
 
 // didPeek accounts for a Peek that has returned. quic-go does not count an
@@ -55,14 +56,17 @@ func (st *streamState) readError(err error) error {
 func (st *streamState) didPeek(n, size int, err error) error {
 	st.readers.Add(-1)
 	st.conn.mayStall()
-	if n > 0 || size == 0 || err == nil || isDeadline(err) {
+	if err == nil {
+		return nil
+	}
+	if n > 0 || size == 0 || isDeadline(err) {
 		return st.readError(err)
 	}
 	st.readFailed(st.receive.Read(noBytes[:]))
 	if err == io.EOF {
 		return st.seeEOF(size)
 	}
-	return err
+	return st.readError(err)
 }
 
 // The late FIN. A program that reads just the bytes it expects never sees the
@@ -144,8 +148,8 @@ func (st *streamState) seeEOF(size int) error {
 	switch {
 	case !st.unseenEOF:
 		return io.EOF
-	case st.readCancelled:
-		return &quic.StreamError{StreamID: st.id(), ErrorCode: st.readCode}
+	case st.extra != nil && st.extra.readErr != nil:
+		return st.extra.readErr
 	case size == 0:
 		return nil
 	}

@@ -47,7 +47,7 @@ func (c *Conn) look() []Leak {
 
 	var leaks []Leak
 	for _, st := range uncredited {
-		leaks = st.leak(leaks, Uncredited)
+		leaks = st.leak(leaks, LeakUncredited)
 		if !c.guard.ReportOnly {
 			st.returnCredit()
 		}
@@ -92,7 +92,7 @@ func (s *sweep) droppedLocked(st *streamState, r *registry) {
 			s.reports = append(s.reports, st)
 		}
 	default:
-		s.ends = append(s.ends, ending{st, Dropped})
+		s.ends = append(s.ends, ending{st, LeakDropped})
 	}
 	if waits {
 		s.at(due)
@@ -104,7 +104,7 @@ func (s *sweep) droppedLocked(st *streamState, r *registry) {
 func (st *streamState) leak(leaks []Leak, reason LeakReason) []Leak {
 	st.mu.Lock()
 	open := st.sendHalf == HalfOpen || st.receiveHalf == HalfOpen
-	leaked := !st.reported && (open || reason == Uncredited)
+	leaked := !st.reported && (open || reason == LeakUncredited)
 	st.reported = st.reported || leaked
 	st.mu.Unlock()
 	if !leaked {

@@ -111,7 +111,7 @@ func TestUnwrittenStreamIsEndedAtOnce(t *testing.T) {
 		drop(t, e.client, func(*quiclife.Stream) {})
 		collectAndLook(e.client)
 		require.Zero(t, e.client.Stats().Open())
-		found.require(t, quiclife.Dropped)
+		found.require(t, quiclife.LeakDropped)
 		require.Same(t, e.client, found.list()[0].Conn)
 	})
 }
@@ -180,7 +180,7 @@ func TestDroppedStreamGivesBackItsCredit(t *testing.T) {
 		endsLater bool
 		reported  []quiclife.LeakReason
 	}{
-		{"ended before", false, []quiclife.LeakReason{quiclife.Uncredited}},
+		{"ended before", false, []quiclife.LeakReason{quiclife.LeakUncredited}},
 		{"ends after", true, nil},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -257,7 +257,7 @@ func TestReportOnlyEndsNothing(t *testing.T) {
 		collectAndLook(e.client)
 		require.EqualValues(t, 3, e.client.Stats().Open())
 		settled()
-		found.require(t, quiclife.Dropped, quiclife.Dropped, quiclife.Dropped)
+		found.require(t, quiclife.LeakDropped, quiclife.LeakDropped, quiclife.LeakDropped)
 		require.EqualValues(t, 3, e.client.Stats().Open())
 	})
 }
@@ -277,11 +277,11 @@ func TestReportOnlyReportsUncreditedStreamThatEndedLater(t *testing.T) {
 		require.EqualValues(t, 1, e.server.Stats().Incoming.Open)
 		settled()
 		require.Zero(t, e.server.Stats().Open())
-		found.require(t, quiclife.Uncredited)
+		found.require(t, quiclife.LeakUncredited)
 		_, err := e.client.OpenStream()
 		require.ErrorIs(t, err, &quiclife.StreamLimitReachedError{})
 		e.server.Stats()
-		found.require(t, quiclife.Uncredited)
+		found.require(t, quiclife.LeakUncredited)
 	})
 }
 
@@ -294,7 +294,7 @@ func TestLeakIsReportedOnceThoughForSeveralReasons(t *testing.T) {
 		collectAndLook(e.client)
 		settled()
 		settled()
-		found.require(t, quiclife.Dropped)
+		found.require(t, quiclife.LeakDropped)
 	})
 }
 
@@ -309,7 +309,7 @@ func TestStreamFoundAgainWhileItIsReclaimedCountsAsReclaimed(t *testing.T) {
 		collectAndLook(e.client)
 		stats := e.client.Stats().Outgoing
 		require.EqualValues(t, 1, stats.Reclaimed, "%+v", stats)
-		found.require(t, quiclife.Dropped)
+		found.require(t, quiclife.LeakDropped)
 	})
 }
 

@@ -93,9 +93,6 @@ func (c *Conn) register(st *streamState) {
 	r.stats.Opened++
 	r.stats.Open++
 	r.stats.Peak = max(r.stats.Peak, r.stats.Open)
-	if st.kind.incoming() { // what we open was counted by admitStream
-		c.guard.streams.Add(1)
-	}
 	ended := c.ended
 	if st.receive != nil {
 		c.mayStallLocked()
@@ -130,12 +127,23 @@ func (c *Conn) unregister(st *streamState, as outcome) {
 	}
 	r.stats.Open--
 	r.stats.count(as)
+	late := c.folded
+	st.unregistered = true
+	if st.handled {
+		defer c.handled()
+	}
 	if !st.kind.incoming() {
 		r.slots.Release()
 	}
 	c.drainedLocked()
+	ended := c.ended
 	c.mu.Unlock()
-	c.guard.streams.Add(-1)
+	switch {
+	case late:
+		c.guard.totals.add(st.kind, as)
+	case ended:
+		c.foldIfEnded()
+	}
 	if owes && dropped && !c.guard.ReportOnly { // found dropped, and ended by itself since
 		st.returnCredit()
 	}

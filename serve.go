@@ -13,10 +13,11 @@ import (
 
 var errNilContext = errors.New("quiclife: nil context")
 
-// A Handler says what to do with the streams that the peer opens.
+// Handlers say what to do with the streams that the peer opens.
 //
 // Stream and UniStream are called in a goroutine of their own for each stream,
-// at most as many at a time as the peer may have streams of that kind open. A
+// at most as many at a time as the peer may have streams of that kind open, and
+// on all connections of the Guard together as many as Guard.MaxStreams. A
 // func that is nil refuses streams of its kind (Codes.Refused) as they come, so
 // that they hold no slot: as many at once as the peer may have open, 1000 at
 // most, from then on 100 a second. To forbid a kind, set
@@ -25,17 +26,34 @@ var errNilContext = errors.New("quiclife: nil context")
 //
 // The stream ends with the handler. If it returns nil, the stream is closed,
 // then released: what was written arrives. If a Write was cut short and not
-// continued, the stream is reset instead (see [Stream.Close]), and the loss is
-// logged. If the handler returns an error, the stream
-// is reset with the code that Code gives for it. If it panics, the panic is
-// logged with its stack and the stream reset with Codes.Panic; other streams
-// do not notice. Only then the stream credit goes back.
+// continued, the stream is reset instead (see [Stream.Close]), and Error is
+// called with [ErrWriteCut]. If the handler returns an error, the stream
+// is reset with the code that Code gives for it, and Error is called. If it
+// panics, the panic is logged with its stack and the stream reset with
+// Codes.Panic; other streams do not notice. Only then the stream credit goes
+// back.
 //
-// ctx is done when [Conn.Context] is, so when the connection has ended, not when
-// Serve's context is. It has the values of both, the connection's first.
-type Handler struct {
+// The ctx of Stream and UniStream is done when [Conn.Context] is, so when the
+// connection has ended, not when Serve's context is. It has the values of both,
+// the connection's first.
+type Handlers struct {
+	// Conn, if not nil, is called for each connection before its streams. The
+	// context that it returns gives its values to the contexts of the handlers,
+	// in place of ctx, from which it should be derived. An error refuses the
+	// connection: it is closed with the code and message of the error if that is
+	// an [*ApplicationError], else with Guard.CloseCode. So does a panic, which
+	// is logged. ctx is done when the connection has ended or Shutdown has begun.
+	Conn func(ctx context.Context, c *Conn) (context.Context, error)
+
 	Stream    func(ctx context.Context, s *Stream) error
 	UniStream func(ctx context.Context, s *ReceiveStream) error
+
+	// Error, if not nil, is called with each error that a handler returned, and
+	// with [ErrWriteCut] for each answer that was cut, after the stream has
+	// ended. It is called by the handlers' goroutines, so at the same time for
+	// several streams. nil means that they are logged: as warnings, or for
+	// debugging once the connection has ended.
+	Error func(c *Conn, s StreamInfo, err error)
 
 	// Code says with which code to reset a stream whose handler returned err.
 	// nil means Codes.HandlerError for all.
@@ -44,12 +62,17 @@ type Handler struct {
 
 // Serve accepts streams and has h handle them. It blocks until ctx is done,
 // Shutdown is called or the connection has ended, and then until all handlers
-// have returned. It returns ctx.Err(), [ErrShutdown] or the error that ended
-// the connection, never nil. A connection can be served once at a time.
+// have returned. It returns ctx.Err(), [ErrShutdown], the error that ended
+// the connection or that of h.Conn, never nil. A connection can be served once
+// at a time.
 //
 // When ctx is done, no further stream is accepted, and handlers that are
 // running go on. To end them too, within a time, call [Conn.Shutdown].
-func (c *Conn) Serve(ctx context.Context, h Handler) error {
+//
+// At Guard.MaxStreams a stream waits for its turn, for Guard.MaxWait at most:
+// then it is refused with Codes.Refused, and so are those that the peer has
+// opened after it. No handler has seen them, so the peer may try again.
+func (c *Conn) Serve(ctx context.Context, h Handlers) error {
 	if ctx == nil {
 		return errNilContext
 	}
@@ -66,35 +89,86 @@ func (c *Conn) Serve(ctx context.Context, h Handler) error {
 		c.mu.Unlock()
 	}()
 
-	handlers := handlerContext{c.Context(), ctx}
 	until, cancel := context.WithCancel(ctx)
 	defer cancel()
 	defer context.AfterFunc(c.draining, cancel)()
+	values, err := h.begin(ctx, c)
+	if err != nil {
+		return err
+	}
+	s := server{c, h, until, handlerContext{c.Context(), values}}
 	var both sync.WaitGroup
 	var ended error // what accepting unidirectional streams ended with: bidirectional ones do with the same
 	both.Go(func() {
-		if h.Stream == nil {
-			refuseAll(until, c, incoming, math.MaxInt64, c.raw.AcceptStream, c.guard.Codes.Refused)
-			return
+		opener := handlerStack(h.Stream)
+		next := func(ctx context.Context) (*Stream, error) {
+			raw, err := accept(ctx, c, c.raw.AcceptStream)
+			if err != nil {
+				return nil, err
+			}
+			return newStream(c, incoming, raw, opener), nil
 		}
-		serveAll(until, c, incoming, c.AcceptStream, func(s *Stream) {
-			runHandler(handlers, c, s, s.st.finish, h.Code, h.Stream)
-		})
+		serveAll(s, incoming, c.raw.AcceptStream, next, h.Stream, func(s *Stream) error { return s.st.finish() })
 	})
 	both.Go(func() {
-		if h.UniStream == nil {
-			ended = refuseAll(until, c, incomingUni, math.MaxInt64, c.raw.AcceptUniStream, c.guard.Codes.Refused)
-			return
+		opener := handlerStack(h.UniStream)
+		next := func(ctx context.Context) (*ReceiveStream, error) {
+			raw, err := accept(ctx, c, c.raw.AcceptUniStream)
+			if err != nil {
+				return nil, err
+			}
+			return newReceiveStream(c, raw, opener), nil
 		}
-		ended = serveAll(until, c, incomingUni, c.AcceptUniStream, func(s *ReceiveStream) {
-			runHandler(handlers, c, s, func() error { return nil }, h.Code, h.UniStream)
-		})
+		ended = serveAll(s, incomingUni, c.raw.AcceptUniStream, next, h.UniStream, func(*ReceiveStream) error { return nil })
 	})
 	both.Wait()
 	if c.draining.Err() != nil {
 		return ErrShutdown
 	}
 	return ended
+}
+
+// begin calls h.Conn, and closes the connection if that refuses it.
+func (h *Handlers) begin(ctx context.Context, c *Conn) (values context.Context, err error) {
+	if h.Conn == nil {
+		return ctx, nil
+	}
+	until, cancel := context.WithCancel(handlerContext{c.Context(), ctx})
+	context.AfterFunc(c.draining, cancel)
+	returned := false
+	defer func() {
+		v := recover()
+		if returned && err == nil {
+			return
+		}
+		if !returned { // it panicked, or called runtime.Goexit
+			err = fmt.Errorf("quiclife: Handlers.Conn panicked: %v", v)
+			c.panicked("quiclife: Handlers.Conn panicked", v)
+		}
+		if c.draining.Err() != nil { // Shutdown closes it
+			return
+		}
+		c.guard.log(slog.LevelWarn, recordKind{msg: "quiclife: connection refused by Handlers.Conn"}, "remote", c.RemoteAddr().String(), "error", err.Error())
+		code, reason := c.guard.CloseCode, c.guard.CloseReason
+		if e, ok := errors.AsType[*ApplicationError](err); ok {
+			code, reason = e.ErrorCode, e.ErrorMessage
+		}
+		c.CloseWithError(code, reason)
+	}()
+	values, err = h.Conn(until, c)
+	if err == nil && values == nil {
+		err = errNilContext
+	}
+	returned = true
+	return values, err
+}
+
+// A server is what serves the streams of a connection.
+type server struct {
+	conn     *Conn
+	handlers Handlers
+	until    context.Context // accepts until then
+	ctx      context.Context // of the handlers
 }
 
 // A handlerContext is done when the connection is, and has the values of both
@@ -111,10 +185,15 @@ func (h handlerContext) Value(key any) any {
 	return h.serve.Value(key)
 }
 
-// serveAll handles streams until accept fails, and all handlers have returned.
-// It takes a slot before it accepts a stream, so that one that nobody can
-// handle yet counts against the peer's limit.
-func serveAll[S any](ctx context.Context, c *Conn, k kind, accept func(context.Context) (S, error), handle func(S)) error {
+// serveAll handles streams of one kind until accept fails, and all handlers
+// have returned. It takes a slot of this connection before it accepts a stream,
+// so that one that nobody can handle yet counts against the peer's limit.
+func serveAll[R receiver, S ender](s server, k kind, acceptRaw func(context.Context) (R, error), accept func(context.Context) (S, error),
+	handle func(context.Context, S) error, finish func(S) error) error {
+	c := s.conn
+	if handle == nil {
+		return refuseAll(s.until, c, k, math.MaxInt64, acceptRaw, c.guard.Codes.Refused)
+	}
 	limit := min(c.kinds[k].stats.Limit, math.MaxInt32)
 	if limit == 0 { // Wrap may have been told otherwise
 		limit = math.MaxInt32
@@ -124,13 +203,24 @@ func serveAll[S any](ctx context.Context, c *Conn, k kind, accept func(context.C
 	defer handlers.Wait()
 	for {
 		slots <- struct{}{} // the end of ctx, or of the connection, is noticed after: Serve waits for the handlers anyway
-		s, err := acceptUntil(ctx, accept)
+		str, err := acceptUntil(s.until, accept)
 		if err != nil {
 			return err
 		}
+		if err := c.awaitHandling(s.until); err == errWaited {
+			refuseWaiting(c, str, k, acceptRaw)
+			<-slots
+			continue
+		} else if err != nil {
+			str.Reset(c.refusalCode())
+			return err
+		}
 		handlers.Go(func() {
-			defer func() { <-slots }()
-			handle(s)
+			defer func() {
+				c.handled()
+				<-slots
+			}()
+			runHandler(s, str, finish, handle)
 		})
 	}
 }
@@ -144,174 +234,98 @@ func acceptUntil[S any](ctx context.Context, accept func(context.Context) (S, er
 	return accept(ctx)
 }
 
-// refuseAll refuses streams until accepting fails or ctx is done, but no more
-// than most. It does so at a pace, since refusing gives the slot back, and a
-// peer that opens streams in a loop would keep us busy: as many at once as the
-// peer may have open, then one each refusalInterval.
-func refuseAll[S receiver](ctx context.Context, c *Conn, k kind, most int64, accept func(context.Context) (S, error), code StreamErrorCode) error {
-	pace := refusalPace{atOnce: min(c.kinds[k].stats.Limit, maxRefusedAtOnce)}
-	if pace.atOnce == 0 { // GetConfigForClient may have said otherwise
-		pace.atOnce = maxRefusedAtOnce
-	}
-	for range most {
-		if err := pace.wait(ctx); err != nil {
-			return err
-		}
-		raw, err := acceptUntil(ctx, accept)
-		if err != nil {
-			return err
-		}
-		refuse(raw, code)
-		pace.refused(time.Now())
-	}
-	return nil
-}
-
-const (
-	maxRefusedAtOnce = 1000
-	refusalInterval  = 10 * time.Millisecond
-)
-
-// A refusalPace lets atOnce refusals pass, and one more for each
-// refusalInterval that has gone by.
-type refusalPace struct {
-	atOnce int64
-	rested time.Time // when atOnce may pass again
-}
-
-func (p *refusalPace) refused(now time.Time) {
-	if p.rested.Before(now) {
-		p.rested = now
-	}
-	p.rested = p.rested.Add(refusalInterval)
-}
-
-// wait waits until one more refusal may pass, or ctx is done.
-func (p *refusalPace) wait(ctx context.Context) error {
-	early := time.Until(p.rested.Add(-time.Duration(p.atOnce-1) * refusalInterval))
-	if early <= 0 {
-		return nil
-	}
-	timer := time.NewTimer(early)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	}
-}
-
 // ender is what runHandler and do need of a stream.
 type ender interface {
 	StreamID() StreamID
+	Info() StreamInfo
 	Release()
 	Reset(StreamErrorCode)
 }
 
-// runHandler runs a handler, and ends its stream as Handler says.
-func runHandler[S ender](ctx context.Context, c *Conn, s S, finish func() error, code func(error) StreamErrorCode, f func(context.Context, S) error) {
-	abort := c.guard.Codes.Panic // also if f calls runtime.Goexit
+// runHandler runs a handler, and ends its stream as Handlers says.
+func runHandler[S ender](s server, str S, finish func(S) error, handle func(context.Context, S) error) {
+	c := s.conn
+	abort := c.guard.Codes.Panic // also if handle calls runtime.Goexit
+	var failure error
 	finished := false
 	defer func() {
 		if v := recover(); v != nil {
-			c.guard.log(slog.LevelError, recordKind{msg: "quiclife: handler panicked"}, "remote", c.RemoteAddr(), "stream", s.StreamID(),
-				"panic", fmt.Sprint(v), "stack", string(debug.Stack()))
+			c.panicked("quiclife: handler panicked", v, "stream", int64(str.StreamID()))
 		}
 		if finished {
-			err := finish()
-			s.Release()
+			err := finish(str)
+			str.Release()
 			if errors.Is(err, ErrWriteCut) { // what else finish returns is the peer's doing
-				c.guard.log(slog.LevelWarn, recordKind{msg: "quiclife: answer cut: the handler returned nil, but a Write was not complete"},
-					"remote", c.RemoteAddr(), "stream", s.StreamID(), "error", err)
+				failure = err
 			}
 		} else {
-			s.Reset(abort)
+			str.Reset(abort)
+		}
+		if failure != nil {
+			s.handlers.failed(c, str.Info(), failure)
 		}
 	}()
-	err := f(ctx, s)
-	if err == nil {
+	failure = handle(s.ctx, str)
+	if failure == nil {
 		finished = true
 		return
 	}
 	abort = c.guard.Codes.HandlerError
-	if code != nil {
-		abort = code(err)
+	if s.handlers.Code != nil {
+		abort = s.handlers.Code(failure)
 	}
 }
 
-// Do opens a stream, has f use it, and ends it. It waits for a slot as
-// [Conn.OpenStreamSync] does. If f returns nil, the stream is closed, then
-// released, and Do returns what Close returns: [ErrWriteCut], or the peer's
-// [*StreamError] if it stopped reading, unless f has read the peer's answer to
-// its end. If f returns an error, the stream is reset with Codes.HandlerError, and Do returns the error. If f
-// panics, the stream is reset with Codes.Panic, and the panic goes on.
-//
-// When ctx is done, the stream is reset with Codes.HandlerError, so that what f is blocked in returns;
-// the error of Do then matches ctx.Err() and that of f.
-func (c *Conn) Do(ctx context.Context, f func(*Stream) error) error {
-	return do(ctx, c, c.OpenStreamSync, (*Stream).finish, f)
+// failed tells of an error that would be lost without it.
+func (h *Handlers) failed(c *Conn, info StreamInfo, err error) {
+	c.guard.totals.handlerErrors.Add(1)
+	if h.Error != nil {
+		defer func() {
+			if v := recover(); v != nil {
+				c.panicked("quiclife: Handlers.Error panicked", v)
+			}
+		}()
+		h.Error(c, info, err)
+		return
+	}
+	level, msg := slog.LevelWarn, "quiclife: handler failed"
+	if err == ErrWriteCut {
+		msg = "quiclife: answer cut: the handler returned nil, but a Write was not complete"
+	}
+	if c.lifetime.Err() != nil {
+		level = slog.LevelDebug
+	}
+	c.guard.log(level, recordKind{msg: msg, of: level.String()}, "remote", c.RemoteAddr().String(), "stream", int64(info.ID), "error", err.Error())
 }
 
-// finish is Close, but a peer that stops reading once it has answered in full
-// is no error.
-func (s *Stream) finish() error {
-	err := s.st.finish()
-	if err != ErrWriteCut && s.Info().Receive == HalfFinished {
-		return nil
-	}
-	return err
-}
-
-// DoUni is [Conn.Do] with a unidirectional stream.
-func (c *Conn) DoUni(ctx context.Context, f func(*SendStream) error) error {
-	return do(ctx, c, c.OpenUniStreamSync, func(s *SendStream) error { return s.st.finish() }, f)
-}
-
-func do[S ender](ctx context.Context, c *Conn, open func(context.Context) (S, error), finish func(S) error, f func(S) error) error {
-	if ctx == nil {
-		return errNilContext
-	}
-	s, err := open(ctx)
-	if err != nil {
-		return err
-	}
-	abort, finished := c.guard.Codes.Panic, false
-	defer func() {
-		if !finished {
-			s.Reset(abort)
-		}
-	}()
-	stop := context.AfterFunc(ctx, func() { s.Reset(c.guard.Codes.HandlerError) })
-	defer stop()
-	err = f(s)
-	abort = c.guard.Codes.HandlerError
-	switch {
-	case err != nil && ctx.Err() != nil:
-		return fmt.Errorf("%w: %w", ctx.Err(), err)
-	case err != nil:
-		return err
-	case !stop(): // the stream is being reset: what f wrote may not arrive
-		return ctx.Err()
-	}
-	finished = true
-	err = finish(s)
-	s.Release()
-	return err
+// panicked logs a panic of the program's.
+func (c *Conn) panicked(msg string, v any, attrs ...any) {
+	c.guard.totals.handlerPanics.Add(1)
+	c.guard.log(slog.LevelError, recordKind{msg: msg},
+		append(attrs, "remote", c.RemoteAddr().String(), "panic", fmt.Sprint(v), "stack", string(debug.Stack()))...)
 }
 
 // Serve accepts connections, and has h handle the streams of each. It blocks
 // until ctx is done or the listener is closed, closes the listener, shuts down
-// the connections side by side as [Conn.Shutdown] does, with code 0 and within
-// Guard.DrainTimeout, and returns when all handlers have returned: ctx.Err() or
-// [ErrServerClosed], never nil. What had to be cut is logged.
-func (l *Listener) Serve(ctx context.Context, h Handler) error {
+// the connections side by side as [Conn.Shutdown] does, with Guard.CloseCode and
+// within Guard.DrainTimeout, and returns when all handlers have returned. The
+// error is ctx.Err() or [ErrServerClosed], never nil. If connections had to be
+// cut, it is an error that matches that, and the [*ShutdownError] of each. While
+// an Accept, a NetListener or another Serve uses the listener, it returns an
+// error at once.
+func (l *Listener) Serve(ctx context.Context, h Handlers) error {
 	if ctx == nil {
 		return errNilContext
 	}
+	if err := l.l.begin(byServe); err != nil {
+		return err
+	}
+	defer l.l.finish()
 	stop, cancel := context.WithCancel(ctx)
 	defer cancel()
 	var conns sync.WaitGroup
+	var mu sync.Mutex // guards cut
+	var cut groupError
 	serve := func(c *Conn) {
 		done := make(chan struct{})
 		go func() {
@@ -320,41 +334,53 @@ func (l *Listener) Serve(ctx context.Context, h Handler) error {
 		}()
 		select {
 		case <-stop.Done():
-			c.drainFor(c.guard.drainTimeout())
+			err := c.drainFor(c.guard.drainTimeout())
+			mu.Lock()
+			cut.add(err)
+			mu.Unlock()
 		case <-done:
 		}
 		<-done
 	}
+	serveConn := func(c *Conn) {
+		cut.conns++
+		conns.Go(func() { serve(c) })
+	}
 	var err error
 	for {
 		var c *Conn
-		if c, err = l.Accept(ctx); err != nil {
+		if c, err = l.l.accept(ctx); err != nil {
 			break
 		}
-		conns.Go(func() { serve(c) })
+		serveConn(c)
 	}
 	cancel()
 	l.Close()
 	for { // those that nobody accepted; it does not block any more
-		c, err := l.Accept(context.Background())
+		c, err := l.l.accept(context.Background())
 		if err != nil {
 			break
 		}
-		conns.Go(func() { serve(c) })
+		serveConn(c)
 	}
 	conns.Wait()
+	if len(cut.errs) > 0 {
+		return fmt.Errorf("%w: %w", err, &cut)
+	}
 	return err
 }
 
 // drainFor is Shutdown within a time.
-func (c *Conn) drainFor(timeout time.Duration) {
+func (c *Conn) drainFor(timeout time.Duration) error {
 	ctx := context.Background()
 	if timeout > 0 {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeout(ctx, timeout)
 		defer cancel()
 	}
-	if err := c.Shutdown(ctx, 0, ""); err != nil {
-		c.guard.log(slog.LevelWarn, recordKind{msg: "quiclife: connection cut at shutdown"}, "remote", c.RemoteAddr(), "error", err)
+	err := c.Shutdown(ctx, c.guard.CloseCode, c.guard.CloseReason)
+	if err != nil {
+		c.guard.log(slog.LevelWarn, recordKind{msg: "quiclife: connection cut at shutdown"}, "remote", c.RemoteAddr().String(), "error", err.Error())
 	}
+	return err
 }

@@ -21,7 +21,7 @@ import (
 var serveCodes = quiclife.Codes{Release: 1, Refused: 2, HandlerError: 3, Panic: 4, Shutdown: 5}
 
 // serve runs Serve on the server until the end of the connection or of ctx.
-func (e ends) serve(ctx context.Context, h quiclife.Handler) (done chan error) {
+func (e ends) serve(ctx context.Context, h quiclife.Handlers) (done chan error) {
 	done = make(chan error, 1)
 	go func() { done <- e.server.Serve(ctx, h) }()
 	return done
@@ -56,7 +56,7 @@ func TestStreamEndsAsItsHandlerReturned(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			var log logged
 			setup{guard: &quiclife.Guard{Codes: serveCodes, Logger: log.logger()}}.in(t, func(t *testing.T, e ends) {
-				done := e.serve(t.Context(), quiclife.Handler{Stream: c.handler, Code: c.code})
+				done := e.serve(t.Context(), quiclife.Handlers{Stream: c.handler, Code: c.code})
 				s, err := e.client.OpenStream()
 				require.NoError(t, err)
 				write(t, s, "request")
@@ -87,7 +87,7 @@ func TestServeHandlesOneKindAndRefusesTheOther(t *testing.T) {
 	t.Parallel()
 	setup{guard: &quiclife.Guard{Codes: serveCodes}}.in(t, func(t *testing.T, e ends) {
 		got := make(chan string, 1)
-		done := e.serve(t.Context(), quiclife.Handler{UniStream: func(_ context.Context, s *quiclife.ReceiveStream) error {
+		done := e.serve(t.Context(), quiclife.Handlers{UniStream: func(_ context.Context, s *quiclife.ReceiveStream) error {
 			b, err := io.ReadAll(s)
 			got <- string(b)
 			return err
@@ -115,7 +115,7 @@ func TestServeWaitsForItsHandlers(t *testing.T) {
 	t.Parallel()
 	setup{}.in(t, func(t *testing.T, e ends) {
 		ctx, cancel := context.WithCancel(t.Context())
-		done := e.serve(ctx, quiclife.Handler{UniStream: func(ctx context.Context, s *quiclife.ReceiveStream) error {
+		done := e.serve(ctx, quiclife.Handlers{UniStream: func(ctx context.Context, s *quiclife.ReceiveStream) error {
 			<-ctx.Done()
 			return ctx.Err()
 		}})
@@ -141,18 +141,18 @@ func TestServeRunsOnceAtATime(t *testing.T) {
 	t.Parallel()
 	setup{}.in(t, func(t *testing.T, e ends) {
 		ctx, cancel := context.WithCancel(t.Context())
-		done := e.serve(ctx, quiclife.Handler{})
+		done := e.serve(ctx, quiclife.Handlers{})
 		settled()
-		require.ErrorContains(t, e.server.Serve(ctx, quiclife.Handler{}), "already")
-		require.ErrorContains(t, e.server.Serve(nil, quiclife.Handler{}), "nil context") //nolint:staticcheck // on purpose
+		require.ErrorContains(t, e.server.Serve(ctx, quiclife.Handlers{}), "already")
+		require.ErrorContains(t, e.server.Serve(nil, quiclife.Handlers{}), "nil context") //nolint:staticcheck // on purpose
 		cancel()
 		require.Equal(t, context.Canceled, <-done)
-		done = e.serve(t.Context(), quiclife.Handler{})
+		done = e.serve(t.Context(), quiclife.Handlers{})
 		settled()
 		e.client.CloseWithError(6, "")
 		ended := &quiclife.ApplicationError{ErrorCode: 6, Remote: true}
 		require.ErrorIs(t, <-done, ended)
-		require.ErrorIs(t, e.server.Serve(t.Context(), quiclife.Handler{}), ended)
+		require.ErrorIs(t, e.server.Serve(t.Context(), quiclife.Handlers{}), ended)
 	})
 }
 
@@ -174,12 +174,12 @@ func TestHandlerContextHasValuesOfConnectionAndOfServe(t *testing.T) {
 		ctx, cancel := context.WithCancel(context.WithValue(context.WithValue(t.Context(), both{}, "Serve"), serves{}, "Serve"))
 		served, got := make(chan error), make(chan [2]any, 1)
 		go func() {
-			served <- ln.Serve(ctx, quiclife.Handler{Stream: func(ctx context.Context, s *quiclife.Stream) error {
+			served <- ln.Serve(ctx, quiclife.Handlers{Stream: func(ctx context.Context, s *quiclife.Stream) error {
 				got <- [2]any{ctx.Value(both{}), ctx.Value(serves{})}
 				return nil
 			}})
 		}()
-		c, err := guard.Dial(t.Context(), pc, addr, clientTLS, nil)
+		c, err := quiclife.Dial(t.Context(), pc, addr, clientTLS, nil)
 		require.NoError(t, err)
 		require.NoError(t, c.Do(t.Context(), func(s *quiclife.Stream) error { _, err := s.Write([]byte("x")); return err }))
 		require.Equal(t, [2]any{"connection", "Serve"}, <-got)
@@ -195,7 +195,7 @@ func TestServeHandlesMoreStreamsThanItWasTold(t *testing.T) {
 	t.Parallel()
 	setup{}.in(t, func(t *testing.T, e ends) {
 		e.server = (&quiclife.Guard{}).Wrap(e.rawServer, &quic.Config{MaxIncomingStreams: -1})
-		done := e.serve(t.Context(), quiclife.Handler{Stream: func(ctx context.Context, s *quiclife.Stream) error {
+		done := e.serve(t.Context(), quiclife.Handlers{Stream: func(ctx context.Context, s *quiclife.Stream) error {
 			_, err := io.Copy(s, s)
 			return err
 		}})
@@ -218,7 +218,7 @@ func TestServeAcceptsNothingAfterItsContextAtLimit(t *testing.T) {
 		finish := make(chan struct{})
 		var handled atomic.Int64
 		ctx, cancel := context.WithCancel(t.Context())
-		done := e.serve(ctx, quiclife.Handler{Stream: func(context.Context, *quiclife.Stream) error {
+		done := e.serve(ctx, quiclife.Handlers{Stream: func(context.Context, *quiclife.Stream) error {
 			handled.Add(1)
 			<-finish
 			return nil
@@ -258,7 +258,7 @@ func TestServeHandlesQueuedStreamsAfterItsContext(t *testing.T) {
 		cancel()
 		var handled atomic.Int64
 		for range 20 { // a select may happen to choose right
-			require.Equal(t, context.Canceled, e.server.Serve(done, quiclife.Handler{
+			require.Equal(t, context.Canceled, e.server.Serve(done, quiclife.Handlers{
 				Stream: func(context.Context, *quiclife.Stream) error { handled.Add(1); return nil },
 			}))
 		}
@@ -285,7 +285,7 @@ func TestRefusingIsPaced(t *testing.T) {
 	}{
 		{"Serve", 50, 50, func(t *testing.T, e ends) func() {
 			ctx, cancel := context.WithCancel(t.Context())
-			done := e.serve(ctx, quiclife.Handler{})
+			done := e.serve(ctx, quiclife.Handlers{})
 			return func() { // in the middle of a wait
 				start := time.Now()
 				cancel()
@@ -295,7 +295,7 @@ func TestRefusingIsPaced(t *testing.T) {
 		}},
 		{"Serve, of a limit that is not known", -1, 1000, func(t *testing.T, e ends) func() {
 			ctx, cancel := context.WithCancel(t.Context())
-			done := e.serve(ctx, quiclife.Handler{})
+			done := e.serve(ctx, quiclife.Handlers{})
 			return func() { cancel(); <-done }
 		}},
 		{"Shutdown", 50, 50, func(t *testing.T, e ends) func() {
@@ -359,7 +359,7 @@ func TestHandlersRunAtMostAtTheLimit(t *testing.T) {
 	for _, required := range []bool{false, true} {
 		setup{serverConf: &quic.Config{MaxIncomingStreams: limit, RequireStreamCreditRelease: required}}.in(t, func(t *testing.T, e ends) {
 			var running, most, handled atomic.Int64
-			done := e.serve(t.Context(), quiclife.Handler{Stream: func(ctx context.Context, s *quiclife.Stream) error {
+			done := e.serve(t.Context(), quiclife.Handlers{Stream: func(ctx context.Context, s *quiclife.Stream) error {
 				raise(&most, running.Add(1))
 				defer running.Add(-1)
 				if handled.Add(1)%2 == 0 {
@@ -410,7 +410,7 @@ func TestBadHandlersLoseNoSlot(t *testing.T) {
 			t.Parallel()
 			conf := &quic.Config{MaxIncomingStreams: limit}
 			setup{serverConf: conf}.in(t, func(t *testing.T, e ends) {
-				done := e.serve(t.Context(), quiclife.Handler{Stream: func(ctx context.Context, s *quiclife.Stream) error {
+				done := e.serve(t.Context(), quiclife.Handlers{Stream: func(ctx context.Context, s *quiclife.Stream) error {
 					b := make([]byte, 1)
 					if _, err := io.ReadFull(s, b); err != nil {
 						return err
@@ -494,7 +494,7 @@ func TestServeLogsCutAnswer(t *testing.T) {
 	} {
 		var log logged
 		setup{guard: &quiclife.Guard{Codes: serveCodes, Logger: log.logger()}, clientConf: matrixConf}.in(t, func(t *testing.T, e ends) {
-			done := e.serve(t.Context(), quiclife.Handler{Stream: func(ctx context.Context, s *quiclife.Stream) error {
+			done := e.serve(t.Context(), quiclife.Handlers{Stream: func(ctx context.Context, s *quiclife.Stream) error {
 				c.handler(s)
 				return nil
 			}})
@@ -548,7 +548,7 @@ func TestDoFailsIfItsContextEndedFirst(t *testing.T) {
 // answerAll answers each request with itself, and sends how reading it ended.
 func (e ends) answerAll(t *testing.T) (read chan error) {
 	read = make(chan error, 10)
-	e.serve(t.Context(), quiclife.Handler{
+	e.serve(t.Context(), quiclife.Handlers{
 		Stream: func(ctx context.Context, s *quiclife.Stream) error {
 			b, err := io.ReadAll(s)
 			read <- err
@@ -678,10 +678,14 @@ func listenInBubble(t *testing.T, guard *quiclife.Guard, n int) (ln *quiclife.Li
 	require.NoError(t, err)
 	return ln, func() *quiclife.Conn {
 		t.Helper()
-		c, err := (&quiclife.Guard{}).Dial(t.Context(), sockets[0], addr, clientTLS, nil)
+		client := &quiclife.Transport{Conn: sockets[0], Guard: &quiclife.Guard{}}
+		c, err := client.Dial(t.Context(), addr, clientTLS, nil)
 		require.NoError(t, err)
 		sockets = sockets[1:]
-		t.Cleanup(func() { c.CloseWithError(0, "") })
+		t.Cleanup(func() {
+			c.CloseWithError(0, "")
+			client.Close()
+		})
 		return c
 	}
 }
@@ -695,7 +699,7 @@ func TestListenerServeDrains(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		served, finish := make(chan error, 1), make(chan struct{})
 		go func() {
-			served <- ln.Serve(ctx, quiclife.Handler{Stream: func(ctx context.Context, s *quiclife.Stream) error {
+			served <- ln.Serve(ctx, quiclife.Handlers{Stream: func(ctx context.Context, s *quiclife.Stream) error {
 				b, err := io.ReadAll(s)
 				if string(b) == "slow" {
 					<-finish
@@ -704,7 +708,7 @@ func TestListenerServeDrains(t *testing.T) {
 				return err
 			}})
 		}()
-		require.ErrorContains(t, ln.Serve(nil, quiclife.Handler{}), "nil context") //nolint:staticcheck // on purpose
+		require.ErrorContains(t, ln.Serve(nil, quiclife.Handlers{}), "nil context") //nolint:staticcheck // on purpose
 		ask := func(c *quiclife.Conn, what string) (answer string, err error) {
 			err = c.Do(context.Background(), func(s *quiclife.Stream) error {
 				s.Write([]byte(what))
@@ -753,7 +757,7 @@ func TestServeOfClosedListenerReturnsErrServerClosed(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		ln, _ := listenInBubble(t, &quiclife.Guard{}, 1)
 		ln.Close()
-		require.Equal(t, quiclife.ErrServerClosed, ln.Serve(t.Context(), quiclife.Handler{}))
+		require.Equal(t, quiclife.ErrServerClosed, ln.Serve(t.Context(), quiclife.Handlers{}))
 	})
 }
 
@@ -766,7 +770,7 @@ func TestListenerServeWaitsNoLongerThanDrainTimeout(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		served := make(chan error, 1)
 		go func() {
-			served <- ln.Serve(ctx, quiclife.Handler{Stream: func(ctx context.Context, s *quiclife.Stream) error {
+			served <- ln.Serve(ctx, quiclife.Handlers{Stream: func(ctx context.Context, s *quiclife.Stream) error {
 				<-ctx.Done() // stuck until the connection ends
 				return ctx.Err()
 			}})
@@ -778,7 +782,7 @@ func TestListenerServeWaitsNoLongerThanDrainTimeout(t *testing.T) {
 		settled()
 		start := time.Now()
 		cancel()
-		require.Equal(t, context.Canceled, <-served)
+		require.ErrorIs(t, <-served, context.Canceled)
 		require.Equal(t, 3*time.Second, time.Since(start))
 		require.Contains(t, log.String(), "1 open streams cut")
 		<-c.Context().Done()
@@ -798,7 +802,7 @@ func TestListenerServeShutsDownWhatNobodyAccepted(t *testing.T) {
 		}
 		ctx, cancel := context.WithCancel(t.Context())
 		cancel()
-		require.Equal(t, context.Canceled, ln.Serve(ctx, quiclife.Handler{}))
+		require.Equal(t, context.Canceled, ln.Serve(ctx, quiclife.Handlers{}))
 		settled()
 		for i, c := range clients {
 			require.Error(t, c.Context().Err(), "connection %d lives", i)

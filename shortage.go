@@ -46,21 +46,25 @@ func (c *Conn) openFailed(k kind) {
 	c.relieveLocked(r, now)
 }
 
-// block counts the opens that wait for a slot.
-func (c *Conn) block(k kind, n int) {
-	now := c.now()
+// block counts an open that waits for a slot, until unblock is called.
+func (c *Conn) block(k kind) (unblock func()) {
+	start := c.now()
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	r := &c.kinds[k]
-	if n > 0 && !r.wanting(now) {
-		r.beginWait(now)
+	if !r.wanting(start) {
+		r.beginWait(start)
 	}
-	r.blocked += n
-	if n > 0 {
-		c.relieveLocked(r, now)
-		if !r.stuck {
-			c.wakeLocked(r.waitSince + stuckAfter)
-		}
+	r.blocked++
+	c.relieveLocked(r, start)
+	if !r.stuck {
+		c.wakeLocked(r.waitSince + stuckAfter)
+	}
+	return func() {
+		c.guard.totals.openWait.Add(int64(c.now() - start))
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		r.blocked--
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"math"
 	"sync"
 	"time"
@@ -28,6 +29,15 @@ func (e *ShutdownError) Error() string {
 		return fmt.Sprintf("quiclife: shutdown: data may not have arrived: %v", e.Err)
 	}
 	return fmt.Sprintf("quiclife: shutdown: %d open streams cut, the first: %v: %v", len(e.Streams), e.Streams[0], e.Err)
+}
+
+// LogValue has the number of streams that were cut, and the first of them.
+func (e *ShutdownError) LogValue() slog.Value {
+	attrs := []slog.Attr{slog.Int("cut", len(e.Streams)), slog.String("error", e.Err.Error())}
+	if len(e.Streams) > 0 {
+		attrs = append(attrs, slog.Any("first", e.Streams[0]))
+	}
+	return slog.GroupValue(attrs...)
 }
 
 // Unwrap returns e.Err.
@@ -249,113 +259,3 @@ func (c *Conn) peerClosed() error {
 	}
 	return err
 }
-
-// Shutdown closes the listeners of the group and shuts down all of its
-// connections side by side, as [Conn.Shutdown] does, with code 0; also those
-// that were not accepted yet. When it returns, the sockets of ListenAddr are
-// closed. Its error is one line that counts what was cut; its Unwrap() []error
-// has the error of each connection, a [*ShutdownError]. If ctx is done while a
-// socket is left open for 3 PTO, to repeat a CONNECTION_CLOSE that was lost,
-// there is also one that says so and matches ctx.Err(); the socket is then
-// closed without Shutdown.
-//
-// New connections can be made afterwards. Connections that are being dialed
-// are not waited for.
-func (g *Guard) Shutdown(ctx context.Context) error {
-	if ctx == nil {
-		return errNilContext
-	}
-	g.mu.Lock()
-	var listeners []*listener
-	for l := range g.listeners {
-		listeners = append(listeners, l)
-	}
-	g.mu.Unlock()
-	g.closeAll(ctx, listeners)
-
-	var failed groupError
-	var mu sync.Mutex // guards failed
-	seen := make(map[*Conn]bool)
-	for more := true; more; {
-		var wg sync.WaitGroup
-		more = false
-		for _, c := range g.members() {
-			if seen[c] {
-				continue
-			}
-			seen[c], more = true, true
-			wg.Go(func() {
-				err := c.Shutdown(ctx, 0, "")
-				c.endIfClosed() // so that c is no member any more
-				mu.Lock()
-				defer mu.Unlock()
-				failed.add(err)
-			})
-		}
-		wg.Wait()
-	}
-	failed.conns = len(seen)
-	for _, l := range listeners {
-		if l.owned != nil {
-			select {
-			case <-l.owned.gone:
-				continue
-			default:
-			}
-			select {
-			case <-l.owned.gone:
-			case <-ctx.Done():
-				failed.sockets++
-				failed.errs = append(failed.errs, fmt.Errorf("quiclife: shutdown: the socket of %v is still open: %w", l.raw.Addr(), ctx.Err()))
-			}
-		}
-	}
-	if len(failed.errs) > 0 {
-		return &failed
-	}
-	return nil
-}
-
-// closeAll closes listeners, and waits until the connections that they had in
-// store are members of the group, or ctx is done.
-func (g *Guard) closeAll(ctx context.Context, listeners []*listener) {
-	var wg sync.WaitGroup
-	for _, l := range listeners {
-		wg.Go(func() {
-			l.close() // which waits for handshakes, so perhaps for a callback of a tls.Config
-			for {     // those that nobody accepted; it does not block any more
-				if _, err := l.accept(context.Background()); err != nil {
-					break
-				}
-			}
-			l.awaitAccepts()
-		})
-	}
-	within(ctx, wg.Wait)
-}
-
-// A groupError is the error of Guard.Shutdown.
-type groupError struct {
-	conns, streams, sockets int
-	errs                    []error // of the connections, then of the sockets
-}
-
-func (e *groupError) add(err error) {
-	if err == nil {
-		return
-	}
-	e.errs = append(e.errs, err)
-	if cut, ok := errors.AsType[*ShutdownError](err); ok {
-		e.streams += len(cut.Streams)
-	}
-}
-
-func (e *groupError) Error() string {
-	if len(e.errs) == 1 {
-		return e.errs[0].Error()
-	}
-	return fmt.Sprintf("quiclife: shutdown: of %d connections %d ended with %d open streams cut, or with data that may not have arrived; %d sockets are still open",
-		e.conns, len(e.errs)-e.sockets, e.streams, e.sockets)
-}
-
-func (e *groupError) Unwrap() []error { return e.errs }

@@ -213,7 +213,7 @@ func TestShutdownRefusesStreamsOfThisSide(t *testing.T) {
 		go func() { _, err := e.client.OpenUniStreamSync(context.Background()); blocked <- err }() // at our own
 		settled()
 		served := make(chan error, 1)
-		go func() { served <- e.client.Serve(context.Background(), quiclife.Handler{}) }()
+		go func() { served <- e.client.Serve(context.Background(), quiclife.Handlers{}) }()
 		down := startShutdown(e.client)
 		require.Equal(t, quiclife.ErrShutdown, <-blocked)
 		require.Equal(t, quiclife.ErrShutdown, <-blocked)
@@ -416,7 +416,7 @@ func TestGuardShutdownWaitsForUnwrappedConnection(t *testing.T) {
 		serverTLS, clientTLS := quictest.TLS()
 		socket, serverSocket, addr := quictest.Net{}.Endpoints(t)
 		guard := &quiclife.Guard{}
-		ln, err := guard.Listen(serverSocket, serverTLS, nil)
+		ln, err := quiclife.ListenUnder(guard, serverSocket, serverTLS, nil)
 		require.NoError(t, err)
 		tr := &quic.Transport{Conn: socket}
 		defer tr.Close()
@@ -442,7 +442,7 @@ func TestGuardShutdownNamesSocketThatLingers(t *testing.T) {
 			serverTLS, clientTLS := quictest.TLS()
 			client, socket, addr := quictest.Net{}.Endpoints(t)
 			guard := &quiclife.Guard{}
-			ln, lerr := guard.Listen(socket, serverTLS, nil)
+			ln, lerr := quiclife.ListenOn(guard, socket, serverTLS, nil)
 			require.NoError(t, lerr)
 			tr := &quic.Transport{Conn: client}
 			defer tr.Close()
@@ -474,7 +474,7 @@ func TestGuardShutdownErrorCountsSocketsApart(t *testing.T) {
 		serverTLS, clientTLS := quictest.TLS()
 		client, socket, addr := quictest.Net{}.Endpoints(t)
 		guard := &quiclife.Guard{}
-		ln, err := guard.Listen(socket, serverTLS, nil)
+		ln, err := quiclife.ListenUnder(guard, socket, serverTLS, nil)
 		require.NoError(t, err)
 		tr := &quic.Transport{Conn: client}
 		defer tr.Close()
@@ -501,7 +501,7 @@ func TestGuardShutdownWithDoneContextNamesClosedSocket(t *testing.T) {
 			serverTLS, _ := quictest.TLS()
 			_, socket, _ := quictest.Net{}.Endpoints(t)
 			guard := &quiclife.Guard{}
-			_, err := guard.Listen(socket, serverTLS, nil)
+			_, err := quiclife.ListenUnder(guard, socket, serverTLS, nil)
 			require.NoError(t, err)
 			require.NoError(t, guard.Shutdown(done))
 		})
@@ -518,7 +518,7 @@ func TestGuardShutdownLosesRequests(t *testing.T) {
 		for range 4 {
 			e := site.connect(t)
 			served.Go(func() {
-				err := e.server.Serve(context.Background(), quiclife.Handler{Stream: func(ctx context.Context, s *quiclife.Stream) error {
+				err := e.server.Serve(context.Background(), quiclife.Handlers{Stream: func(ctx context.Context, s *quiclife.Stream) error {
 					time.Sleep(2 * time.Second) // Shutdown begins meanwhile
 					_, err := io.Copy(s, s)
 					return err
@@ -719,7 +719,7 @@ func TestGuardShutdownErrorIsOneLineWithCounts(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
 		err := guard.Shutdown(ctx)
-		require.EqualError(t, err, "quiclife: shutdown: of 3 connections 3 ended with 6 open streams cut, or with data that may not have arrived; 0 sockets are still open")
+		require.EqualError(t, err, "quiclife: shutdown: of 3 connections 3 ended with 6 open streams cut, or with data that may not have arrived")
 		require.ErrorIs(t, err, context.DeadlineExceeded)
 		var several interface{ Unwrap() []error }
 		require.ErrorAs(t, err, &several)

@@ -3,7 +3,7 @@ package quiclife
 import (
 	"fmt"
 	"iter"
-	"runtime"
+	"log/slog"
 	"strings"
 	"time"
 )
@@ -24,18 +24,22 @@ func (s Stats) Open() int64 {
 
 // StreamStats counts the streams of one kind. A stream is open from OpenStream
 // or AcceptStream until both of its halves have ended on this side, then it is
-// counted in just one of Finished, Reset and Reclaimed. So at all times
+// counted in just one of Finished, Released, Reset, Reclaimed and Detached. So
+// at all times
 //
-//	Opened == Open + Finished + Reset + Reclaimed + Detached
+//	Opened == Open + Finished + Released + Reset + Reclaimed + Detached
 type StreamStats struct {
 	Open   int64 // open now
 	Peak   int64 // the most that were ever open at once
 	Opened int64 // in all
 
 	Finished  int64 // ended with FIN sent, and all read up to the peer's FIN, as far as it has these halves
-	Reset     int64 // ended with a half aborted by either side, or by the connection's end
+	Released  int64 // ended by Release or the Close of a NetConn, with a half still open; none had been aborted before
+	Reset     int64 // else ended with a half aborted by either side, or by the connection's end
 	Reclaimed int64 // leaked, and ended for it; a leak may also end otherwise, and be counted there
 	Detached  int64 // handed to the program with Detach
+
+	EOFs int64 // of Finished: the peer's FIN was read for the program, which had stopped at the last byte
 
 	// Limit is how many may be open: for incoming streams what the connection
 	// was configured with, for outgoing ones Guard.MaxOutgoingStreams or
@@ -47,7 +51,9 @@ type StreamStats struct {
 type outcome uint8
 
 const (
-	finished outcome = iota
+	finished      outcome = iota
+	finishedForIt         // of finished: the EOF was read for the program
+	released
 	aborted
 	reclaimed
 	detached
@@ -57,6 +63,11 @@ func (s *StreamStats) count(as outcome) {
 	switch as {
 	case finished:
 		s.Finished++
+	case finishedForIt:
+		s.Finished++
+		s.EOFs++
+	case released:
+		s.Released++
 	case aborted:
 		s.Reset++
 	case reclaimed:
@@ -78,7 +89,8 @@ type StreamInfo struct {
 	BytesWritten   int64 // taken by Write, not necessarily sent
 	BytesRead      int64
 	// Stack tells where the stream was opened or accepted, innermost call
-	// first, one "function file:line" a line. Empty without Guard.CaptureStacks.
+	// first, one "function file:line" a line. For a stream that Serve accepted it
+	// is the handler. It may be empty without Guard.CaptureStacks.
 	Stack string
 }
 
@@ -95,13 +107,18 @@ const (
 	halfDetached // given away with Detach
 )
 
+// String returns "absent", "open", "finished" or "aborted".
 func (h HalfState) String() string {
-	names := [...]string{"absent", "open", "finished", "aborted", "ending", "detached"}
-	if int(h) < len(names) {
-		return names[h]
-	}
-	return "invalid"
+	return nameOf(h, "absent", "open", "finished", "aborted", "ending", "detached")
 }
+
+// GoString returns the constant's name, for failures of tests.
+func (h HalfState) GoString() string {
+	return nameOf(h, "quiclife.HalfAbsent", "quiclife.HalfOpen", "quiclife.HalfFinished", "quiclife.HalfAborted", "halfEnding", "halfDetached")
+}
+
+// MarshalText returns what String does.
+func (h HalfState) MarshalText() ([]byte, error) { return []byte(h.String()), nil }
 
 // public hides that a half is just being ended.
 func (h HalfState) public() HalfState {
@@ -112,6 +129,20 @@ func (h HalfState) public() HalfState {
 }
 
 func (h HalfState) ended() bool { return h != HalfOpen && h != halfEnding }
+
+// attrs are the attributes of i in a record: scalars, each of one type.
+func (i StreamInfo) attrs() []any {
+	return []any{
+		"stream", int64(i.ID), "incoming", i.Incoming, "unidirectional", i.Unidirectional,
+		"send", i.Send.String(), "receive", i.Receive.String(), "age", i.Age,
+		"written", i.BytesWritten, "read", i.BytesRead, "opener", i.Stack,
+	}
+}
+
+// LogValue has the fields as attributes.
+func (i StreamInfo) LogValue() slog.Value {
+	return slog.GroupValue(slog.Group("", i.attrs()...).Value.Group()...)
+}
 
 func (i StreamInfo) String() string {
 	by := "by us"
@@ -130,7 +161,7 @@ func (i StreamInfo) String() string {
 }
 
 // A Leak tells of a stream that the program did not end. Reason is one of
-// [Dropped], [HalfClosed], [Uncredited] and [Idle].
+// [LeakDropped], [LeakUnread], [LeakIdle] and [LeakUncredited].
 type Leak struct {
 	Conn   *Conn
 	Stream StreamInfo
@@ -138,20 +169,28 @@ type Leak struct {
 }
 
 // A LeakReason says how a stream leaked.
-type LeakReason string
+type LeakReason uint8
 
 const (
-	// Dropped: the program no longer holds the stream and has not ended it.
-	Dropped LeakReason = "dropped without being ended"
-	// HalfClosed: the send half had ended, and for Guard.HalfCloseTimeout
+	// LeakDropped: the program no longer holds the stream and has not ended it.
+	LeakDropped LeakReason = iota
+	// LeakUnread: the send half had ended, and for Guard.HalfCloseTimeout
 	// nobody read from the receive half.
-	HalfClosed LeakReason = "half-closed and not read"
-	// Uncredited: the stream had ended, but with RequireStreamCreditRelease its
-	// credit was not returned before the program dropped it.
-	Uncredited LeakReason = "dropped without its stream credit being returned"
-	// Idle: for Guard.IdleTimeout no byte was read or written.
-	Idle LeakReason = "idle"
+	LeakUnread
+	// LeakIdle: for Guard.IdleTimeout no byte was read or written.
+	LeakIdle
+	// LeakUncredited: the stream had ended, but with RequireStreamCreditRelease
+	// its credit was not returned before the program dropped it.
+	LeakUncredited
+
+	numReasons = iota
 )
+
+// String returns "dropped", "unread", "idle" or "uncredited".
+func (r LeakReason) String() string { return nameOf(r, "dropped", "unread", "idle", "uncredited") }
+
+// MarshalText returns what String does.
+func (r LeakReason) MarshalText() ([]byte, error) { return []byte(r.String()), nil }
 
 // Stats returns the counts of the connection's streams. They are consistent
 // with each other. It does not block.
@@ -204,32 +243,5 @@ func (st *streamState) info() StreamInfo {
 		BytesWritten:   st.written.Load(),
 		BytesRead:      st.read.Load(),
 		Stack:          st.stack.String(),
-	}
-}
-
-// A stack is the calls that led to an OpenStream or AcceptStream, zero-terminated.
-type stack [16]uintptr
-
-// callers returns the stack of quiclife's caller, skip calls further out.
-func callers(skip int) *stack {
-	s := new(stack)
-	runtime.Callers(skip+2, s[:len(s)-1])
-	return s
-}
-
-func (s *stack) String() string {
-	if s == nil {
-		return ""
-	}
-	var b strings.Builder
-	frames := runtime.CallersFrames(s[:])
-	for {
-		frame, more := frames.Next()
-		if frame.Function != "" {
-			fmt.Fprintf(&b, "%s %s:%d\n", frame.Function, frame.File, frame.Line)
-		}
-		if !more {
-			return b.String()
-		}
 	}
 }

@@ -61,7 +61,7 @@ func TestStreamsTellWhatIsOpen(t *testing.T) {
 		}
 		e.requireNothingLeftOf(t, server, r)
 		require.Empty(t, infos(e.client))
-		require.EqualValues(t, 1, e.client.Stats().Outgoing.Reset)
+		require.EqualValues(t, 1, e.client.Stats().Outgoing.Released)
 	})
 }
 

@@ -41,15 +41,17 @@ type streamState struct {
 	receive receiver // nil if absent
 	handle  weak.Pointer[handle]
 	opened  time.Duration // on conn's clock, as all times here
-	stack   *stack        // nil without CaptureStacks
+	stack   *stack        // who opened it, nil if that is not known
 	phase   int32         // of conn, when it was opened
 	kind    kind
 
 	// guarded by conn.mu
-	owing      bool         // in conn.owing
-	credited   bool         // the stream credit was returned
-	cutNoted   bool         // in conn.cut
-	prev, next *streamState // in a list of conn
+	owing        bool         // in conn.owing
+	handled      bool         // counts against Guard.MaxStreams until it has ended
+	unregistered bool         // it has
+	credited     bool         // the stream credit was returned
+	cutNoted     bool         // in conn.cut
+	prev, next   *streamState // in a list of conn
 
 	dropped       atomic.Int64 // when it was found without a handle, 0: it was not
 	written, read atomic.Int64
@@ -70,6 +72,7 @@ type streamState struct {
 	receiveHalf   HalfState
 	reported      bool // as a leak
 	reclaimed     bool // ended by us, not by the program
+	released      bool // by the program, with a half open and none aborted
 	given         bool // away, with Detach
 	cut           bool // the last write took less than it was given
 	closedCut     bool // and then Close was called
@@ -77,14 +80,29 @@ type streamState struct {
 	closing       bool          // Close waits for the writes that came before it
 	boundary      bool          // SetReliableBoundary was called
 	unseenEOF     bool          // consumeEOF has read an EOF that no Read has returned
-	readCancelled bool          // CancelRead was called while there was one, with readCode
 	changed       chan struct{} // closed then, nil if nobody waits for it
 	turn          chan struct{} // a write hands its turn over, nil if none ever waited
 	writeDeadline time.Duration // 0 is none
-	readCode      quic.StreamErrorCode
-	stopErr       *quic.StreamError // the peer's STOP_SENDING, which Close returns
+	extra         *extra        // nil for most streams
 	userFinalSize func(int64)
 	unread, idle  watch // of HalfCloseTimeout and IdleTimeout
+}
+
+// An extra is what few streams need. streamState.mu guards it.
+type extra struct {
+	stopErr *quic.StreamError // the peer's STOP_SENDING, which Close returns
+	readErr *quic.StreamError // of a CancelRead while unseenEOF was set
+
+	bindings []*binding // of the contexts that the stream is bound to
+	canceled *canceled  // one of them has reset it
+}
+
+// extraLocked makes the stream's extra if there is none.
+func (st *streamState) extraLocked() *extra {
+	if st.extra == nil {
+		st.extra = &extra{}
+	}
+	return st.extra
 }
 
 // A handle is what the program's stream points to the state with. A copy of it
@@ -100,8 +118,9 @@ type noCopy struct{}
 func (*noCopy) Lock()   {}
 func (*noCopy) Unlock() {}
 
-// start registers st and makes h its handle.
-func (h *handle) start(c *Conn, k kind, send sender, receive receiver) {
+// start registers st and makes h its handle. opener is who opened it, nil: the
+// program's caller.
+func (h *handle) start(c *Conn, k kind, send sender, receive receiver, opener *stack) {
 	st := &streamState{conn: c, kind: k, phase: c.phase.Load(), send: send, receive: receive, opened: c.now(), handle: weak.Make(h)}
 	st.finalSize.Store(sizeUnknown)
 	if send != nil {
@@ -110,8 +129,8 @@ func (h *handle) start(c *Conn, k kind, send sender, receive receiver) {
 	if receive != nil {
 		st.receiveHalf = HalfOpen
 	}
-	if c.guard.CaptureStacks {
-		st.stack = callers(3)
+	if st.stack = opener; opener == nil && (c.guard.CaptureStacks || c.guard.samples.next(st)) {
+		st.stack = callers(3, c.guard.CaptureStacks)
 	}
 	h.st = st
 	c.register(st)
@@ -150,14 +169,17 @@ type Stream struct {
 	raw *quic.Stream
 }
 
-func newStream(c *Conn, k kind, raw *quic.Stream) *Stream {
+func newStream(c *Conn, k kind, raw *quic.Stream, opener *stack) *Stream {
 	s := &Stream{raw: raw}
-	s.start(c, k, raw, raw)
+	s.start(c, k, raw, raw, opener)
 	return s
 }
 
 // StreamID returns the stream ID.
 func (s *Stream) StreamID() StreamID { return s.raw.StreamID() }
+
+// Conn returns the connection of the stream, also after the end of either.
+func (s *Stream) Conn() *Conn { return s.st.conn }
 
 // Read reads data. It blocks until there is some, the peer has ended its half
 // (io.EOF, or its [*StreamError]), the read deadline passes, CancelRead or

@@ -97,7 +97,7 @@ func TestHandlerLeavesDetachedStreamOpen(t *testing.T) {
 		require.Equal(t, "answer", string(b))
 	}
 	setup{}.in(t, func(t *testing.T, e ends) {
-		go e.server.Serve(t.Context(), quiclife.Handler{Stream: func(_ context.Context, s *quiclife.Stream) error {
+		go e.server.Serve(t.Context(), quiclife.Handlers{Stream: func(_ context.Context, s *quiclife.Stream) error {
 			handOn(s.Detach())
 			return nil
 		}})

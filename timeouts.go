@@ -68,7 +68,7 @@ func (c *Conn) sweepStreams(looked bool) (leaks []Leak) {
 	s := &sweep{conn: c, now: c.now(), looked: looked}
 	s.plan(c.graceInShortage())
 	for _, st := range s.reports {
-		leaks = st.leak(leaks, Dropped)
+		leaks = st.leak(leaks, LeakDropped)
 	}
 	for _, e := range s.ends {
 		leaks = e.st.leak(leaks, e.reason)
@@ -77,6 +77,7 @@ func (c *Conn) sweepStreams(looked bool) (leaks []Leak) {
 		}
 	}
 	if s.ask > 0 {
+		c.guard.totals.collections.Add(1)
 		c.collector.ask(s.ask)
 	}
 	if len(s.drains) > 0 {
@@ -90,9 +91,9 @@ func (c *Conn) sweepStreams(looked bool) (leaks []Leak) {
 
 func (c *Codes) of(reason LeakReason) StreamErrorCode {
 	switch reason {
-	case Idle:
+	case LeakIdle:
 		return c.Idle
-	case HalfClosed:
+	case LeakUnread:
 		return c.HalfClosed
 	}
 	return c.Abandoned
@@ -158,7 +159,7 @@ func (s *sweep) timeoutsLocked(st *streamState) {
 	g := s.conn.guard
 	moved, reads := st.read.Load()+st.written.Load(), st.reads.Load()
 	if st.idle.due > 0 && st.idle.passed(s, g.IdleTimeout, moved) {
-		s.ends = append(s.ends, ending{st, Idle})
+		s.ends = append(s.ends, ending{st, LeakIdle})
 	}
 	if st.unread.due > 0 && st.receiveHalf == HalfOpen {
 		timeout := g.halfCloseTimeout()
@@ -166,7 +167,7 @@ func (s *sweep) timeoutsLocked(st *streamState) {
 			st.unread.start(s.now, timeout, reads)
 		}
 		if st.unread.passed(s, timeout, reads) {
-			s.ends = append(s.ends, ending{st, HalfClosed})
+			s.ends = append(s.ends, ending{st, LeakUnread})
 		}
 	}
 }

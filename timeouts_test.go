@@ -48,7 +48,7 @@ func TestHalfCloseTimeout(t *testing.T) {
 					time.Sleep(time.Until(start.Add(eachTimeout - time.Millisecond)))
 					found.require(t)
 					time.Sleep(time.Until(start.Add(c.after + 50*time.Millisecond)))
-					found.require(t, quiclife.HalfClosed)
+					found.require(t, quiclife.LeakUnread)
 					requireHalves(t, s, quiclife.HalfFinished, quiclife.HalfAborted)
 					require.EqualValues(t, 1, e.client.Stats().Outgoing.Reclaimed)
 					settled()
@@ -292,7 +292,7 @@ func TestIdleTimeout(t *testing.T) {
 				} else {
 					require.LessOrEqual(t, took, c.after+100*time.Millisecond, "until it was reset")
 					require.GreaterOrEqual(t, took, c.after-eachTimeout/4-100*time.Millisecond, "until it was reset")
-					found.require(t, quiclife.Idle)
+					found.require(t, quiclife.LeakIdle)
 					require.EqualValues(t, 1, e.client.Stats().Outgoing.Reclaimed)
 					_, err := io.Copy(io.Discard, peer)
 					require.ErrorIs(t, err, &quiclife.StreamError{StreamID: peer.StreamID(), ErrorCode: 14, Remote: true})

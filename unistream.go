@@ -18,12 +18,15 @@ type SendStream struct {
 
 func newSendStream(c *Conn, raw *quic.SendStream) *SendStream {
 	s := &SendStream{raw: raw}
-	s.start(c, outgoingUni, raw, nil)
+	s.start(c, outgoingUni, raw, nil, nil)
 	return s
 }
 
 // StreamID returns the stream ID.
 func (s *SendStream) StreamID() StreamID { return s.raw.StreamID() }
+
+// Conn is [Stream.Conn].
+func (s *SendStream) Conn() *Conn { return s.st.conn }
 
 // Write is [Stream.Write].
 func (s *SendStream) Write(p []byte) (int, error) {
@@ -102,15 +105,18 @@ type ReceiveStream struct {
 	raw *quic.ReceiveStream
 }
 
-func newReceiveStream(c *Conn, raw *quic.ReceiveStream) *ReceiveStream {
+func newReceiveStream(c *Conn, raw *quic.ReceiveStream, opener *stack) *ReceiveStream {
 	s := &ReceiveStream{raw: raw}
-	s.start(c, incomingUni, nil, raw)
+	s.start(c, incomingUni, nil, raw, opener)
 	s.st.watchFinalSize()
 	return s
 }
 
 // StreamID returns the stream ID.
 func (s *ReceiveStream) StreamID() StreamID { return s.raw.StreamID() }
+
+// Conn is [Stream.Conn].
+func (s *ReceiveStream) Conn() *Conn { return s.st.conn }
 
 // Read is [Stream.Read]. Once all bytes up to the peer's FIN have been read,
 // the stream has ended, whether or not the io.EOF was seen.

@@ -149,8 +149,9 @@ func (st *streamState) hurried() bool {
 	return st.closing
 }
 
-// endWrite ends a turn in which n of size bytes were taken.
-func (st *streamState) endWrite(n, size int, err error) {
+// endWrite ends a turn in which n of size bytes were taken. It returns what the
+// program is to see of err.
+func (st *streamState) endWrite(n, size int, err error) error {
 	st.mu.Lock()
 	if st.writing == blocking && n > 0 { // all that was queued before has gone into packets
 		st.queued = 0
@@ -167,7 +168,9 @@ func (st *streamState) endWrite(n, size int, err error) {
 	}
 	if err != nil && endsSendHalf(err) {
 		st.sendFailed(err)
+		return st.sendCanceled(err)
 	}
+	return err
 }
 
 // endsSendHalf tells errors after which no Write can succeed.
@@ -184,10 +187,10 @@ func (st *streamState) writeAfterEnd() error {
 		return quic.ErrStreamClosed
 	}
 	if _, err := st.send.WriteWithLimit(nil, pass); err != nil && endsSendHalf(err) {
-		return err
+		return st.sendCanceled(err)
 	}
 	// Whoever ended the half has not told quic-go yet.
-	return quic.ErrStreamClosed
+	return st.sendCanceled(quic.ErrStreamClosed)
 }
 
 func (st *streamState) write(p []byte) (n int, err error) {
@@ -196,8 +199,7 @@ func (st *streamState) write(p []byte) (n int, err error) {
 		return 0, st.writeAfterEnd()
 	}
 	n, err = st.writeInTurn(p, queue)
-	st.endWrite(n, len(p), err)
-	return n, err
+	return n, st.endWrite(n, len(p), err)
 }
 
 func (st *streamState) writeInTurn(p []byte, queue bool) (n int, err error) {
@@ -290,11 +292,9 @@ func (st *streamState) tryWriteAll(p []byte) error {
 	}
 	err := st.queue(p)
 	if err == nil {
-		st.endWrite(len(p), len(p), nil)
-	} else { // all or nothing: what is not taken is not cut
-		st.endWrite(0, 0, err)
+		return st.endWrite(len(p), len(p), nil)
 	}
-	return err
+	return st.endWrite(0, 0, err) // all or nothing: what is not taken is not cut
 }
 
 func (st *streamState) writeWithLimit(p []byte, limiter func(int) int) (int, error) {
@@ -305,8 +305,7 @@ func (st *streamState) writeWithLimit(p []byte, limiter func(int) int) (int, err
 		return 0, st.writeAfterEnd()
 	}
 	n, err := st.pastBarrier(p, limiter)
-	st.endWrite(n, len(p), err)
-	return n, err
+	return n, st.endWrite(n, len(p), err)
 }
 
 var longAgo = time.Unix(1, 0)

@@ -1,5 +1,6 @@
 // Package compat tests quiclife with packages that the root module does not
-// require: x/net's contract of a net.Conn, and HTTP/3 over Unwrap.
+// require, or that serve a net.Listener: x/net's contract of a net.Conn, gRPC and
+// net/http over streams, HTTP/3 over Unwrap.
 package compat
 
 import (

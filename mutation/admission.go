@@ -10,7 +10,7 @@ var admission = []mutation{
 `,
 		new: `	_ = g.guard.admit(a)
 `,
-		killer: "TestMaxStreamsCountsAllConnections",
+		killer: "TestMaxConnsInStorm",
 	},
 	{
 		name:   "verify: pressure ignored",

@@ -73,9 +73,31 @@ var closer = []mutation{
 	},
 	{
 		name:   "close: peerStopped ignored",
-		old:    `		stop = st.peerStopped() //`,
-		new:    `		_ = st.peerStopped() //`,
+		old:    `st.sendAborted(st.peerStopped()) //`,
+		new:    `st.sendAborted(nil) //`,
 		killer: "TestEachEndSettlesItsHalf",
+	},
+	{
+		name:   "settle: a context keeps streams that have ended",
+		old:    `		bound = st.unbindLocked()`,
+		new:    `		_ = bound`,
+		killer: "TestContextForgetsEndedStreams",
+	},
+	{
+		name:   "Close: does not say that a context has reset the stream",
+		old:    `x.canceled != nil && x.canceled.send:`,
+		new:    `false:`,
+		killer: "TestContextTakesBackWhatIsNotDelivered",
+	},
+	{
+		name: "detach: a context still resets the stream",
+		old: `	bound := st.unbindLocked()
+	st.mu.Unlock()
+	letGo(bound)
+`,
+		new: `	st.mu.Unlock()
+`,
+		killer: "TestDetachedStreamIsBoundToNothing",
 	},
 	{
 		name: "sendFailed: does nothing",

@@ -51,14 +51,6 @@ var conn = []mutation{
 		killer: "TestBlockedAcceptReturnsWithNextStreamDuringShutdown",
 	},
 	{
-		name: "refuse: CancelWrite skipped",
-		old: `		s.CancelWrite(code)
-`,
-		new: `		_ = s
-`,
-		killer: "TestServeHandlesOneKindAndRefusesTheOther",
-	},
-	{
 		name: "end: streams not ended",
 		old: `	for _, st := range open {
 		st.connectionEnded()

@@ -12,7 +12,7 @@ var limits = []mutation{
 	},
 	{
 		name: "logStuck: the wrong scope",
-		old: `		scope = OutgoingLimit
+		old: `		scope = LimitOutgoing
 `,
 		new: `		_ = scope
 `,

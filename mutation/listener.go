@@ -2,6 +2,21 @@ package main
 
 var listeners = []mutation{
 	{
+		name: "begin: a closed listener is said to be in use",
+		old: `	case l.closed:
+`,
+		new: `	case false:
+`,
+		killer: "TestClosedListenerSaysSo",
+	},
+	{
+		name: "Accept: the listener stays in use",
+		old: `	defer l.l.finish()
+	return l.l.accept(ctx)`,
+		new:    `	return l.l.accept(ctx)`,
+		killer: "TestListenerHasOneUserAtATime",
+	},
+	{
 		name: "listen: nothing closed when Listen fails",
 		old: `	raw, err := o.tr.Listen(tlsConf, l.gate.watch(conf))
 	if err != nil {

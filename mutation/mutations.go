@@ -29,10 +29,16 @@ func all() []mutation {
 		name string
 		list []mutation
 	}{
+		{"bind.go", bind},
 		{"closer.go", closer},
 		{"write.go", write},
 		{"read.go", read},
 		{"limits.go", limits},
+		{"groupstats.go", groupstats},
+		{"handling.go", handling},
+		{"groupshutdown.go", groupshutdown},
+		{"do.go", do},
+		{"refuse.go", refuse},
 		{"listener.go", listeners},
 		{"owned.go", ownedTransports},
 		{"registry.go", registry},
@@ -54,6 +60,7 @@ func all() []mutation {
 		{"shutdown.go", shutdown},
 		{"quiet.go", quiet},
 		{"netconn.go", netconn},
+		{"netlistener.go", netListeners},
 		{"stats.go", stats},
 	} {
 		for _, m := range f.list {

@@ -35,7 +35,7 @@ var netconn = []mutation{
 	},
 	{
 		name: "Close: a cut is no error",
-		old: `	if err != ErrWriteCut {
+		old: `	if err != ErrWriteCut && !isCanceled(err) {
 		return nil`,
 		new: `	if err != ErrWriteCut || true {
 		return nil`,

@@ -10,14 +10,13 @@ var open = []mutation{
 	},
 	{
 		name:   "awaitSlot: ctx error not wrapped",
-		old:    "err = c.limitError(k, OutgoingLimit, ctx.Err())",
+		old:    "err = c.limitError(k, LimitOutgoing, ctx.Err())",
 		new:    "err = ctx.Err()",
 		killer: "TestOpenAtOwnLimitFails",
 	},
 	{
 		name: "awaitPeer: asks for no collection",
-		old: `	c.block(k, 1)
-	defer c.block(k, -1)
+		old: `	defer c.block(k)()
 	until`,
 		new:    `	until`,
 		killer: "TestOpenAtTheLimitGetsTheSlotOfADroppedStream",

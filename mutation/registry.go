@@ -26,23 +26,6 @@ var registry = []mutation{
 		killer: "TestOpenAtOwnLimitFails",
 	},
 	{
-		name: "register: incoming not counted in the group",
-		old: `		c.guard.streams.Add(1)
-`,
-		new: `		_ = c
-`,
-		killer: "TestMaxStreamsCountsAllConnections",
-	},
-	{
-		name: "unregister: group not counted down",
-		old: `	c.mu.Unlock()
-	c.guard.streams.Add(-1)
-`,
-		new: `	c.mu.Unlock()
-`,
-		killer: "TestMaxStreamsCountsAllConnections",
-	},
-	{
 		name: "list: last not moved",
 		old: `		l.last = st.prev
 `,

@@ -14,16 +14,16 @@ var serve = []mutation{
 	},
 	{
 		name:   "Serve: handlers see Serve's context end",
-		old:    "handlers := handlerContext{c.Context(), ctx}",
-		new:    "handlers := ctx",
+		old:    "handlerContext{c.Context(), values}}",
+		new:    "values}",
 		killer: "TestServeWaitsForItsHandlers",
 	},
 	{
 		name: "Serve: streams of a kind without a func are not refused",
-		old: `			refuseAll(until, c, incoming, math.MaxInt64, c.raw.AcceptStream, c.guard.Codes.Refused)
-			return
+		old: `		return refuseAll(s.until, c, k, math.MaxInt64, acceptRaw, c.guard.Codes.Refused)
 `,
-		new: `			return
+		new: `		<-s.until.Done()
+		return s.until.Err()
 `,
 		killer: "TestServeHandlesOneKindAndRefusesTheOther",
 	},
@@ -69,93 +69,58 @@ var serve = []mutation{
 		killer: "TestServeHandlesQueuedStreamsAfterItsContext",
 	},
 	{
-		name:   "wait: refuses without a pace",
-		old:    "if early <= 0 {",
-		new:    "if early <= 0 || true {",
-		killer: "TestRefusingIsPaced",
-	},
-	{
 		name: "runHandler: a panic goes on",
 		old: `		if v := recover(); v != nil {
-`,
+			c.panicked("quiclife: handler panicked"`,
 		new: `		if v := any(nil); v != nil {
-`,
+			c.panicked("quiclife: handler panicked"`,
 		killer: "TestStreamEndsAsItsHandlerReturned",
 	},
 	{
 		name: "runHandler: after an error the stream is finished",
-		old: `	err := f(ctx, s)
-	if err == nil {
+		old: `	if failure == nil {
 `,
-		new: `	err := f(ctx, s)
-	if err == nil || true {
+		new: `	if true {
 `,
 		killer: "TestStreamEndsAsItsHandlerReturned",
 	},
 	{
 		name: "runHandler: released before finish",
-		old: `			err := finish()
-			s.Release()
+		old: `			err := finish(str)
+			str.Release()
 `,
-		new: `			s.Release()
-			err := finish()
+		new: `			str.Release()
+			err := finish(str)
 `,
 		killer: "TestStreamEndsAsItsHandlerReturned",
 	},
 	{
 		name: "runHandler: after an error nothing is reset",
-		old: `			s.Reset(abort)
-		}
-	}()
-	err := f(ctx, s)`,
+		old: `			str.Reset(abort)
+`,
 		new: `			_ = abort
-		}
-	}()
-	err := f(ctx, s)`,
+`,
 		killer: "TestStreamEndsAsItsHandlerReturned",
 	},
 	{
-		name: "do: ctx does not reset the stream",
-		old: `	stop := context.AfterFunc(ctx, func() { s.Reset(c.guard.Codes.HandlerError) })
-`,
-		new: `	stop := context.AfterFunc(ctx, func() {})
-`,
-		killer: "TestDoUnblocksItsFuncWhenItsContextEnds",
+		name:   "serveAll: streams behind one that has waited too long wait on",
+		old:    "			refuseWaiting(c, str, k, acceptRaw)\n",
+		new:    "			str.Reset(c.guard.Codes.Refused)\n",
+		killer: "TestStreamThatWaitsTooLongIsRefused",
 	},
 	{
-		name: "do: the error of f without that of ctx",
-		old: `		return fmt.Errorf("%w: %w", ctx.Err(), err)
-`,
-		new: `		return err
-`,
-		killer: "TestDoUnblocksItsFuncWhenItsContextEnds",
-	},
-	{
-		name: "do: ctx done after f looks like success",
-		old: `	case !stop(): // the stream is being reset: what f wrote may not arrive
-		return ctx.Err()
-`,
+		name:   "runHandler: a slot of MaxStreams is not given back",
+		old:    "				c.handled()\n",
 		new:    "",
-		killer: "TestDoFailsIfItsContextEndedFirst",
+		killer: "TestHandlersThatOpenStreamsDoNotDeadlock",
 	},
 	{
-		name: "do: released before finish",
-		old: `	err = finish(s)
-	s.Release()
+		name: "begin: a refused connection stays open",
+		old: `		c.CloseWithError(code, reason)
 `,
-		new: `	s.Release()
-	err = finish(s)
+		new: `		_, _ = code, reason
 `,
-		killer: "TestDoEndsItsStreamAsItsFuncReturned",
-	},
-	{
-		name: "finish: a peer that stops after its answer is an error",
-		old: `	if err != ErrWriteCut && s.Info().Receive == HalfFinished {
-		return nil
-	}
-`,
-		new:    "",
-		killer: "TestBadHandlersLoseNoSlot",
+		killer: "TestHandlersConnRefuses",
 	},
 	{
 		name: "Listener.Serve: the listener stays open",
@@ -168,9 +133,9 @@ var serve = []mutation{
 	},
 	{
 		name: "Listener.Serve: connections are not shut down",
-		old: `			c.drainFor(c.guard.drainTimeout())
+		old: `			err := c.drainFor(c.guard.drainTimeout())
 `,
-		new: `			_ = c
+		new: `			var err error
 `,
 		killer: "TestListenerServeDrains",
 	},

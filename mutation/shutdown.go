@@ -76,24 +76,6 @@ var shutdown = []mutation{
 		killer: "TestShutdownNamesStreamThatPeerCloseCuts",
 	},
 	{
-		name: "Guard.Shutdown: ctx ignored while it waits for the sockets",
-		old: `			case <-ctx.Done():
-				failed.sockets++
-				failed.errs = append(failed.errs, fmt.Errorf("quiclife: shutdown: the socket of %v is still open: %w", l.raw.Addr(), ctx.Err()))
-`,
-		new:    "",
-		killer: "TestGuardShutdownWaitsForUnwrappedConnection",
-	},
-	{
-		name: "Guard.Shutdown: a socket that is closed is named",
-		old: `				continue
-			default:
-`,
-		new: `			default:
-`,
-		killer: "TestGuardShutdownWithDoneContextNamesClosedSocket",
-	},
-	{
 		name:   "peerClosed: what this side cuts has arrived",
 		old:    "(e.Remote || c.arrived.Load())",
 		new:    "(e.Remote || c != nil)",

@@ -60,7 +60,7 @@ var write = []mutation{
 	{
 		name: "writeAfterEnd: always ErrStreamClosed",
 		old: `err != nil && endsSendHalf(err) {
-		return err`,
+		return st.sendCanceled(err)`,
 		new: `err != nil && endsSendHalf(err) {
 		return quic.ErrStreamClosed`,
 		killer: "TestWriteAfterEndSaysHowItEnded",

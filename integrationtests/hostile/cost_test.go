@@ -223,7 +223,7 @@ func (s *costServer) serveListener(t *testing.T, handle func(context.Context, co
 			s.serve(ctx, func(str costStream) { handle(ctx, str) })
 			return
 		}
-		s.ln.Serve(ctx, quiclife.Handler{Stream: func(ctx context.Context, str *quiclife.Stream) error {
+		s.ln.Serve(ctx, quiclife.Handlers{Stream: func(ctx context.Context, str *quiclife.Stream) error {
 			handle(ctx, str)
 			return nil
 		}})
@@ -286,7 +286,7 @@ func openRefused(t *testing.T, wrapped bool) []figure {
 			s.serve(ctx, costEcho)
 			return
 		}
-		s.ln.Serve(ctx, quiclife.Handler{Stream: func(_ context.Context, str *quiclife.Stream) error { costEcho(str); return nil }})
+		s.ln.Serve(ctx, quiclife.Handlers{Stream: func(_ context.Context, str *quiclife.Stream) error { costEcho(str); return nil }})
 	})
 	peer := startPeer(t, "uni", s.addr)
 	before := used(t)
@@ -309,7 +309,7 @@ func idleStreams(t *testing.T, wrapped bool) []figure {
 			s.serve(ctx, costEcho)
 			return
 		}
-		s.ln.Serve(ctx, quiclife.Handler{Stream: func(_ context.Context, str *quiclife.Stream) error { costEcho(str); return nil }})
+		s.ln.Serve(ctx, quiclife.Handlers{Stream: func(_ context.Context, str *quiclife.Stream) error { costEcho(str); return nil }})
 	})
 	peer := startPeer(t, "idle", s.addr)
 	time.Sleep(1500 * time.Millisecond) // until the first have timed out

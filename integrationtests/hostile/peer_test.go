@@ -233,7 +233,7 @@ func serveEcho(t *testing.T, g *quiclife.Guard) (addr string, stop func()) {
 	ctx, cancel := context.WithCancel(t.Context())
 	served := make(chan error, 1)
 	go func() {
-		served <- ln.Serve(ctx, quiclife.Handler{
+		served <- ln.Serve(ctx, quiclife.Handlers{
 			Stream:    func(_ context.Context, s *quiclife.Stream) error { return copyTo(s, s) },
 			UniStream: func(_ context.Context, s *quiclife.ReceiveStream) error { return copyTo(io.Discard, s) },
 		})

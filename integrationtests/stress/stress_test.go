@@ -187,7 +187,7 @@ func (c *stressed) requireNothingLeft(t *testing.T, seed uint64) {
 	ctx, cancel := context.WithCancel(t.Context())
 	var wg sync.WaitGroup
 	for _, end := range []*quiclife.Conn{c.client, c.server} {
-		wg.Go(func() { end.Serve(ctx, quiclife.Handler{}) })
+		wg.Go(func() { end.Serve(ctx, quiclife.Handlers{}) })
 	}
 	held := func() int { return quictest.Held(c.rawClient) + quictest.Held(c.rawServer) }
 	for deadline := time.Now().Add(20 * time.Second); held() > 0 && time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) {

@@ -64,7 +64,7 @@ func (g *guarded) serve(c *quiclife.Conn) {
 	if err := s.greet(); err != nil {
 		return
 	}
-	c.Serve(c.Context(), quiclife.Handler{
+	c.Serve(c.Context(), quiclife.Handlers{
 		UniStream: func(_ context.Context, r *quiclife.ReceiveStream) error {
 			// A producer finds a stream that it forgot at its next garbage
 			// collection, and when that is, is not for the collector to wait for.

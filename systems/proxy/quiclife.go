@@ -22,14 +22,10 @@ func guarded() library[*quiclife.Listener, *quiclife.Conn] {
 		listen: guard.ListenAddr,
 		dial:   guard.DialAddr,
 		open: func(ctx context.Context, c *quiclife.Conn) (net.Conn, error) {
-			s, err := c.OpenStreamSync(ctx)
-			if err != nil {
-				return nil, err
-			}
-			return s.NetConn(), nil
+			return c.DialContext(ctx, "", "")
 		},
 		serve: func(c *quiclife.Conn, handle func(net.Conn) error) {
-			c.Serve(context.Background(), quiclife.Handler{
+			c.Serve(context.Background(), quiclife.Handlers{
 				Stream: func(_ context.Context, s *quiclife.Stream) error { return handle(s.NetConn()) },
 			})
 		},

@@ -167,10 +167,10 @@ func (r result) problems() (wrong problems) {
 // on quic-go.
 func (r result) checkLimitErrors(check func(bool, string, ...any)) {
 	full, ok := errors.AsType[*quiclife.LimitError](r.full)
-	check(ok && full.Scope == quiclife.PeerLimit && full.Open > limit/2 && strings.Contains(full.Oldest.Stack, ".request["),
+	check(ok && full.Scope == quiclife.LimitPeer && full.Open > limit/2 && strings.Contains(full.Oldest.Stack, ".request["),
 		"OpenStream does not say who holds the slots: %v", r.full)
 	stopped, ok := errors.AsType[*quiclife.LimitError](r.stopped)
-	check(ok && stopped.Scope == quiclife.PeerLimit && stopped.Opened == limit && errors.Is(stopped, context.DeadlineExceeded),
+	check(ok && stopped.Scope == quiclife.LimitPeer && stopped.Opened == limit && errors.Is(stopped, context.DeadlineExceeded),
 		"OpenStreamSync does not say what it waited for: %v", r.stopped)
 }
 

@@ -47,7 +47,7 @@ func serve[C acceptor[S], S io.ReadWriter](c C, t *tally) {
 // serveHandler is the server as one would write it on quiclife: each stream
 // ends with its handler.
 func serveHandler(c *quiclife.Conn, t *tally) {
-	c.Serve(context.Background(), quiclife.Handler{ // returns when the connection has ended
+	c.Serve(context.Background(), quiclife.Handlers{ // returns when the connection has ended
 		Stream: func(_ context.Context, s *quiclife.Stream) error {
 			err := answer(s)
 			if err != nil {

@@ -19,7 +19,7 @@ type guardedNet struct {
 	server, callers *quiclife.Guard
 	transports      []*quiclife.Transport // the server's first
 	ln              *quiclife.Listener
-	handler         quiclife.Handler
+	handler         quiclife.Handlers
 	conns           *lab.Conns
 	running         sync.WaitGroup
 	idle, other     atomic.Int64 // streams that were ended for the program
@@ -39,7 +39,7 @@ func startGuarded(sz size, conns *lab.Conns) (network, error) {
 	}
 	g.callers = &quiclife.Guard{Logger: quiet, OnLeak: g.count}
 	service := &service{maxHeap: sz.maxHeap()}
-	g.handler = quiclife.Handler{
+	g.handler = quiclife.Handlers{
 		Stream: func(_ context.Context, s *quiclife.Stream) error { return service.handle(s) },
 	}
 	guard := g.server
@@ -60,7 +60,7 @@ func startGuarded(sz size, conns *lab.Conns) (network, error) {
 }
 
 func (g *guardedNet) count(l quiclife.Leak) {
-	if l.Reason == quiclife.Idle {
+	if l.Reason == quiclife.LeakIdle {
 		g.idle.Add(1)
 	} else {
 		g.other.Add(1)

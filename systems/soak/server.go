@@ -114,8 +114,8 @@ func (k *soak) handleUni(_ context.Context, s *quiclife.ReceiveStream) error {
 	return nil
 }
 
-func (k *soak) handler() quiclife.Handler {
-	return quiclife.Handler{Stream: k.handle, UniStream: k.handleUni}
+func (k *soak) handler() quiclife.Handlers {
+	return quiclife.Handlers{Stream: k.handle, UniStream: k.handleUni}
 }
 
 // A server is restarted now and then, at another address.

@@ -1,0 +1,66 @@
+package quiclife
+
+import (
+	"context"
+	"fmt"
+)
+
+// Do opens a stream, has f use it, and ends it. It waits for a slot as
+// [Conn.OpenStreamSync] does. If f returns nil, the stream is closed, then
+// released, and Do returns what Close returns: [ErrWriteCut], or the peer's
+// [*StreamError] if it stopped reading, unless f has read the peer's answer to
+// its end. If f returns an error, the stream is reset with Codes.HandlerError, and Do returns the error. If f
+// panics, the stream is reset with Codes.Panic, and the panic goes on.
+//
+// When ctx is done, the stream is reset with Codes.HandlerError, so that what f is blocked in returns;
+// the error of Do then matches ctx.Err() and that of f.
+func (c *Conn) Do(ctx context.Context, f func(*Stream) error) error {
+	return do(ctx, c, c.OpenStreamSync, (*Stream).finish, f)
+}
+
+// finish is Close, but a peer that stops reading once it has answered in full
+// is no error.
+func (s *Stream) finish() error {
+	err := s.st.finish()
+	if err != ErrWriteCut && s.Info().Receive == HalfFinished {
+		return nil
+	}
+	return err
+}
+
+// DoUni is [Conn.Do] with a unidirectional stream.
+func (c *Conn) DoUni(ctx context.Context, f func(*SendStream) error) error {
+	return do(ctx, c, c.OpenUniStreamSync, func(s *SendStream) error { return s.st.finish() }, f)
+}
+
+func do[S ender](ctx context.Context, c *Conn, open func(context.Context) (S, error), finish func(S) error, f func(S) error) error {
+	if ctx == nil {
+		return errNilContext
+	}
+	s, err := open(ctx)
+	if err != nil {
+		return err
+	}
+	abort, finished := c.guard.Codes.Panic, false
+	defer func() {
+		if !finished {
+			s.Reset(abort)
+		}
+	}()
+	stop := context.AfterFunc(ctx, func() { s.Reset(c.guard.Codes.HandlerError) })
+	defer stop()
+	err = f(s)
+	abort = c.guard.Codes.HandlerError
+	switch {
+	case err != nil && ctx.Err() != nil:
+		return fmt.Errorf("%w: %w", ctx.Err(), err)
+	case err != nil:
+		return err
+	case !stop(): // the stream is being reset: what f wrote may not arrive
+		return ctx.Err()
+	}
+	finished = true
+	err = finish(s)
+	s.Release()
+	return err
+}

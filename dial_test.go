@@ -226,7 +226,7 @@ func TestFailedDialLeavesNoSocket(t *testing.T) {
 					require.ErrorIs(t, err, tt.want)
 				}
 			}
-			requireNoneSince(t, before)
+			quictest.RequireNoGoroutines(t, before)
 			require.Zero(t, newSockets(t, sockets), "sockets left open")
 
 			_, err := quic.DialAddr(ctx, tt.addr, tt.tlsConf, tt.conf)
@@ -395,5 +395,5 @@ func TestDialAddrEndsWithContextWhileItResolves(t *testing.T) {
 			t.Fatalf("%s goes on though its context is done", name)
 		}
 	}
-	requireNoneSince(t, before)
+	quictest.RequireNoGoroutines(t, before)
 }

@@ -207,7 +207,7 @@ func TestListenerLeavesNothingOfItsAddress(t *testing.T) {
 					}
 					before := goleak.IgnoreCurrent()
 					addr := endBoth(t, l, nil, udpSocket(t), end, listenerFirst)
-					requireNoneSince(t, before)
+					quictest.RequireNoGoroutines(t, before)
 					requireFree(t, addr.(*net.UDPAddr))
 				})
 			}
@@ -230,20 +230,6 @@ func requireUsable(t *testing.T, socket, from net.PacketConn) {
 			return
 		}
 	}
-}
-
-// requireNoneSince requires that no goroutine is left that was not there before.
-// The socket lingers for three probe timeouts, which under load may be more
-// than goleak waits.
-func requireNoneSince(t *testing.T, before goleak.Option) {
-	t.Helper()
-	var err error
-	for range 20 {
-		if err = goleak.Find(before); err == nil {
-			return
-		}
-	}
-	require.NoError(t, err)
 }
 
 // requireFree requires that addr can be bound.
@@ -275,7 +261,7 @@ func TestFailedListenLeavesNothing(t *testing.T) {
 				require.Error(t, err)
 				require.Nil(t, ln)
 
-				requireNoneSince(t, before)
+				quictest.RequireNoGoroutines(t, before)
 				requireFree(t, addr)
 				requireUsable(t, socket, udpSocket(t))
 			})
@@ -426,7 +412,7 @@ func TestListenerIsForgottenWhenItsSocketFails(t *testing.T) {
 					return false
 				}
 			}, name)
-			requireNoneSince(t, before)
+			quictest.RequireNoGoroutines(t, before)
 		}
 	}
 	require.NoError(t, guard.Shutdown(t.Context()))

@@ -170,6 +170,15 @@ func TestTransportFieldsMayBeSetUntilListen(t *testing.T) {
 	})
 }
 
+// bothListens are the two ways to listen on tr.
+func bothListens(tr *quiclife.Transport) map[string]func() (listener, error) {
+	serverTLS, _ := quictest.TLS()
+	return map[string]func() (listener, error){
+		"Listen":      func() (listener, error) { return tr.Listen(serverTLS, nil) },
+		"ListenEarly": func() (listener, error) { return tr.ListenEarly(serverTLS, nil) },
+	}
+}
+
 // A Transport has one listener at a time, and the next when that is closed.
 func TestTransportHasOneListenerAtATime(t *testing.T) {
 	serverTLS, _ := quictest.TLS()
@@ -177,10 +186,7 @@ func TestTransportHasOneListenerAtATime(t *testing.T) {
 		_, socket, _ := quictest.Net{}.Endpoints(t)
 		tr := &quiclife.Transport{Conn: socket}
 		defer tr.Close()
-		for name, listen := range map[string]func() (listener, error){
-			"Listen":      func() (listener, error) { return tr.Listen(serverTLS, nil) },
-			"ListenEarly": func() (listener, error) { return tr.ListenEarly(serverTLS, nil) },
-		} {
+		for name, listen := range bothListens(tr) {
 			ln, err := listen()
 			require.NoError(t, err, name)
 			_, err = tr.Listen(serverTLS, nil)
@@ -193,15 +199,11 @@ func TestTransportHasOneListenerAtATime(t *testing.T) {
 }
 
 func TestAcceptFailsWhenListenerIsClosed(t *testing.T) {
-	serverTLS, _ := quictest.TLS()
 	bubble(t, func(t *testing.T) {
 		_, socket, _ := quictest.Net{}.Endpoints(t)
 		tr := &quiclife.Transport{Conn: socket}
 		defer tr.Close()
-		for name, listen := range map[string]func() (listener, error){
-			"Listen":      func() (listener, error) { return tr.Listen(serverTLS, nil) },
-			"ListenEarly": func() (listener, error) { return tr.ListenEarly(serverTLS, nil) },
-		} {
+		for name, listen := range bothListens(tr) {
 			ln, err := listen()
 			require.NoError(t, err, name)
 			accepted := make(chan error, 1)

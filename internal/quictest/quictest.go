@@ -131,14 +131,14 @@ func dial(t testing.TB, c, s net.PacketConn, addr net.Addr, clientConf, serverCo
 	}
 }
 
-// RequireNoGoroutines fails t if a goroutine is left. It waits longer than
-// goleak's own 0.4 s: the transport of a quic-go listener stays for three probe
-// timeouts, which may be more.
-func RequireNoGoroutines(t testing.TB) {
+// RequireNoGoroutines fails t if a goroutine is left that options do not
+// ignore. It waits longer than goleak's own 0.4 s: the transport of a listener
+// stays for three probe timeouts, which may be more, above all under load.
+func RequireNoGoroutines(t testing.TB, options ...goleak.Option) {
 	t.Helper()
 	var err error
-	for range 10 {
-		if err = goleak.Find(); err == nil {
+	for range 20 {
+		if err = goleak.Find(options...); err == nil {
 			return
 		}
 	}

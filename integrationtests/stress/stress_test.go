@@ -203,7 +203,7 @@ func (c *stressed) requireNothingLeft(t *testing.T, seed uint64) {
 		require.NoError(t, context.Cause(end.Context()), "seed %d: the %s has ended", seed, name)
 		require.Zero(t, stats.Open(), "seed %d: streams of the %s", seed, name)
 		for _, s := range []quiclife.StreamStats{stats.Outgoing, stats.OutgoingUni, stats.Incoming, stats.IncomingUni} {
-			require.Equal(t, s.Opened, s.Open+s.Finished+s.Reset+s.Reclaimed+s.Detached, "seed %d: the counts of the %s do not add up: %+v", seed, name, s)
+			require.Equal(t, s.Opened, s.Open+s.Finished+s.Released+s.Reset+s.Reclaimed+s.Detached, "seed %d: the counts of the %s do not add up: %+v", seed, name, s)
 		}
 	}
 	require.Zero(t, held(), "seed %d: streams that quic-go holds", seed)

@@ -238,9 +238,11 @@ func isDeadline(err error) bool { return errors.Is(err, os.ErrDeadlineExceeded) 
 // release aborts the halves that have not ended, and returns the credit.
 func (st *streamState) release(code quic.StreamErrorCode) {
 	st.mu.Lock()
-	st.released = st.released || st.sendHalf != HalfAborted && st.receiveHalf != HalfAborted && (st.sendHalf == HalfOpen || st.receiveHalf == HalfOpen)
+	ours := !st.given
+	reset := st.sendHalf == HalfAborted || st.receiveHalf == HalfAborted
+	send, receive := st.claimLocked(ours, ours)
+	st.released = st.released || (send || receive) && !reset
 	st.mu.Unlock()
-	send, receive, ours := st.claimOurs()
 	if !ours {
 		return
 	}

@@ -7,7 +7,6 @@ import (
 	"testing"
 	"weak"
 
-	"github.com/quic-go/quic-go"
 	"github.com/stretchr/testify/require"
 
 	"github.com/quiclife/quiclife"
@@ -68,14 +67,6 @@ func TestMaxHeapAsksForCollections(t *testing.T) {
 	runtime.KeepAlive(ballast)
 	ballast = nil
 	eventually(t, func() bool { return dial() == nil }, "no collection was asked for")
-}
-
-// synctestPair is a pair of which only the client has the guard.
-func synctestPair(t *testing.T, conf *quic.Config, guard *quiclife.Guard, f func(t *testing.T, e ends)) {
-	setup{clientConf: conf, serverConf: conf}.in(t, func(t *testing.T, e ends) {
-		e.client = guard.Wrap(e.rawClient, conf)
-		f(t, e)
-	})
 }
 
 func TestConnsListsWhatHasNotEnded(t *testing.T) {

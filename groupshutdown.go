@@ -11,12 +11,12 @@ import (
 // Shutdown closes the listeners of the group, calls what BeforeShutdown has
 // registered, and shuts down all of its connections side by side, as
 // [Conn.Shutdown] does, with CloseCode and CloseReason; also those that were not
-// accepted yet. When it returns, the sockets of ListenAddr are closed. Its error is one line that counts what was cut; its Unwrap() []error
-// has the errors of what BeforeShutdown has registered, then that of each
-// connection, a [*ShutdownError]. If ctx is done while a
-// socket is left open for 3 PTO, to repeat a CONNECTION_CLOSE that was lost,
-// there is also one that says so and matches ctx.Err(); the socket is then
-// closed without Shutdown.
+// accepted yet. When it returns, the sockets of ListenAddr are closed. Its error
+// is one line that counts what was cut; its Unwrap() []error has the errors of
+// what BeforeShutdown has registered, then that of each connection, a
+// [*ShutdownError]. If ctx is done while a socket is left open for 3 PTO, to
+// repeat a CONNECTION_CLOSE that was lost, there is also one that says so and
+// matches ctx.Err(); the socket is then closed without Shutdown.
 //
 // New connections can be made afterwards. Connections that are being dialed
 // are not waited for.

@@ -138,6 +138,7 @@ func TestConcurrentShutdownsHaveErrorsOfTheirOwn(t *testing.T) {
 	})
 }
 
+// TestBeforeShutdownOfTwoGuardsThatShutEachOtherDown does not deadlock.
 func TestBeforeShutdownOfTwoGuardsThatShutEachOtherDown(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		a, b := &quiclife.Guard{}, &quiclife.Guard{}
@@ -155,6 +156,7 @@ func TestBeforeShutdownOfTwoGuardsThatShutEachOtherDown(t *testing.T) {
 	})
 }
 
+// TestBeforeShutdownThatEndsItsGoroutineHasFailed, and Shutdown says so.
 func TestBeforeShutdownThatEndsItsGoroutineHasFailed(t *testing.T) {
 	guard := &quiclife.Guard{}
 	guard.BeforeShutdown(func(ctx context.Context) error { runtime.Goexit(); return nil })
@@ -187,45 +189,32 @@ func TestGuardShutdownBesideServeHasItsOwnTime(t *testing.T) {
 	})
 }
 
-func TestServedConnsDrainAfterBeforeShutdown(t *testing.T) {
-	bubble(t, func(t *testing.T) {
-		l := listening(t, &quiclife.Guard{}, longConf, 1)
-		served := make(chan error, 1)
-		go func() {
-			served <- l.ln.Serve(t.Context(), quiclife.Handlers{Stream: func(_ context.Context, s *quiclife.Stream) error { return nil }})
-		}()
-		time.Sleep(time.Second)
-		c := conns(l.guard)[0]
-		l.guard.BeforeShutdown(func(context.Context) error {
-			time.Sleep(5 * time.Second)
-			select {
-			case <-c.Draining():
-				t.Error("the connection drains already")
-			default:
-			}
-			return nil
+// TestConnsDrainAfterBeforeShutdown, also those of a Serve or a NetListener whose
+// listener has been closed before.
+func TestConnsDrainAfterBeforeShutdown(t *testing.T) {
+	for name, use := range map[string]func(ln *quiclife.Listener){
+		"Serve": func(ln *quiclife.Listener) {
+			ln.Serve(context.Background(), quiclife.Handlers{Stream: func(context.Context, *quiclife.Stream) error { return nil }})
+		},
+		"NetListener": func(ln *quiclife.Listener) { ln.NetListener().Accept() },
+	} {
+		t.Run(name, func(t *testing.T) {
+			bubble(t, func(t *testing.T) {
+				l := listening(t, &quiclife.Guard{}, longConf, 1)
+				go use(l.ln)
+				settled()
+				c := conns(l.guard)[0]
+				l.guard.BeforeShutdown(func(context.Context) error {
+					time.Sleep(5 * time.Second)
+					select {
+					case <-c.Draining():
+						t.Error("the connection drains already")
+					default:
+					}
+					return nil
+				})
+				require.NoError(t, l.guard.Shutdown(t.Context()))
+			})
 		})
-		require.NoError(t, l.guard.Shutdown(t.Context()))
-		<-served
-	})
-}
-
-func TestNetListenersConnsDrainAfterBeforeShutdown(t *testing.T) {
-	bubble(t, func(t *testing.T) {
-		l := listening(t, &quiclife.Guard{}, longConf, 1)
-		n := l.ln.NetListener()
-		go n.Accept()
-		time.Sleep(time.Second)
-		c := conns(l.guard)[0]
-		l.guard.BeforeShutdown(func(context.Context) error {
-			time.Sleep(5 * time.Second)
-			select {
-			case <-c.Draining():
-				t.Error("the connection drains already")
-			default:
-			}
-			return nil
-		})
-		require.NoError(t, l.guard.Shutdown(t.Context()))
-	})
+	}
 }

@@ -128,8 +128,8 @@ func (s *StreamStats) sum(of StreamStats) {
 	s.EOFs += of.EOFs
 }
 
-// Stats returns what the connections of g have done so far. It does not block,
-// and takes about a microsecond for each connection.
+// Stats returns what the connections of g have done so far. It does not block.
+// It looks at each connection that is open, but not at its streams.
 func (g *Guard) Stats() GuardStats {
 	for _, c := range g.members() {
 		c.refresh()

@@ -91,8 +91,9 @@ func refuseWaiting[R receiver, S ender](c *Conn, str S, k kind, accept func(cont
 	code := c.guard.Codes.Refused
 	str.Reset(code)
 	now, cancel := context.WithCancel(context.Background())
-	cancel()                                   // quic-go returns a stream that is queued all the same
-	for range max(c.kinds[k].stats.Limit, 1) { // the peer may open others meanwhile
+	cancel() // quic-go returns a stream that is queued all the same
+	// Not for as long as there are any: the peer may open others meanwhile.
+	for range max(c.kinds[k].stats.Limit, 1) {
 		raw, err := accept(now)
 		if err != nil {
 			return

@@ -9,6 +9,8 @@ import (
 	"runtime/debug"
 	"sync"
 	"time"
+
+	"github.com/quic-go/quic-go"
 )
 
 var errNilContext = errors.New("quiclife: nil context")
@@ -40,10 +42,10 @@ type Handlers struct {
 	// Conn, if not nil, is called for each connection before its streams. The
 	// context that it returns gives its values to the contexts of the handlers,
 	// in place of ctx, from which it should be derived; keys that Conn.Context
-	// has keep their values. An error refuses the
-	// connection: it is closed with the code and message of the error if that is
-	// an [*ApplicationError], else with Guard.CloseCode. So does a panic, which
-	// is logged. ctx is done when the connection has ended or Shutdown has begun.
+	// has keep their values. An error refuses the connection: it is closed with
+	// the code and message of the error if that is an [*ApplicationError], else
+	// with Guard.CloseCode. So does a panic, which is logged. ctx is done when the
+	// connection has ended or Shutdown has begun.
 	Conn func(ctx context.Context, c *Conn) (context.Context, error)
 
 	Stream    func(ctx context.Context, s *Stream) error
@@ -101,26 +103,12 @@ func (c *Conn) Serve(ctx context.Context, h Handlers) error {
 	var both sync.WaitGroup
 	var ended error // what accepting unidirectional streams ended with: bidirectional ones do with the same
 	both.Go(func() {
-		opener := handlerStack(h.Stream)
-		next := func(ctx context.Context) (*Stream, error) {
-			raw, err := accept(ctx, c, c.raw.AcceptStream)
-			if err != nil {
-				return nil, err
-			}
-			return newStream(c, incoming, raw, opener), nil
-		}
-		serveAll(s, incoming, c.raw.AcceptStream, next, h.Stream, func(s *Stream) error { return s.st.finish() })
+		wrap := func(raw *quic.Stream, opener *stack) *Stream { return newStream(c, incoming, raw, opener) }
+		serveAll(s, incoming, c.raw.AcceptStream, wrap, h.Stream, func(s *Stream) error { return s.st.finish() })
 	})
 	both.Go(func() {
-		opener := handlerStack(h.UniStream)
-		next := func(ctx context.Context) (*ReceiveStream, error) {
-			raw, err := accept(ctx, c, c.raw.AcceptUniStream)
-			if err != nil {
-				return nil, err
-			}
-			return newReceiveStream(c, raw, opener), nil
-		}
-		ended = serveAll(s, incomingUni, c.raw.AcceptUniStream, next, h.UniStream, func(*ReceiveStream) error { return nil })
+		wrap := func(raw *quic.ReceiveStream, opener *stack) *ReceiveStream { return newReceiveStream(c, raw, opener) }
+		ended = serveAll(s, incomingUni, c.raw.AcceptUniStream, wrap, h.UniStream, func(*ReceiveStream) error { return nil })
 	})
 	both.Wait()
 	if c.draining.Err() != nil {
@@ -191,27 +179,29 @@ func (h handlerContext) Value(key any) any {
 // serveAll handles streams of one kind until accept fails, and all handlers
 // have returned. It takes a slot of this connection before it accepts a stream,
 // so that one that nobody can handle yet counts against the peer's limit.
-func serveAll[R receiver, S ender](s server, k kind, acceptRaw func(context.Context) (R, error), accept func(context.Context) (S, error),
+func serveAll[R receiver, S ender](s server, k kind, next func(context.Context) (R, error), wrap func(R, *stack) S,
 	handle func(context.Context, S) error, finish func(S) error) error {
 	c := s.conn
 	if handle == nil {
-		return refuseAll(s.until, c, k, math.MaxInt64, acceptRaw, c.guard.Codes.Refused)
+		return refuseAll(s.until, c, k, math.MaxInt64, next, c.guard.Codes.Refused)
 	}
 	limit := min(c.kinds[k].stats.Limit, math.MaxInt32)
 	if limit == 0 { // Wrap may have been told otherwise
 		limit = math.MaxInt32
 	}
+	opener := handlerStack(handle)
 	slots := make(chan struct{}, limit)
 	var handlers sync.WaitGroup
 	defer handlers.Wait()
 	for {
 		slots <- struct{}{} // the end of ctx, or of the connection, is noticed after: Serve waits for the handlers anyway
-		str, err := acceptUntil(s.until, accept)
+		raw, err := acceptUntil(s.until, func(ctx context.Context) (R, error) { return accept(ctx, c, next) })
 		if err != nil {
 			return err
 		}
+		str := wrap(raw, opener)
 		if err := c.awaitHandling(s.until); err == errWaited {
-			refuseWaiting(c, str, k, acceptRaw)
+			refuseWaiting(c, str, k, next)
 			<-slots
 			continue
 		} else if err != nil {
@@ -250,12 +240,12 @@ func runHandler[S ender](s server, str S, finish func(S) error, handle func(cont
 	c := s.conn
 	abort := c.guard.Codes.Panic // also if handle calls runtime.Goexit
 	var failure error
-	returned, finished := false, false
+	returned := false
 	defer func() {
 		if v := recover(); v != nil || !returned {
 			c.panicked("quiclife: handler panicked", v, "stream", int64(str.StreamID()))
 		}
-		if finished {
+		if returned && failure == nil {
 			err := finish(str)
 			str.Release()
 			if errors.Is(err, ErrWriteCut) { // what else finish returns is the peer's doing
@@ -271,7 +261,6 @@ func runHandler[S ender](s server, str S, finish func(S) error, handle func(cont
 	failure = handle(s.ctx, str)
 	returned = true
 	if failure == nil {
-		finished = true
 		return
 	}
 	abort = c.guard.Codes.HandlerError
@@ -317,10 +306,10 @@ func (c *Conn) panicked(msg string, v any, attrs ...any) {
 // the connections side by side as [Conn.Shutdown] does, with Guard.CloseCode and
 // within Guard.DrainTimeout, and returns when all handlers have returned. The
 // error is ctx.Err(), [ErrServerClosed], or the transport's if that fails, never
-// nil. If connections had to be
-// cut, it is an error that matches that, and the [*ShutdownError] of each. While
-// an Accept, a NetListener or another Serve uses the listener, it returns an
-// error at once.
+// nil. If connections had to be cut, it is an error that matches that, and the
+// [*ShutdownError] of each. While an Accept, a NetListener or another Serve uses
+// the listener, it returns an error at once. If [Guard.Shutdown] has closed the
+// listener, that shuts down the connections, and its error has what was cut.
 func (l *Listener) Serve(ctx context.Context, h Handlers) error {
 	if ctx == nil {
 		return errNilContext

@@ -32,11 +32,7 @@ func callers(skip int, full bool) *stack {
 // handlerStack is what stands for the opener of a stream that a handler is
 // given.
 func handlerStack(f any) *stack {
-	v := reflect.ValueOf(f)
-	if v.IsNil() {
-		return nil
-	}
-	return &stack{v.Pointer() + 1} // as if it was the address that a call in it returns to
+	return &stack{reflect.ValueOf(f).Pointer() + 1} // as if it was the address that a call in it returns to
 }
 
 // samples has the stacks of one stream in sampleEvery captured for some time

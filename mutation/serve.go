@@ -20,7 +20,7 @@ var serve = []mutation{
 	},
 	{
 		name: "Serve: streams of a kind without a func are not refused",
-		old: `		return refuseAll(s.until, c, k, math.MaxInt64, acceptRaw, c.guard.Codes.Refused)
+		old: `		return refuseAll(s.until, c, k, math.MaxInt64, next, c.guard.Codes.Refused)
 `,
 		new: `		<-s.until.Done()
 		return s.until.Err()
@@ -78,9 +78,9 @@ var serve = []mutation{
 	},
 	{
 		name: "runHandler: after an error the stream is finished",
-		old: `	if failure == nil {
+		old: `		if returned && failure == nil {
 `,
-		new: `	if true {
+		new: `		if returned {
 `,
 		killer: "TestStreamEndsAsItsHandlerReturned",
 	},
@@ -104,7 +104,7 @@ var serve = []mutation{
 	},
 	{
 		name:   "serveAll: streams behind one that has waited too long wait on",
-		old:    "			refuseWaiting(c, str, k, acceptRaw)\n",
+		old:    "			refuseWaiting(c, str, k, next)\n",
 		new:    "			str.Reset(c.guard.Codes.Refused)\n",
 		killer: "TestStreamThatWaitsTooLongIsRefused",
 	},

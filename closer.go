@@ -30,6 +30,7 @@ func (st *streamState) claim(send, receive bool) (gotSend, gotReceive bool) {
 }
 
 func (st *streamState) claimLocked(send, receive bool) (gotSend, gotReceive bool) {
+	st.extra.ended(send, receive)
 	if gotSend = send && st.sendHalf == HalfOpen; gotSend {
 		st.sendHalf = halfEnding
 	}
@@ -188,7 +189,11 @@ func (st *streamState) sendFailed(err error) {
 func (st *streamState) noticed(err error) {
 	_, reset := errors.AsType[*quic.StreamError](err)
 	ours := err == io.EOF || err == quic.ErrStreamClosed || err == quic.Err0RTTRejected // the connection lives
-	if st.conn.draining.Err() != nil && !ours && !reset {
+	draining := st.conn.draining.Err() != nil
+	if !ours && (!reset || draining) {
+		st.told.Store(true)
+	}
+	if draining && !ours && !reset {
 		st.conn.cutStreams([]*streamState{st})
 	}
 }
@@ -287,11 +292,17 @@ func (st *streamState) cutOff(code quic.StreamErrorCode) {
 	switch {
 	case st.kind.uni() && st.isDropped():
 	case !st.conn.guard.NoStopSending:
-		st.reset(code)
+		st.mu.Lock()
+		ours := !st.given
+		send, receive := st.claimUnendedLocked(ours, ours)
+		st.mu.Unlock()
+		if ours {
+			st.abort(code, send, receive)
+		}
 	case st.send != nil:
 		st.mu.Lock()
 		ours := !st.given
-		send, _ := st.claimLocked(ours, false)
+		send, _ := st.claimUnendedLocked(ours, false)
 		st.mu.Unlock()
 		if ours {
 			st.abortSend(code, send)
@@ -403,7 +414,10 @@ func (st *streamState) detach() {
 // connectionEnded ends what quic-go has ended with the connection, or with the
 // rejection of 0-RTT.
 func (st *streamState) connectionEnded() {
-	if send, receive := st.claim(true, true); send || receive {
+	st.mu.Lock()
+	send, receive := st.claimUnendedLocked(true, true)
+	st.mu.Unlock()
+	if send || receive {
 		st.settle(abortedIf(send), abortedIf(receive))
 	}
 }

@@ -40,6 +40,8 @@ type Conn struct {
 	draining context.Context
 	drain    context.CancelFunc
 	arrived  atomic.Bool // Shutdown has found all acknowledged
+	// unwrapped: the program has quic-go's connection, or had it first.
+	unwrapped atomic.Bool
 
 	queue sendQueue // what the streams have queued (write.go)
 
@@ -48,8 +50,8 @@ type Conn struct {
 	next    sync.Mutex   // serializes NextConnection, once the handshake is complete
 	phase   atomic.Int32 // counts rejections of 0-RTT, after which stream IDs begin anew
 
-	accepting    atomic.Int32 // calls of AcceptStream and AcceptUniStream under way
-	stallWatched atomic.Bool  // a look for a stall is due within stallInterval
+	accepting    [2]atomic.Int32 // calls of AcceptStream and AcceptUniStream under way
+	stallWatched atomic.Bool     // a look for a stall is due within stallInterval
 
 	mu      sync.Mutex // guards the fields below
 	kinds   [numKinds]registry
@@ -143,6 +145,7 @@ func (c *Conn) end() { c.endOnce.Do(c.endAll) }
 func (c *Conn) endAll() {
 	c.mu.Lock()
 	c.ended = true
+	c.watchOwingLocked()
 	if c.timer != nil {
 		c.timer.Stop()
 	}
@@ -245,7 +248,7 @@ func (c *Conn) OpenUniStreamSync(ctx context.Context) (*SendStream, error) {
 //
 // During Shutdown it fails with [ErrShutdown].
 func (c *Conn) AcceptStream(ctx context.Context) (*Stream, error) {
-	raw, err := accept(ctx, c, c.raw.AcceptStream)
+	raw, err := accept(ctx, c, incoming, c.raw.AcceptStream)
 	if err != nil {
 		return nil, err
 	}
@@ -254,7 +257,7 @@ func (c *Conn) AcceptStream(ctx context.Context) (*Stream, error) {
 
 // AcceptUniStream is [Conn.AcceptStream] for a unidirectional stream.
 func (c *Conn) AcceptUniStream(ctx context.Context) (*ReceiveStream, error) {
-	raw, err := accept(ctx, c, c.raw.AcceptUniStream)
+	raw, err := accept(ctx, c, incomingUni, c.raw.AcceptUniStream)
 	if err != nil {
 		return nil, err
 	}
@@ -262,14 +265,15 @@ func (c *Conn) AcceptUniStream(ctx context.Context) (*ReceiveStream, error) {
 }
 
 // accept accepts a stream, but refuses it once Shutdown has begun.
-func accept[S receiver](ctx context.Context, c *Conn, next func(context.Context) (S, error)) (none S, err error) {
+func accept[S receiver](ctx context.Context, c *Conn, k kind, next func(context.Context) (S, error)) (none S, err error) {
 	if c.draining.Err() != nil && c.lifetime.Err() == nil {
 		return none, ErrShutdown
 	}
-	c.accepting.Add(1)
+	calls := c.acceptingOf(k)
+	calls.Add(1)
 	c.mayStall()
 	raw, err := next(ctx)
-	c.accepting.Add(-1)
+	calls.Add(-1)
 	if err != nil {
 		return none, err
 	}
@@ -279,6 +283,9 @@ func accept[S receiver](ctx context.Context, c *Conn, next func(context.Context)
 	}
 	return raw, nil
 }
+
+// acceptingOf counts the calls under way that accept streams of a kind.
+func (c *Conn) acceptingOf(k kind) *atomic.Int32 { return &c.accepting[k-incoming] }
 
 // CloseWithError closes the connection at once, as quic-go's does: data that
 // the peer has not acknowledged yet is lost. When it returns, all streams have

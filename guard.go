@@ -4,6 +4,7 @@ import (
 	"context"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/quiclife/quiclife/internal/slots"
@@ -134,7 +135,8 @@ type Guard struct {
 	records   thinner
 	totals    totals
 	samples   samples
-	collector *collector // nil but in tests, see collectorFor
+	collector *collector                // nil but in tests, see collectorFor
+	watched   atomic.Pointer[leakWatch] // nil but under package leaktest
 
 	mu         sync.Mutex         // guards the fields below
 	conns      map[*Conn]struct{} // until they have ended, and all of their streams

@@ -108,6 +108,7 @@ func rttOf(s ConnectionStats) quiet.RTT {
 // handedOut is called when the program has quic-go's connection, where it may
 // write without our knowing.
 func (c *Conn) handedOut() {
+	c.unwrapped.Store(true)
 	c.sampler.mu.Lock()
 	defer c.sampler.mu.Unlock()
 	c.sampler.detector.Blind()

@@ -110,7 +110,11 @@ func (st *streamState) leak(leaks []Leak, reason LeakReason) []Leak {
 	if !leaked {
 		return leaks
 	}
-	return append(leaks, Leak{Conn: st.conn, Stream: st.info(), Reason: reason})
+	l := Leak{Conn: st.conn, Stream: st.info(), Reason: reason}
+	if w := st.conn.guard.watched.Load(); w != nil {
+		w.report(l)
+	}
+	return append(leaks, l)
 }
 
 // reclaim ends what is open of st, and counts it as reclaimed. It may be called

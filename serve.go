@@ -195,7 +195,7 @@ func serveAll[R receiver, S ender](s server, k kind, next func(context.Context) 
 	defer handlers.Wait()
 	for {
 		slots <- struct{}{} // the end of ctx, or of the connection, is noticed after: Serve waits for the handlers anyway
-		raw, err := acceptUntil(s.until, func(ctx context.Context) (R, error) { return accept(ctx, c, next) })
+		raw, err := acceptUntil(s.until, func(ctx context.Context) (R, error) { return accept(ctx, c, k, next) })
 		if err != nil {
 			return err
 		}

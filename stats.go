@@ -231,6 +231,10 @@ func (c *Conn) refresh() {
 func (st *streamState) info() StreamInfo {
 	st.mu.Lock()
 	defer st.mu.Unlock()
+	return st.infoLocked()
+}
+
+func (st *streamState) infoLocked() StreamInfo {
 	return StreamInfo{
 		ID:             st.id(),
 		Incoming:       st.kind.incoming(),

@@ -43,6 +43,7 @@ type streamState struct {
 	opened  time.Duration // on conn's clock, as all times here
 	stack   *stack        // who opened it, nil if that is not known
 	phase   int32         // of conn, when it was opened
+	told    atomic.Bool   // a call has returned that the connection has ended, or that Shutdown has cut the stream
 	kind    kind
 
 	// guarded by conn.mu
@@ -92,6 +93,8 @@ type streamState struct {
 type extra struct {
 	stopErr *quic.StreamError // the peer's STOP_SENDING, which Close returns
 	readErr *quic.StreamError // of a CancelRead while unseenEOF was set
+
+	unended *unended // for package leaktest
 
 	bindings []*binding // of the contexts that the stream is bound to
 	canceled *canceled  // one of them has reset it

@@ -182,6 +182,9 @@ func endsSendHalf(err error) bool {
 func (st *streamState) writeAfterEnd() error {
 	st.mu.Lock()
 	closing := st.closing
+	if st.extra != nil && st.extra.unended != nil {
+		st.told.Store(true)
+	}
 	st.mu.Unlock()
 	if closing { // a call into quic-go would have it say ErrWouldBlock to a write that Close waits for
 		return quic.ErrStreamClosed

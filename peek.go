@@ -1,0 +1,205 @@
+package quiclife
+
+import (
+	"context"
+	"slices"
+	"sync"
+
+	"github.com/quiclife/quiclife/internal/peek"
+)
+
+// What package leaktest asks, see internal/peek. A program that does not use it
+// pays for a nil check when a stream is reported, and when one ends with its
+// connection.
+
+func init() {
+	peek.Leaks = func(guard any) []peek.Leak { return guard.(*Guard).watch().leaks(guard.(*Guard)) }
+	peek.TakeUnaccepted = func(conn any) []any { return conn.(*Conn).takeUnaccepted() }
+	peek.Accepts = func(conn any, uni bool) bool { return conn.(*Conn).accepts(uni) }
+}
+
+// A leakWatch remembers the leaks of a group.
+type leakWatch struct {
+	mu       sync.Mutex // guards the fields below; it comes after every other
+	reported []Leak
+	unended  []*unended
+	owing    []*streamState // when their connection ended
+}
+
+// An unended is a stream that was open when its connection ended, or when
+// Shutdown cut it. That is a leak only if the program does not end it after all:
+// a handler that is still running may.
+type unended struct {
+	st            *streamState
+	info          StreamInfo        // right before
+	bound         []context.Context // which would have ended it, too
+	send, receive bool              // the program has not ended these halves. streamState.mu guards them
+}
+
+// watch returns what remembers the leaks of g from now on.
+func (g *Guard) watch() *leakWatch {
+	g.watched.CompareAndSwap(nil, new(leakWatch))
+	return g.watched.Load()
+}
+
+func (w *leakWatch) report(l Leak) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.reported = append(w.reported, l)
+}
+
+// claimUnendedLocked is claimLocked for a stream that the program has not ended
+// before its connection ended, or Shutdown cut it.
+func (st *streamState) claimUnendedLocked(send, receive bool) (gotSend, gotReceive bool) {
+	c := st.conn
+	w := c.guard.watched.Load()
+	if w == nil || c.lifetime.Err() == nil && c.draining.Err() == nil { // in the latter case 0-RTT was rejected
+		return st.claimLocked(send, receive)
+	}
+	x, info := st.extraLocked(), st.infoLocked()
+	var before unended
+	if x.unended != nil { // Shutdown has left a half to the connection's end
+		before = *x.unended
+	}
+	gotSend, gotReceive = st.claimLocked(send, receive)
+	if x.unended == nil {
+		if !gotSend && (!gotReceive || st.mayEndByItself()) {
+			return gotSend, gotReceive
+		}
+		x.unended = &unended{st: st, info: info}
+		for _, b := range x.bindings {
+			x.unended.bound = append(x.unended.bound, b.ctx)
+		}
+		w.mu.Lock()
+		w.unended = append(w.unended, x.unended)
+		w.mu.Unlock()
+	}
+	x.unended.send, x.unended.receive = before.send || gotSend, before.receive || gotReceive
+	return gotSend, gotReceive
+}
+
+// mayEndByItself says whether the receive half would end without the program
+// if the peer's FIN, which may be under way, is all that is to come.
+func (st *streamState) mayEndByItself() bool {
+	read, size := st.read.Load(), st.finalSize.Load()
+	return read > 0 && (size == sizeUnknown || size == read)
+}
+
+// ended notes that the program ends halves, if it had not before its connection ended.
+func (x *extra) ended(send, receive bool) {
+	if x != nil && x.unended != nil {
+		x.unended.send = x.unended.send && !send
+		x.unended.receive = x.unended.receive && !receive
+	}
+}
+
+// leak says whether the program has let the stream be. It need not end it any
+// more once a call has told it that the connection has ended.
+func (u *unended) leak() (l peek.Leak, leaked bool) {
+	st := u.st
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	canceled := slices.ContainsFunc(u.bound, func(ctx context.Context) bool { return ctx.Err() != nil })
+	if st.told.Load() || st.given || canceled || !u.send && !u.receive {
+		return l, false
+	}
+	info := u.info
+	if info.Send == HalfOpen && !u.send {
+		info.Send = HalfAborted
+	}
+	if info.Receive == HalfOpen && !u.receive {
+		info.Receive = HalfAborted
+	}
+	gone := st.handle.Value() == nil
+	return peek.Leak{Conn: st.conn, Stream: info, Why: peek.CutOff, Final: gone}, true
+}
+
+func (w *leakWatch) leaks(g *Guard) (leaks []peek.Leak) {
+	var owing []*streamState
+	for _, c := range g.members() {
+		c.endIfClosed()
+		c.mu.Lock()
+		for st := c.owing.first; st != nil && !c.ended; st = st.next {
+			owing = append(owing, st)
+		}
+		c.mu.Unlock()
+	}
+	w.mu.Lock()
+	reported, unended := slices.Clone(w.reported), slices.Clone(w.unended)
+	owing = append(owing, w.owing...)
+	w.mu.Unlock()
+
+	for _, l := range reported {
+		leaks = append(leaks, peek.Leak{Conn: l.Conn, Stream: l.Stream, Why: peek.Why(l.Reason), Final: true})
+	}
+	for _, u := range unended {
+		if l, leaked := u.leak(); leaked {
+			leaks = append(leaks, l)
+		}
+	}
+	for _, st := range owing {
+		if !st.creditReturned() {
+			leaks = append(leaks, peek.Leak{Conn: st.conn, Stream: st.info(), Why: peek.Uncredited})
+		}
+	}
+	return leaks
+}
+
+func (st *streamState) creditReturned() bool {
+	st.conn.mu.Lock()
+	defer st.conn.mu.Unlock()
+	return st.credited
+}
+
+// watchOwingLocked remembers the streams whose credit was not returned, now that
+// the connection has ended. conn.mu is held.
+func (c *Conn) watchOwingLocked() {
+	w := c.guard.watched.Load()
+	if w == nil {
+		return
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for st := c.owing.first; st != nil; st = st.next {
+		w.owing = append(w.owing, st)
+	}
+}
+
+func (c *Conn) takeUnaccepted() (infos []any) {
+	if c.unwrapped.Load() || c.draining.Err() != nil || c.lifetime.Err() != nil {
+		return nil
+	}
+	now, cancel := context.WithCancel(context.Background())
+	cancel() // quic-go returns what is queued, and does not wait
+	if !c.accepts(false) {
+		for {
+			raw, err := c.raw.AcceptStream(now)
+			if err != nil {
+				break
+			}
+			infos = append(infos, StreamInfo{ID: raw.StreamID(), Incoming: true, Send: HalfOpen, Receive: HalfOpen})
+			refuse(raw, c.guard.Codes.Refused)
+		}
+	}
+	if !c.accepts(true) {
+		for {
+			raw, err := c.raw.AcceptUniStream(now)
+			if err != nil {
+				break
+			}
+			infos = append(infos, StreamInfo{ID: raw.StreamID(), Incoming: true, Unidirectional: true, Receive: HalfOpen})
+			refuse(raw, c.guard.Codes.Refused)
+		}
+	}
+	return infos
+}
+
+func (c *Conn) accepts(uni bool) bool {
+	k := incoming
+	if uni {
+		k = incomingUni
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.serving || c.acceptingOf(k).Load() > 0
+}

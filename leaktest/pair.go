@@ -1,0 +1,87 @@
+package leaktest
+
+import (
+	"context"
+	"net"
+	"testing"
+	"time"
+
+	"github.com/quic-go/quic-go/testutils/simnet"
+
+	"github.com/quiclife/quiclife"
+	"github.com/quiclife/quiclife/internal/rig"
+)
+
+// Pair returns the two ends of a connection over UDP on the loopback interface,
+// both under a Guard as of [New]. At the end of the test leaks fail it, then the
+// connection is closed, and nothing is left of it. The configurations may be
+// nil. It is not for synctest bubbles: see [Simulated].
+func Pair(t testing.TB, clientConf, serverConf *quiclife.Config, opts ...Option) (client, server *quiclife.Conn) {
+	t.Helper()
+	socket := func() *net.UDPConn {
+		c, err := net.ListenUDP("udp", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
+		if err != nil {
+			t.Fatal("leaktest:", err)
+		}
+		t.Cleanup(func() { c.Close() })
+		return c
+	}
+	c, s := socket(), socket()
+	return connect(t, c, s, clientConf, serverConf, opts)
+}
+
+// Simulated is [Pair] over a simulated network with a latency of 5 ms each way,
+// in fake time. It is to be called inside a testing/synctest bubble.
+func Simulated(t testing.TB, clientConf, serverConf *quiclife.Config, opts ...Option) (client, server *quiclife.Conn) {
+	t.Helper()
+	if !inBubble() {
+		t.Fatal("leaktest: Simulated was called outside of a synctest bubble")
+	}
+	network := &simnet.Simnet{Router: &simnet.PerfectRouter{}}
+	link := simnet.NodeBiDiLinkSettings{Latency: 5 * time.Millisecond}
+	c := network.NewEndpoint(&net.UDPAddr{IP: net.IPv4(1, 0, 0, 1), Port: 1000}, link)
+	s := network.NewEndpoint(&net.UDPAddr{IP: net.IPv4(1, 0, 0, 2), Port: 443}, link)
+	if err := network.Start(); err != nil {
+		t.Fatal("leaktest:", err)
+	}
+	t.Cleanup(func() {
+		c.Close()
+		s.Close()
+		network.Close()
+	})
+	return connect(t, c, s, clientConf, serverConf, opts)
+}
+
+// connect connects two sockets. Cleanups run in reverse: the check is the first.
+func connect(t testing.TB, c, s net.PacketConn, clientConf, serverConf *quiclife.Config, opts []Option) (client, server *quiclife.Conn) {
+	t.Helper()
+	g, check := newGuard(t, opts)
+	check.allowConns = true
+	serverTLS, clientTLS := rig.TLS()
+	clientTransport, serverTransport := &quiclife.Transport{Conn: c, Guard: g}, &quiclife.Transport{Conn: s, Guard: g}
+	t.Cleanup(func() {
+		clientTransport.Close()
+		serverTransport.Close()
+	})
+	ln, err := serverTransport.Listen(serverTLS, serverConf)
+	if err != nil {
+		t.Fatal("leaktest:", err)
+	}
+	t.Cleanup(func() { ln.Close() })
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	client, err = clientTransport.Dial(ctx, s.LocalAddr(), clientTLS, clientConf)
+	if err != nil {
+		t.Fatal("leaktest:", err)
+	}
+	server, err = ln.Accept(ctx)
+	if err != nil {
+		t.Fatal("leaktest:", err)
+	}
+	t.Cleanup(func() {
+		client.CloseWithError(0, "")
+		server.CloseWithError(0, "")
+	})
+	t.Cleanup(check.run)
+	return client, server
+}

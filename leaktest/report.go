@@ -1,0 +1,242 @@
+package leaktest
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/quiclife/quiclife"
+	"github.com/quiclife/quiclife/internal/peek"
+)
+
+// A leak is a stream that leaked, or will have if the program does nothing more
+// with it.
+type leak struct {
+	conn  *quiclife.Conn
+	info  quiclife.StreamInfo
+	why   why
+	final bool // nothing can change it
+}
+
+type why uint8
+
+const (
+	held       why = iota // open, and the program holds it
+	dropped               // by the program
+	unread                // timed out
+	idle                  // timed out
+	uncredited            // it has ended
+	cutOff                // by its connection's end
+	unaccepted            // nobody has accepted it
+)
+
+var whyOf = map[peek.Why]why{
+	peek.Dropped: dropped, peek.Unread: unread, peek.Idle: idle, peek.Uncredited: uncredited, peek.CutOff: cutOff,
+}
+
+// found is what has leaked.
+type found struct {
+	leaks []leak
+	conns []*quiclife.Conn
+}
+
+func (f found) empty() bool { return len(f.leaks)+len(f.conns) == 0 }
+
+// final says whether nothing can change it.
+func (f found) final() bool {
+	return len(f.conns) == 0 && !slices.ContainsFunc(f.leaks, func(l leak) bool { return !l.final })
+}
+
+const (
+	mostGroups = 10 // that are reported
+	mostFrames = 4  // of a stack
+)
+
+// A kind of leak: such streams are reported together.
+type kind struct {
+	why                      why
+	opener                   string
+	incoming, unidirectional bool
+	send, receive            quiclife.HalfState
+}
+
+type group struct {
+	kind
+	count  int
+	oldest quiclife.StreamInfo
+}
+
+// report is what the test fails with. So many streams were opened in it.
+func (f found) report(opened int64) string {
+	var b strings.Builder
+	if n := len(f.leaks); n > 0 {
+		fmt.Fprintf(&b, "%s leaked", plural(n, "stream"))
+		if opened > int64(n) {
+			fmt.Fprintf(&b, ", of %d that were opened", opened)
+		}
+		b.WriteString(".\n")
+	}
+	groups := f.groups()
+	for i, g := range groups {
+		if i == mostGroups {
+			fmt.Fprintf(&b, "\nAnd others, opened in %d more places, or otherwise.\n", len(groups)-i)
+			break
+		}
+		g.write(&b)
+	}
+	if n := len(f.conns); n > 0 {
+		fmt.Fprintf(&b, "\n%s still open:\n", plural(n, "connection"))
+		for i, c := range f.conns {
+			if i == mostGroups {
+				b.WriteString("    and others\n")
+				break
+			}
+			fmt.Fprintf(&b, "    from %v to %v\n", c.LocalAddr(), c.RemoteAddr())
+		}
+		b.WriteString("  To do: CloseWithError or Shutdown. If they are to outlive the test: leaktest.AllowConns.\n")
+	}
+	return strings.TrimSpace(b.String())
+}
+
+func plural(n int, what string) string {
+	if n == 1 {
+		return "1 " + what
+	}
+	return fmt.Sprintf("%d %ss", n, what)
+}
+
+// groups returns the kinds of leaks, the most frequent ones first.
+func (f found) groups() (groups []*group) {
+	byKind := make(map[kind]*group)
+	for _, l := range f.leaks {
+		s := l.info
+		k := kind{l.why, s.Stack, s.Incoming, s.Unidirectional, s.Send, s.Receive}
+		g := byKind[k]
+		if g == nil {
+			g = &group{kind: k, oldest: s}
+			byKind[k] = g
+			groups = append(groups, g)
+		}
+		g.count++
+		if s.Opened.Before(g.oldest.Opened) {
+			g.oldest = s
+		}
+	}
+	slices.SortStableFunc(groups, func(a, b *group) int {
+		return cmp.Or(b.count-a.count, a.oldest.Opened.Compare(b.oldest.Opened), cmp.Compare(a.oldest.ID, b.oldest.ID))
+	})
+	return groups
+}
+
+func (g *group) write(b *strings.Builder) {
+	what := "stream"
+	if g.unidirectional {
+		what = "unidirectional stream"
+	}
+	fmt.Fprintf(b, "\n%s %s", plural(g.count, what), g.origin())
+	for _, frame := range frames(g.opener) {
+		fmt.Fprintf(b, "\n    %s", frame)
+	}
+	fmt.Fprintf(b, "\n  %s: %s.\n", g.fate(), g.halves())
+	s := g.oldest
+	if g.why == unaccepted {
+		fmt.Fprintf(b, "  The first is stream %d.\n", s.ID)
+	} else {
+		fmt.Fprintf(b, "  The oldest is stream %d, %v old, with %d bytes written and %d read.\n",
+			s.ID, s.Age.Round(time.Millisecond), s.BytesWritten, s.BytesRead)
+	}
+	fmt.Fprintf(b, "  To do: %s\n", g.advice())
+}
+
+// origin says who has opened the streams. The calls are to follow.
+func (g *group) origin() string {
+	verb := "opened"
+	switch {
+	case g.why == unaccepted:
+		return "that the peer opened and nobody has accepted"
+	case g.incoming:
+		verb = "accepted"
+	}
+	if g.opener == "" {
+		return verb + " somewhere (Guard.CaptureStacks would tell where)"
+	}
+	return verb + " at"
+}
+
+// frames returns the innermost calls of a stack that are the program's.
+func frames(stack string) (calls []string) {
+	for call := range strings.Lines(stack) {
+		call = strings.TrimSpace(call)
+		switch {
+		case len(calls) == mostFrames:
+			return calls
+		case strings.HasPrefix(call, "testing."), strings.HasPrefix(call, "runtime."),
+			strings.HasPrefix(call, "internal/synctest."), strings.HasPrefix(call, "github.com/quiclife/quiclife."):
+		default:
+			calls = append(calls, call)
+		}
+	}
+	return calls
+}
+
+// fate says what has become of the streams.
+func (g *group) fate() string {
+	switch g.why {
+	case held:
+		return "Still held by the program"
+	case dropped:
+		return "Dropped by the program"
+	case unread:
+		return "Cancelled after Guard.HalfCloseTimeout"
+	case idle:
+		return "Reset after Guard.IdleTimeout"
+	case uncredited:
+		return "Ended, but the credit was not returned"
+	case cutOff:
+		return "Open when the connection ended, and not ended since"
+	}
+	return "Waiting in the connection"
+}
+
+func (g *group) halves() string {
+	switch {
+	case g.send == quiclife.HalfAbsent:
+		return "receive half " + g.receive.String()
+	case g.receive == quiclife.HalfAbsent:
+		return "send half " + g.send.String()
+	}
+	return fmt.Sprintf("send half %v, receive half %v", g.send, g.receive)
+}
+
+// advice says what the program should have done.
+func (g *group) advice() string {
+	read, moved := g.oldest.BytesRead > 0, g.oldest.BytesRead+g.oldest.BytesWritten > 0
+	const open = quiclife.HalfOpen
+	switch {
+	case g.why == unaccepted && g.unidirectional:
+		return "call AcceptUniStream in a loop, or Serve. Or set Config.MaxIncomingUniStreams to -1."
+	case g.why == unaccepted:
+		return "call AcceptStream in a loop, or Serve. Or set Config.MaxIncomingStreams to -1."
+	case g.why == uncredited:
+		return "Release, as Config.RequireStreamCreditRelease is set."
+	case g.unidirectional && g.send == open:
+		return "Close, or defer Release. If it is a control stream: leaktest.Allow."
+	case g.unidirectional:
+		return "read to io.EOF, or defer Release. If it is a control stream: leaktest.Allow."
+	case g.send == open && g.receive == open && moved:
+		return "Close, and read to io.EOF; defer Release for the paths that return before. Is a goroutine blocked?"
+	case g.send == open && g.receive == open:
+		return "defer Release right after it was opened or accepted. Does a path return before anything is done with it?"
+	case g.send == open && g.receive == quiclife.HalfAborted:
+		return "defer Release. The receive half has failed, and that does not end the send half."
+	case g.send == open:
+		return "Close when all is written, or defer Release."
+	case g.send == quiclife.HalfAborted:
+		return "CancelRead, or defer Release. That the send half was aborted does not end the receive half."
+	case read:
+		return "read to io.EOF, or defer Release. If all that was expected has come, the peer has not called Close."
+	}
+	return "read the answer to io.EOF, or defer Release. Close ends the send half only."
+}

@@ -40,7 +40,9 @@ type Conn struct {
 	draining context.Context
 	drain    context.CancelFunc
 	arrived  atomic.Bool // Shutdown has found all acknowledged
-	// unwrapped: the program has quic-go's connection, or had it first.
+	// For package leaktest: somebody has accepted streams of a kind, or waited for
+	// them, and the program has quic-go's connection, or had it first.
+	accepted  [numKinds]atomic.Bool
 	unwrapped atomic.Bool
 
 	queue sendQueue // what the streams have queued (write.go)
@@ -50,8 +52,8 @@ type Conn struct {
 	next    sync.Mutex   // serializes NextConnection, once the handshake is complete
 	phase   atomic.Int32 // counts rejections of 0-RTT, after which stream IDs begin anew
 
-	accepting    [2]atomic.Int32 // calls of AcceptStream and AcceptUniStream under way
-	stallWatched atomic.Bool     // a look for a stall is due within stallInterval
+	accepting    atomic.Int32 // calls of AcceptStream and AcceptUniStream under way
+	stallWatched atomic.Bool  // a look for a stall is due within stallInterval
 
 	mu      sync.Mutex // guards the fields below
 	kinds   [numKinds]registry
@@ -269,11 +271,11 @@ func accept[S receiver](ctx context.Context, c *Conn, k kind, next func(context.
 	if c.draining.Err() != nil && c.lifetime.Err() == nil {
 		return none, ErrShutdown
 	}
-	calls := c.acceptingOf(k)
-	calls.Add(1)
+	c.accepts(k)
+	c.accepting.Add(1)
 	c.mayStall()
 	raw, err := next(ctx)
-	calls.Add(-1)
+	c.accepting.Add(-1)
 	if err != nil {
 		return none, err
 	}
@@ -283,9 +285,6 @@ func accept[S receiver](ctx context.Context, c *Conn, k kind, next func(context.
 	}
 	return raw, nil
 }
-
-// acceptingOf counts the calls under way that accept streams of a kind.
-func (c *Conn) acceptingOf(k kind) *atomic.Int32 { return &c.accepting[k-incoming] }
 
 // CloseWithError closes the connection at once, as quic-go's does: data that
 // the peer has not acknowledged yet is lost. When it returns, all streams have

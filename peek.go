@@ -15,7 +15,6 @@ import (
 func init() {
 	peek.Leaks = func(guard any) []peek.Leak { return guard.(*Guard).watch().leaks(guard.(*Guard)) }
 	peek.TakeUnaccepted = func(conn any) []any { return conn.(*Conn).takeUnaccepted() }
-	peek.Accepts = func(conn any, uni bool) bool { return conn.(*Conn).accepts(uni) }
 }
 
 // A leakWatch remembers the leaks of a group.
@@ -110,8 +109,8 @@ func (u *unended) leak() (l peek.Leak, leaked bool) {
 	if info.Receive == HalfOpen && !u.receive {
 		info.Receive = HalfAborted
 	}
-	gone := st.handle.Value() == nil
-	return peek.Leak{Conn: st.conn, Stream: info, Why: peek.CutOff, Final: gone}, true
+	final := st.handle.Value() == nil && u.bound == nil
+	return peek.Leak{Conn: st.conn, Stream: info, Why: peek.CutOff, Final: final}, true
 }
 
 func (w *leakWatch) leaks(g *Guard) (leaks []peek.Leak) {
@@ -165,41 +164,34 @@ func (c *Conn) watchOwingLocked() {
 	}
 }
 
-func (c *Conn) takeUnaccepted() (infos []any) {
-	if c.unwrapped.Load() || c.draining.Err() != nil || c.lifetime.Err() != nil {
-		return nil
+// accepts notes that somebody accepts streams of a kind.
+func (c *Conn) accepts(k kind) {
+	if !c.accepted[k].Load() {
+		c.accepted[k].Store(true)
 	}
-	now, cancel := context.WithCancel(context.Background())
-	cancel() // quic-go returns what is queued, and does not wait
-	if !c.accepts(false) {
-		for {
-			raw, err := c.raw.AcceptStream(now)
-			if err != nil {
-				break
-			}
-			infos = append(infos, StreamInfo{ID: raw.StreamID(), Incoming: true, Send: HalfOpen, Receive: HalfOpen})
-			refuse(raw, c.guard.Codes.Refused)
-		}
-	}
-	if !c.accepts(true) {
-		for {
-			raw, err := c.raw.AcceptUniStream(now)
-			if err != nil {
-				break
-			}
-			infos = append(infos, StreamInfo{ID: raw.StreamID(), Incoming: true, Unidirectional: true, Receive: HalfOpen})
-			refuse(raw, c.guard.Codes.Refused)
-		}
-	}
-	return infos
 }
 
-func (c *Conn) accepts(uni bool) bool {
-	k := incoming
-	if uni {
-		k = incomingUni
+func (c *Conn) takeUnaccepted() (infos []any) {
+	if c.unwrapped.Load() || c.lifetime.Err() != nil {
+		return nil
 	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.serving || c.acceptingOf(k).Load() > 0
+	take := func(k kind, next func(context.Context) (receiver, error)) {
+		now, cancel := context.WithCancel(context.Background())
+		cancel() // quic-go returns what is queued, and does not wait
+		for !c.accepted[k].Load() {
+			raw, err := next(now)
+			if err != nil {
+				return
+			}
+			info := StreamInfo{ID: raw.StreamID(), Incoming: true, Unidirectional: k.uni(), Receive: HalfOpen}
+			if !k.uni() {
+				info.Send = HalfOpen
+			}
+			infos = append(infos, info)
+			refuse(raw, c.guard.Codes.Refused)
+		}
+	}
+	take(incoming, func(ctx context.Context) (receiver, error) { return c.raw.AcceptStream(ctx) })
+	take(incomingUni, func(ctx context.Context) (receiver, error) { return c.raw.AcceptUniStream(ctx) })
+	return infos
 }

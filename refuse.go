@@ -24,6 +24,7 @@ func refuse(raw receiver, code quic.StreamErrorCode) {
 // peer that opens streams in a loop would keep us busy: as many at once as the
 // peer may have open, then one each refusalInterval.
 func refuseAll[S receiver](ctx context.Context, c *Conn, k kind, most int64, accept func(context.Context) (S, error), code StreamErrorCode) error {
+	c.accepts(k)
 	pace := refusalPace{atOnce: min(c.kinds[k].stats.Limit, maxRefusedAtOnce)}
 	if pace.atOnce == 0 { // GetConfigForClient may have said otherwise
 		pace.atOnce = maxRefusedAtOnce

@@ -182,6 +182,7 @@ func (h handlerContext) Value(key any) any {
 func serveAll[R receiver, S ender](s server, k kind, next func(context.Context) (R, error), wrap func(R, *stack) S,
 	handle func(context.Context, S) error, finish func(S) error) error {
 	c := s.conn
+	c.accepts(k)
 	if handle == nil {
 		return refuseAll(s.until, c, k, math.MaxInt64, next, c.guard.Codes.Refused)
 	}

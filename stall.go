@@ -71,7 +71,7 @@ func (c *Conn) lookForStallLocked(s *sweep) {
 // trafficLocked returns a number that changes when a byte or a stream moves, and
 // whether a call is blocked, an incoming half not read, and one drained.
 func (c *Conn) trafficLocked() (moved int64, blocked, unread, drained bool) {
-	blocked = c.accepting[0].Load()+c.accepting[1].Load() > 0
+	blocked = c.accepting.Load() > 0
 	for k := range c.kinds {
 		r := &c.kinds[k]
 		moved += 2*r.stats.Opened - r.stats.Open

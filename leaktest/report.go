@@ -100,7 +100,7 @@ func (f found) report(opened int64) string {
 	return strings.TrimSpace(b.String())
 }
 
-func plural(n int, what string) string {
+func plural[N int | int64](n N, what string) string {
 	if n == 1 {
 		return "1 " + what
 	}
@@ -144,8 +144,8 @@ func (g *group) write(b *strings.Builder) {
 	if g.why == unaccepted {
 		fmt.Fprintf(b, "  The first is stream %d.\n", s.ID)
 	} else {
-		fmt.Fprintf(b, "  The oldest is stream %d, %v old, with %d bytes written and %d read.\n",
-			s.ID, s.Age.Round(time.Millisecond), s.BytesWritten, s.BytesRead)
+		fmt.Fprintf(b, "  The oldest is stream %d, %v old, with %s written and %d read.\n",
+			s.ID, s.Age.Round(time.Millisecond), plural(s.BytesWritten, "byte"), s.BytesRead)
 	}
 	fmt.Fprintf(b, "  To do: %s\n", g.advice())
 }

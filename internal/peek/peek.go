@@ -32,12 +32,8 @@ var (
 	Leaks func(guard any) []Leak
 
 	// TakeUnaccepted takes the streams that wait for the program to accept them
-	// from a *quiclife.Conn, ends them, and returns their quiclife.StreamInfos.
-	// It takes none of a kind that somebody accepts now, and none at all if the
-	// program has quic-go's connection, where it may accept as well.
+	// from a *quiclife.Conn, ends them, and returns their quiclife.StreamInfos. It
+	// takes none of a kind that somebody has accepted or waited for, and none at
+	// all if the program has quic-go's connection, where it may accept as well.
 	TakeUnaccepted func(conn any) []any
-
-	// Accepts says whether somebody accepts streams of a *quiclife.Conn right
-	// now.
-	Accepts func(conn any, unidirectional bool) bool
 )

@@ -203,12 +203,14 @@ func TestNoFalseAlarm(t *testing.T) {
 	}
 }
 
+var cleanTests = 1000
+
 // TestParallelTestsThatAreClean is for alarms that come by chance. They are
 // tests of their own, as a user's would be. QUICLIFE_LEAKTESTS is how many.
 func TestParallelTestsThatAreClean(t *testing.T) {
-	n := 1000
+	n := cleanTests
 	if testing.Short() {
-		n = 150
+		n /= 10
 	}
 	if s := os.Getenv("QUICLIFE_LEAKTESTS"); s != "" {
 		var err error

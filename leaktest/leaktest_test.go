@@ -14,6 +14,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/quiclife/quiclife"
+	"github.com/quiclife/quiclife/internal/quictest"
 	"github.com/quiclife/quiclife/leaktest"
 )
 
@@ -326,4 +327,25 @@ func TestEveryWayToLeakIsNamed(t *testing.T) {
 			}
 		})
 	}
+}
+
+// pairUnder connects two ends under a Guard, over simnet. What is under the
+// connection is closed at the end of t.
+func pairUnder(t *testing.T, g *quiclife.Guard) (client, server *quiclife.Conn) {
+	t.Helper()
+	serverTLS, clientTLS := quictest.TLS()
+	c, s, addr := quictest.Net{}.Endpoints(t)
+	clientTransport, serverTransport := &quiclife.Transport{Conn: c, Guard: g}, &quiclife.Transport{Conn: s, Guard: g}
+	ln, err := serverTransport.Listen(serverTLS, nil)
+	require.NoError(t, err)
+	t.Cleanup(func() {
+		ln.Close()
+		clientTransport.Close()
+		serverTransport.Close()
+	})
+	client, err = clientTransport.Dial(t.Context(), addr, clientTLS, nil)
+	require.NoError(t, err)
+	server, err = ln.Accept(t.Context())
+	require.NoError(t, err)
+	return client, server
 }

@@ -225,8 +225,10 @@ func (g *group) advice() string {
 		return "Close, or defer Release. If it is a control stream: leaktest.Allow."
 	case g.unidirectional:
 		return "read to io.EOF, or defer Release. If it is a control stream: leaktest.Allow."
-	case g.send == open && g.receive == open && moved:
+	case g.send == open && g.receive == open && moved && g.why == held:
 		return "Close, and read to io.EOF; defer Release for the paths that return before. Is a goroutine blocked?"
+	case g.send == open && g.receive == open && moved:
+		return "Close, and read to io.EOF; defer Release for the paths that return before."
 	case g.send == open && g.receive == open:
 		return "defer Release right after it was opened or accepted. Does a path return before anything is done with it?"
 	case g.send == open && g.receive == quiclife.HalfAborted:

@@ -47,6 +47,7 @@ func all() []mutation {
 		{"reclaim.go", reclaim},
 		{"shortage.go", shortage},
 		{"stall.go", stall},
+		{"peek.go", peek},
 		{"collect.go", collect},
 		{"timeouts.go", timeouts},
 		{"logs.go", logs},

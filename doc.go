@@ -41,9 +41,9 @@
 //   - When the send half has ended and all bytes up to the peer's FIN have
 //     been read, the receive half is finished, though nobody read the io.EOF.
 //   - A bidirectional stream that the program has dropped is found by the
-//     second garbage collection after it was opened, or the next one if streams
-//     are short, reported as a [Leak], and reset; see
-//     Guard.AbandonGrace. A unidirectional one may be a control stream, so it is
+//     garbage collector, reported as a [Leak], and reset; see
+//     Guard.AbandonGrace. Of a young stream it takes two collections, or one if
+//     streams are short. A unidirectional one may be a control stream, so it is
 //     left alone until streams of its kind are short.
 //   - A receive half that nobody reads after the send half has ended is
 //     cancelled after Guard.HalfCloseTimeout, and a stream on which no byte

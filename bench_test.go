@@ -22,25 +22,26 @@ import (
 
 // A cost is what one run took.
 type cost struct {
-	time          time.Duration
+	time, cpu     time.Duration
 	allocs, bytes float64
 }
 
 // pairs runs raw and wrapped b.N times each, of perRun operations, and reports
-// the medians of their ratio and of their difference in an operation.
+// the medians of their ratio and of their difference in an operation. cpu is
+// the processor time of the whole process, so of both ends and the collector.
 func pairs(b *testing.B, perRun int, raw, wrapped func()) {
 	b.Helper()
 	measure := func(f func()) cost {
 		runtime.GC()
 		var before, after runtime.MemStats
 		runtime.ReadMemStats(&before)
-		start := time.Now()
+		start, startCPU := time.Now(), quictest.CPU()
 		f()
-		elapsed := time.Since(start)
+		elapsed, cpu := time.Since(start), quictest.CPU()-startCPU
 		runtime.ReadMemStats(&after)
-		return cost{elapsed, float64(after.Mallocs-before.Mallocs) / float64(perRun), float64(after.TotalAlloc-before.TotalAlloc) / float64(perRun)}
+		return cost{elapsed, cpu, float64(after.Mallocs-before.Mallocs) / float64(perRun), float64(after.TotalAlloc-before.TotalAlloc) / float64(perRun)}
 	}
-	var times, ratios, allocs, bytes []float64
+	var times, ratios, cpus, cpuRatios, allocs, bytes []float64
 	for i := 0; b.Loop(); i++ {
 		var r, w cost
 		if i%2 == 0 {
@@ -50,12 +51,18 @@ func pairs(b *testing.B, perRun int, raw, wrapped func()) {
 		}
 		times = append(times, float64(w.time.Nanoseconds())/float64(perRun))
 		ratios = append(ratios, w.time.Seconds()/r.time.Seconds())
+		cpus = append(cpus, float64(w.cpu.Nanoseconds())/float64(perRun))
+		cpuRatios = append(cpuRatios, w.cpu.Seconds()/r.cpu.Seconds())
 		allocs = append(allocs, w.allocs-r.allocs)
 		bytes = append(bytes, w.bytes-r.bytes)
 	}
 	b.ReportMetric(0, "ns/op")
 	b.ReportMetric(median(times), "quiclife-ns")
 	b.ReportMetric(median(ratios), "time-ratio")
+	if quictest.CPU() > 0 { // else it is not known on this system
+		b.ReportMetric(median(cpus), "quiclife-cpu-ns")
+		b.ReportMetric(median(cpuRatios), "cpu-ratio")
+	}
 	b.ReportMetric(median(allocs), "more-allocs")
 	b.ReportMetric(median(bytes), "more-B")
 }
@@ -117,16 +124,52 @@ func BenchmarkWrite(b *testing.B) {
 
 // BenchmarkCycle opens a stream, sends a request, reads the answer to EOF and
 // closes, with both ends plain or both ends wrapped, one stream after another.
-func BenchmarkCycle(b *testing.B) {
-	const cycles = 2000
-	rc, rs := quictest.Loopback(b, nil, nil)
-	wc, ws := quictest.Loopback(b, nil, nil)
-	c, s := quiclife.Wrap(wc, nil), quiclife.Wrap(ws, nil)
-	go serve(rs.AcceptStream)
-	go serve(s.AcceptStream)
-	pairs(b, cycles,
-		func() { request(b, cycles, rc.OpenStreamSync) },
-		func() { request(b, cycles, c.OpenStreamSync) })
+func BenchmarkCycle(b *testing.B) { benchmarkCycle(b, 2000, 1, 1) }
+
+// BenchmarkCycleParallel is BenchmarkCycle with 64 streams at a time on one
+// connection.
+func BenchmarkCycleParallel(b *testing.B) { benchmarkCycle(b, 20_000, 1, 64) }
+
+// BenchmarkContention is BenchmarkCycle with more and more goroutines on one
+// connection, which share its locks, and with 64 connections, which share those
+// of the Guard.
+func BenchmarkContention(b *testing.B) {
+	for _, goroutines := range []int{1, 8, 64, 512} {
+		b.Run(fmt.Sprintf("goroutines=%d", goroutines), func(b *testing.B) { benchmarkCycle(b, 8000, 1, goroutines) })
+	}
+	b.Run("conns=64", func(b *testing.B) { benchmarkCycle(b, 8000, 64, 1) })
+}
+
+// benchmarkCycle makes cycles requests over conns connections, each of which
+// has as many goroutines at either end. No open waits for a slot.
+func benchmarkCycle(b *testing.B, cycles, conns, goroutines int) {
+	conf := &quic.Config{MaxIncomingStreams: 1000}
+	var raw, wrapped []func() error // what each goroutine of a client does
+	perGoroutine := cycles / (conns * goroutines)
+	for range conns {
+		rc, rs := quictest.Loopback(b, conf, conf)
+		wc, ws := quictest.Loopback(b, conf, conf)
+		c, s := quiclife.Wrap(wc, conf), quiclife.Wrap(ws, conf)
+		for range goroutines {
+			go serve(rs.AcceptStream)
+			go serve(s.AcceptStream)
+			raw = append(raw, func() error { return request(perGoroutine, rc.OpenStreamSync) })
+			wrapped = append(wrapped, func() error { return request(perGoroutine, c.OpenStreamSync) })
+		}
+	}
+	pairs(b, perGoroutine*len(raw), func() { sideBySide(b, raw) }, func() { sideBySide(b, wrapped) })
+}
+
+func sideBySide(b *testing.B, fs []func() error) {
+	errs := make(chan error, len(fs))
+	for _, f := range fs {
+		go func() { errs <- f() }()
+	}
+	for range fs {
+		if err := <-errs; err != nil {
+			b.Fatal(err)
+		}
+	}
 }
 
 // serve answers each request with itself.
@@ -145,19 +188,20 @@ func serve[S io.ReadWriteCloser](accept func(context.Context) (S, error)) {
 	}
 }
 
-func request[S io.ReadWriteCloser](b *testing.B, cycles int, open func(context.Context) (S, error)) {
+func request[S io.ReadWriteCloser](cycles int, open func(context.Context) (S, error)) error {
 	buf := make([]byte, 1000)
 	for range cycles {
 		str, err := open(context.Background())
 		if err != nil {
-			b.Fatal(err)
+			return err
 		}
 		str.Write(buf[:100])
 		str.Close()
-		if _, err := io.ReadFull(str, buf); err != io.ErrUnexpectedEOF {
-			b.Fatal(err)
+		if n, err := io.ReadFull(str, buf); err != io.ErrUnexpectedEOF || n != 100 {
+			return fmt.Errorf("the answer has %d bytes instead of 100, and ended with %w", n, err)
 		}
 	}
+	return nil
 }
 
 // BenchmarkOpenStreamHeap reports the bytes of heap that an open stream costs,

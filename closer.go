@@ -78,7 +78,7 @@ func (st *streamState) settle(send, receive HalfState) {
 		letGo(bound)
 	case !receiveEnded: // the send half was settled
 		st.watchFinalSize()
-		st.awaitReader()
+		st.conn.watchSoon(st.conn.guard.halfCloseTimeout())
 	}
 }
 
@@ -91,7 +91,7 @@ func (st *streamState) close() error {
 	}
 	if st.sendHalf == halfDetached {
 		st.mu.Unlock()
-		return st.send.Close()
+		return st.send().Close()
 	}
 	got, _ := st.claimLocked(true, false)
 	if got {
@@ -106,7 +106,7 @@ func (st *streamState) close() error {
 		st.abortSend(st.conn.guard.Codes.Cut, true)
 		st.settle(HalfAborted, HalfAbsent)
 	case got:
-		if st.send.Close() == nil {
+		if st.send().Close() == nil {
 			st.conn.sends()
 			st.settle(HalfFinished, HalfAbsent)
 			return nil
@@ -156,7 +156,7 @@ func (st *streamState) hurryWrites() {
 	}
 	if st.writing == blocking {
 		st.mu.Unlock()
-		st.send.SetWriteDeadline(longAgo)
+		st.send().SetWriteDeadline(longAgo)
 		st.mu.Lock()
 	}
 	for st.writing != notWriting { // also while a turn is handed over
@@ -190,8 +190,10 @@ func (st *streamState) noticed(err error) {
 	_, reset := errors.AsType[*quic.StreamError](err)
 	ours := err == io.EOF || err == quic.ErrStreamClosed || err == quic.Err0RTTRejected // the connection lives
 	draining := st.conn.draining.Err() != nil
-	if !ours && (!reset || draining) {
-		st.told.Store(true)
+	if !ours && (!reset || draining) && st.conn.guard.watched.Load() != nil {
+		st.mu.Lock()
+		st.extraLocked().toldOfEnd()
+		st.mu.Unlock()
 	}
 	if draining && !ours && !reset {
 		st.conn.cutStreams([]*streamState{st})
@@ -211,7 +213,7 @@ func (st *streamState) cancelWrite(code quic.StreamErrorCode) {
 // cancelRead aborts the receive half, if it has not ended.
 func (st *streamState) cancelRead(code quic.StreamErrorCode) {
 	_, got := st.claim(false, true)
-	st.receive.CancelRead(code)
+	st.receive().CancelRead(code)
 	st.mu.Lock()
 	if st.unseenEOF && st.extraLocked().readErr == nil {
 		st.extra.readErr = &quic.StreamError{StreamID: st.id(), ErrorCode: code}
@@ -255,7 +257,7 @@ func (st *streamState) release(code quic.StreamErrorCode) {
 		st.abortSend(code, true)
 	}
 	if receive {
-		st.receive.CancelRead(code)
+		st.receive().CancelRead(code)
 	}
 	if send || receive {
 		st.settle(abortedIf(send), abortedIf(receive))
@@ -273,11 +275,11 @@ func (st *streamState) reset(code quic.StreamErrorCode) {
 
 // abort does what reset does. The halves that were open have been claimed.
 func (st *streamState) abort(code quic.StreamErrorCode, send, receive bool) {
-	if st.send != nil {
+	if st.kind.sends() {
 		st.abortSend(code, send)
 	}
-	if st.receive != nil {
-		st.receive.CancelRead(code)
+	if st.kind.receives() {
+		st.receive().CancelRead(code)
 	}
 	if send || receive {
 		st.settle(abortedIf(send), abortedIf(receive))
@@ -299,7 +301,7 @@ func (st *streamState) cutOff(code quic.StreamErrorCode) {
 		if ours {
 			st.abort(code, send, receive)
 		}
-	case st.send != nil:
+	case st.kind.sends():
 		st.mu.Lock()
 		ours := !st.given
 		send, _ := st.claimUnendedLocked(ours, false)
@@ -344,13 +346,13 @@ func (st *streamState) abortSend(code quic.StreamErrorCode, claimed bool) {
 	extend := st.boundary && st.queued > 0
 	st.mu.Unlock()
 	// The ID of a stream of a rejected 0-RTT phase may be another stream's now.
-	if stale := st.phase != st.conn.phase.Load(); deliver || stale {
+	if stale := st.phase != uint8(st.conn.phase.Load()); deliver || stale {
 		return
 	}
 	if extend {
-		st.send.SetReliableBoundary()
+		st.send().SetReliableBoundary()
 	}
-	st.send.CancelWrite(code)
+	st.send().CancelWrite(code)
 	st.conn.sends()
 }
 
@@ -366,7 +368,7 @@ func abortedIf(got bool) HalfState {
 func (st *streamState) returnCredit() {
 	st.settleCredit()
 	if st.kind.incoming() {
-		st.receive.ReleaseStreamCredit()
+		st.receive().ReleaseStreamCredit()
 	}
 }
 
@@ -404,7 +406,7 @@ func (st *streamState) detach() {
 	}
 	st.settleCredit()
 	if send == HalfOpen {
-		st.conn.gaveAway(st.send)
+		st.conn.gaveAway(st.send())
 	}
 	if last {
 		st.conn.unregister(st, detached)

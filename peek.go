@@ -29,10 +29,13 @@ type leakWatch struct {
 // Shutdown cut it. That is a leak only if the program does not end it after all:
 // a handler that is still running may.
 type unended struct {
-	st            *streamState
-	info          StreamInfo        // right before
-	bound         []context.Context // which would have ended it, too
-	send, receive bool              // the program has not ended these halves. streamState.mu guards them
+	st    *streamState
+	info  StreamInfo        // right before
+	bound []context.Context // which would have ended it, too
+
+	// streamState.mu guards these.
+	told          bool // a call has returned that the connection has ended, or Shutdown has cut the stream
+	send, receive bool // the program has not ended these halves
 }
 
 // watch returns what remembers the leaks of g from now on.
@@ -57,7 +60,7 @@ func (st *streamState) claimUnendedLocked(send, receive bool) (gotSend, gotRecei
 	}
 	x, info := st.extraLocked(), st.infoLocked()
 	var before unended
-	if x.unended != nil { // Shutdown has left a half to the connection's end
+	if x.unended != nil { // the program knows, or Shutdown has left a half to the connection's end
 		before = *x.unended
 	}
 	gotSend, gotReceive = st.claimLocked(send, receive)
@@ -84,6 +87,15 @@ func (st *streamState) mayEndByItself() bool {
 	return read > 0 && (size == sizeUnknown || size == read)
 }
 
+// toldOfEnd notes that a call has told the program that there is nothing left to
+// end. It need not end the stream then.
+func (x *extra) toldOfEnd() {
+	if x.unended == nil {
+		x.unended = &unended{}
+	}
+	x.unended.told = true
+}
+
 // ended notes that the program ends halves, if it had not before its connection ended.
 func (x *extra) ended(send, receive bool) {
 	if x != nil && x.unended != nil {
@@ -92,14 +104,14 @@ func (x *extra) ended(send, receive bool) {
 	}
 }
 
-// leak says whether the program has let the stream be. It need not end it any
-// more once a call has told it that the connection has ended.
+// leak says whether the program has let the stream be.
 func (u *unended) leak() (l peek.Leak, leaked bool) {
 	st := u.st
+	gone := st.gone()
 	st.mu.Lock()
 	defer st.mu.Unlock()
 	canceled := slices.ContainsFunc(u.bound, func(ctx context.Context) bool { return ctx.Err() != nil })
-	if st.told.Load() || st.given || canceled || !u.send && !u.receive {
+	if u.told || st.given || canceled || !u.send && !u.receive {
 		return l, false
 	}
 	info := u.info
@@ -109,8 +121,18 @@ func (u *unended) leak() (l peek.Leak, leaked bool) {
 	if info.Receive == HalfOpen && !u.receive {
 		info.Receive = HalfAborted
 	}
-	final := st.handle.Value() == nil && u.bound == nil
-	return peek.Leak{Conn: st.conn, Stream: info, Why: peek.CutOff, Final: final}, true
+	return peek.Leak{Conn: st.conn, Stream: info, Why: peek.CutOff, Final: gone && u.bound == nil}, true
+}
+
+// gone says whether the program has dropped the stream, as the collections
+// since the first call have found.
+func (st *streamState) gone() bool {
+	st.conn.mu.Lock()
+	defer st.conn.mu.Unlock()
+	if st.young != nil {
+		st.weakenLocked()
+	}
+	return st.old.Value() == nil
 }
 
 func (w *leakWatch) leaks(g *Guard) (leaks []peek.Leak) {

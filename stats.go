@@ -246,6 +246,6 @@ func (st *streamState) infoLocked() StreamInfo {
 		Receive:        st.receiveHalf.public(),
 		BytesWritten:   st.written.Load(),
 		BytesRead:      st.read.Load(),
-		Stack:          st.stack.String(),
+		Stack:          st.openerLocked().String(),
 	}
 }

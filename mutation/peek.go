@@ -40,7 +40,7 @@ var peek = []mutation{
 	},
 	{
 		name:   "leak: though a call has told the program",
-		old:    "if st.told.Load() || st.given",
+		old:    "if u.told || st.given",
 		new:    "if st.given",
 		killer: "TestEndOfConnectionHidesNoLeak",
 	},

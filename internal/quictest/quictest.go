@@ -21,6 +21,7 @@ var (
 	TLS       = rig.TLS
 	Held      = rig.Held
 	HeapAlloc = rig.Heap
+	CPU       = rig.CPU
 )
 
 // A Net is a network in fake time between a client and a server. The zero

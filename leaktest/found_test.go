@@ -390,3 +390,20 @@ func (f *fatal) Fatal(args ...any) {
 	f.with, _ = args[0].(string)
 	panic(f)
 }
+
+// TestStreamOnItsWayAtTheEndIsFound: what was sent last reaches a handler, which
+// leaks, when the body of the test has returned.
+func TestStreamOnItsWayAtTheEndIsFound(t *testing.T) {
+	var held *quiclife.ReceiveStream
+	message := failure(t, func(t *testing.T, client, server *quiclife.Conn) {
+		go func() {
+			held, _ = server.AcceptUniStream(context.Background())
+		}()
+		s, err := client.OpenUniStream()
+		require.NoError(t, err)
+		write(t, s, "x")
+		require.NoError(t, s.Close())
+	})
+	requireWords(t, paragraph(t, message, "1 unidirectional stream accepted at"), "receive half open", "0 read")
+	runtime.KeepAlive(held)
+}

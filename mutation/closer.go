@@ -131,10 +131,10 @@ var closer = []mutation{
 	},
 	{
 		name: "connectionEnded: does nothing",
-		old: `	if send, receive := st.claim(true, true); send || receive {
-		st.settle(`,
-		new: `	if send, receive := false, false; send || receive {
-		st.settle(`,
+		old: `	send, receive := st.claimUnendedLocked(true, true)
+`,
+		new: `	send, receive := false, false
+`,
 		killer: "TestCallsAfterConnectionEndReturnItsError",
 	},
 	{

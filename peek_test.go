@@ -109,6 +109,22 @@ func TestEndOfConnectionHidesNoLeak(t *testing.T) {
 	}
 }
 
+// TestLeaksOfConnectionThatHasJustEnded: its streams are ended a moment later.
+func TestLeaksOfConnectionThatHasJustEnded(t *testing.T) {
+	for range 20 {
+		g := &quiclife.Guard{}
+		setup{guard: g}.in(t, func(t *testing.T, e ends) {
+			requireLeaks(t, g)
+			s, peer := e.stream(t)
+			peer.Release()
+			s.CancelRead(1)
+			e.rawClient.CloseWithError(0, "")
+			requireLeaks(t, g, "cut off: open, aborted")
+			s.Release()
+		})
+	}
+}
+
 // TestStreamsNobodyAcceptsCanBeTaken, unless somebody may accept them.
 func TestStreamsNobodyAcceptsCanBeTaken(t *testing.T) {
 	conf := &quic.Config{MaxIncomingStreams: 2, MaxIncomingUniStreams: 2}

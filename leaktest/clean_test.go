@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+	"go.uber.org/goleak"
 
 	"github.com/quiclife/quiclife"
 	"github.com/quiclife/quiclife/leaktest"
@@ -173,10 +174,11 @@ var clean = []struct {
 		h := accept(t, server)
 		read(t, h, "x")
 		h.Close()
+		raw := s.Detach()
 		go func() {
 			time.Sleep(1500 * time.Millisecond)
-			s.Close()
-			io.ReadAll(s)
+			raw.Close()
+			io.ReadAll(raw)
 		}()
 	}},
 	{"detached streams", func(t *testing.T, client, server *quiclife.Conn) {
@@ -226,6 +228,14 @@ func TestParallelTestsThatAreClean(t *testing.T) {
 			})
 		})
 	}
+}
+
+// TestNoGoroutineIsLeftByPair: goleak's cleanup comes after Pair's.
+func TestNoGoroutineIsLeftByPair(t *testing.T) {
+	t.Cleanup(func() { goleak.VerifyNone(t) })
+	client, server := leaktest.Pair(t, nil, nil)
+	go answering(server)
+	require.NoError(t, request(client))
 }
 
 // TestParallelTestsOverLoopback is the same in real time.

@@ -205,6 +205,17 @@ func TestConnectionsThatAreOpenFailTheTest(t *testing.T) {
 	require.Empty(t, guarded(t, nil, body, leaktest.AllowConns()))
 }
 
+// TestVerdictWaitsForConnections: a leak is certain, but that the connection is
+// still open is not.
+func TestVerdictWaitsForConnections(t *testing.T) {
+	message := guarded(t, nil, func(t *testing.T, u *testOfAUser, g *quiclife.Guard, client, server *quiclife.Conn) {
+		openDeep(t, client, 0)
+		time.AfterFunc(3*time.Second, func() { client.CloseWithError(0, "") })
+	})
+	requireWords(t, message, "1 stream leaked")
+	require.NotContains(t, message, "still open")
+}
+
 func TestStreamsThatShutdownCutAreALeak(t *testing.T) {
 	for _, noStopSending := range []bool{false, true} {
 		var held []*quiclife.Stream
@@ -244,6 +255,10 @@ func TestCheckSparesWhatWasThere(t *testing.T) {
 		go answering(server)
 		before := open(t, client)
 		write(t, before, "x")
+		s, err := server.OpenUniStream() // which nobody accepts
+		require.NoError(t, err)
+		write(t, s, "x")
+		require.NoError(t, s.Close())
 		settled()
 
 		user := &testOfAUser{TB: t}

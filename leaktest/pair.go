@@ -59,7 +59,7 @@ func connect(t testing.TB, c, s net.PacketConn, clientConf, serverConf *quiclife
 	check.allowConns = true
 	serverTLS, clientTLS := rig.TLS()
 	clientTransport, serverTransport := &quiclife.Transport{Conn: c, Guard: g}, &quiclife.Transport{Conn: s, Guard: g}
-	t.Cleanup(func() {
+	t.Cleanup(func() { // with the connection, and all else that is left
 		clientTransport.Close()
 		serverTransport.Close()
 	})
@@ -67,7 +67,6 @@ func connect(t testing.TB, c, s net.PacketConn, clientConf, serverConf *quiclife
 	if err != nil {
 		t.Fatal("leaktest:", err)
 	}
-	t.Cleanup(func() { ln.Close() })
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 	defer cancel()
 	client, err = clientTransport.Dial(ctx, s.LocalAddr(), clientTLS, clientConf)
@@ -78,10 +77,6 @@ func connect(t testing.TB, c, s net.PacketConn, clientConf, serverConf *quiclife
 	if err != nil {
 		t.Fatal("leaktest:", err)
 	}
-	t.Cleanup(func() {
-		client.CloseWithError(0, "")
-		server.CloseWithError(0, "")
-	})
 	t.Cleanup(check.run)
 	return client, server
 }

@@ -51,6 +51,12 @@ var peek = []mutation{
 		killer: "TestEndOfConnectionHidesNoLeak",
 	},
 	{
+		name:   "leaks: a connection that has just ended has none",
+		old:    "		c.endIfClosed()\n",
+		new:    "		_ = c\n",
+		killer: "TestLeaksOfConnectionThatHasJustEnded",
+	},
+	{
 		name:   "takeUnaccepted: though somebody accepts",
 		old:    "		for !c.accepted[k].Load() {",
 		new:    "		for {",

@@ -161,3 +161,27 @@ func TestStreamsNobodyAcceptsCanBeTaken(t *testing.T) {
 		client.CloseWithError(0, "")
 	})
 }
+
+// TestStreamsThatAreRefusedAreNotTaken: a NetListener refuses unidirectional
+// ones, at a pace, so that some of them wait.
+func TestStreamsThatAreRefusedAreNotTaken(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		guard := &quiclife.Guard{}
+		site := newSite(t, &quiclife.Transport{Guard: guard}, &quic.Config{MaxIncomingUniStreams: 2})
+		ln := site.listener.NetListener()
+		t.Cleanup(func() { ln.Close() })
+		go ln.Accept() // connections
+		client, err := site.dial(t.Context())
+		require.NoError(t, err)
+		t.Cleanup(func() { client.CloseWithError(0, "") })
+		for range 20 {
+			s, err := client.OpenUniStreamSync(t.Context())
+			require.NoError(t, err)
+			s.Reset(1)
+			time.Sleep(6 * time.Millisecond) // it arrives
+			for _, c := range conns(guard) {
+				require.Empty(t, peek.TakeUnaccepted(c))
+			}
+		}
+	})
+}

@@ -321,7 +321,7 @@ func TestNoCheckAfterFailure(t *testing.T) {
 // TestVerdictComesEarlyIfNothingCanChangeIt: dropped streams are named after a
 // collection, and only what is held is waited for.
 func TestVerdictComesEarlyIfNothingCanChangeIt(t *testing.T) {
-	took := func(keep bool, opts ...leaktest.Option) (d time.Duration) {
+	took := func(keep, closed bool, opts ...leaktest.Option) (d time.Duration) {
 		synctest.Test(t, func(t *testing.T) {
 			user := &testOfAUser{TB: t}
 			client, server := leaktest.Simulated(user, nil, nil, opts...)
@@ -332,6 +332,9 @@ func TestVerdictComesEarlyIfNothingCanChangeIt(t *testing.T) {
 			} else {
 				openDeep(t, client, 0)
 			}
+			if closed {
+				client.CloseWithError(0, "")
+			}
 			start := time.Now()
 			require.NotEmpty(t, user.end())
 			d = time.Since(start) - time.Second // what is under way arrives
@@ -339,9 +342,11 @@ func TestVerdictComesEarlyIfNothingCanChangeIt(t *testing.T) {
 		})
 		return d
 	}
-	require.Less(t, took(false), time.Second)
-	require.Equal(t, 5*time.Second, took(true).Truncate(100*time.Millisecond))
-	require.Equal(t, 2*time.Second, took(true, leaktest.Within(2*time.Second)).Truncate(100*time.Millisecond))
+	require.Less(t, took(false, false), time.Second)
+	require.Less(t, took(false, true), time.Second)
+	require.Equal(t, 5*time.Second, took(true, false).Truncate(100*time.Millisecond))
+	require.Equal(t, 5*time.Second, took(true, true).Truncate(100*time.Millisecond))
+	require.Equal(t, 2*time.Second, took(true, false, leaktest.Within(2*time.Second)).Truncate(100*time.Millisecond))
 }
 
 func TestGuardLogsToTheTestUntilItEnds(t *testing.T) {

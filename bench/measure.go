@@ -126,15 +126,20 @@ func sizeName(size int) string {
 type results map[string]map[string][]float64 // figure, subject
 
 // measureAll runs the measures in rounds, in each of which all subjects take
-// their turn, a different one first, so that what else the machine does hits
-// them alike.
+// their turn, so that what else the machine does hits them alike. Each time a
+// different one is first, and every other time they go backwards, so that none
+// always follows the same one.
 func measureAll(o options, measures []measure, subjects []subject, progress io.Writer) (results, error) {
 	all := results{}
 	for _, m := range measures {
 		fmt.Fprintf(progress, "%s\n", m.figures[0].name)
 		for round := range o.rounds {
 			for i := range subjects {
-				s := subjects[(i+round)%len(subjects)]
+				turn := (i + round) % len(subjects)
+				if round%2 == 1 {
+					turn = len(subjects) - 1 - turn
+				}
+				s := subjects[turn]
 				if m.streams && s.library == nil {
 					continue
 				}

@@ -68,8 +68,7 @@
 //   - a cycle, as above, 16 at a time: on the same 30 connections at each scale,
 //     and on all of them in turn, which are cold in the processor's caches then;
 //   - a collection: the processor time from runtime.GC until the process is at
-//     rest again. quiclife looks for dropped streams then. Of that the marking, as
-//     the runtime counts it; the rest is sweeping, and the look;
+//     rest again. quiclife looks for dropped streams then;
 //   - Guard.Stats, and Guard.Shutdown with a deadline 5 s ahead, which passes.
 //
 // With 3,000 connections the four processes take 8 GB of memory together.

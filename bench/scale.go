@@ -27,7 +27,6 @@ const (
 	cycleSame  = "CPU of a cycle on the same few connections"
 	cycleAll   = "CPU of a cycle on all connections in turn"
 	collection = "CPU of a garbage collection"
-	marking    = "CPU of its marking"
 	stats      = "CPU of Guard.Stats"
 	late       = "Guard.Shutdown returns after its deadline"
 	closing    = "CPU of Guard.Shutdown"
@@ -126,11 +125,7 @@ func scaleOf(o scaleOptions, conns int) (_ scaleResult, err error) {
 			{collection, "collect", nil},
 		} {
 			for i := range order {
-				library := order[(i+round)%2]
-				ask(f.figure, library, f.command, f.args...)
-				if f.figure == collection {
-					ask(marking, library, "marked")
-				}
+				ask(f.figure, order[(i+round)%2], f.command, f.args...)
 			}
 		}
 		ask(stats, "quiclife", "stats")
@@ -206,9 +201,9 @@ func writeScale(w io.Writer, o scaleOptions, all []scaleResult) {
 		}
 		row(w, cells...)
 	}
-	for _, f := range []string{cycleSame, cycleAll, collection, marking} {
+	for _, f := range []string{cycleSame, cycleAll, collection} {
 		unit, by := "µs", 1e3
-		if f == collection || f == marking {
+		if f == collection {
 			unit, by = "ms", 1e6
 		}
 		line(f+": quic-go", func(r scaleResult) string { return spread(r[f][baseline], by, unit, -1) })

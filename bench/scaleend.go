@@ -10,7 +10,6 @@ import (
 	"net"
 	"os"
 	"runtime"
-	"runtime/metrics"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -111,7 +110,6 @@ type crowd struct {
 	links []*link
 	guard *quiclife.Guard // nil on quic-go
 
-	marked   time.Duration // processor time of the last collection, as the runtime counts it: without sweeping
 	shutDown time.Duration // processor time of the shutdown
 }
 
@@ -236,10 +234,9 @@ func (c *crowd) obey(command string) (float64, error) {
 	case "collect":
 		rest := func() { time.Sleep(300 * time.Millisecond) }
 		rest()
-		before, marked := rig.CPU(), collectorCPU()
+		before := rig.CPU()
 		runtime.GC()
 		rest() // quiclife's look comes after the collection
-		c.marked = collectorCPU() - marked
 		return float64(rig.CPU() - before), nil
 	case "stats":
 		const calls = 10
@@ -263,16 +260,8 @@ func (c *crowd) obey(command string) (float64, error) {
 			return 0, fmt.Errorf("shutdown with open streams: %w", err)
 		}
 		return float64(over), nil
-	case "marked":
-		return float64(c.marked), nil
 	case "closed":
 		return float64(c.shutDown), nil
 	}
 	return 0, fmt.Errorf("unknown command %q", command)
-}
-
-func collectorCPU() time.Duration {
-	sample := []metrics.Sample{{Name: "/cpu/classes/gc/total:cpu-seconds"}}
-	metrics.Read(sample)
-	return time.Duration(sample[0].Value.Float64() * float64(time.Second))
 }

@@ -130,10 +130,12 @@ var patterns = []pattern{
 					}
 				}
 			}()
-			// It is blocked when nothing more is taken.
-			for before := int64(-1); before != written.Load(); {
+			// It is blocked when nothing more is taken. Every library takes more
+			// than that minimum first; before, it just had no processor yet.
+			const minimum = 200_000
+			for before := int64(-1); before != written.Load() || before < minimum; {
 				before = written.Load()
-				time.Sleep(50 * time.Millisecond)
+				time.Sleep(100 * time.Millisecond)
 			}
 			x.abort(s)
 			<-blocked

@@ -186,9 +186,12 @@ func (st *streamState) sendFailed(err error) {
 // noticed tells Shutdown of a stream whose half is open while the connection
 // ends: the program may learn of that, and settle it, before we do.
 func (st *streamState) noticed(err error) {
+	if st.conn.draining.Err() == nil {
+		return
+	}
 	_, reset := errors.AsType[*quic.StreamError](err)
 	ours := err == io.EOF || err == quic.ErrStreamClosed || err == quic.Err0RTTRejected // the connection lives
-	if st.conn.draining.Err() != nil && !ours && !reset {
+	if !ours && !reset {
 		st.conn.cutStreams([]*streamState{st})
 	}
 }
@@ -233,7 +236,7 @@ func (st *streamState) readFailed(_ int, err error) {
 	}
 }
 
-func isDeadline(err error) bool { return errors.Is(err, os.ErrDeadlineExceeded) }
+func isDeadline(err error) bool { return err != io.EOF && errors.Is(err, os.ErrDeadlineExceeded) }
 
 // release aborts the halves that have not ended, and returns the credit.
 func (st *streamState) release(code quic.StreamErrorCode) {

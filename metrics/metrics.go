@@ -3,10 +3,9 @@
 //
 //	prometheus.MustRegister(metrics.NewCollector(quiclife.DefaultGuard, "default"))
 //
-// There are 66
-// series for each Guard, however many connections it has: no label names an
-// address, a stream or a place in the code. For those see the package
-// debugpage. All series are there from the start, counters at 0.
+// There are 66 series for each Guard, however many connections it has: no label
+// names an address, a stream or a place in the code. All series are there from
+// the start, counters at 0.
 package metrics
 
 import (

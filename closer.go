@@ -77,7 +77,7 @@ func (st *streamState) settle(send, receive HalfState) {
 		letGo(bound)
 	case !receiveEnded: // the send half was settled
 		st.watchFinalSize()
-		st.awaitReader()
+		st.conn.watchSoon(st.conn.guard.halfCloseTimeout())
 	}
 }
 
@@ -90,7 +90,7 @@ func (st *streamState) close() error {
 	}
 	if st.sendHalf == halfDetached {
 		st.mu.Unlock()
-		return st.send.Close()
+		return st.send().Close()
 	}
 	got, _ := st.claimLocked(true, false)
 	if got {
@@ -105,7 +105,7 @@ func (st *streamState) close() error {
 		st.abortSend(st.conn.guard.Codes.Cut, true)
 		st.settle(HalfAborted, HalfAbsent)
 	case got:
-		if st.send.Close() == nil {
+		if st.send().Close() == nil {
 			st.conn.sends()
 			st.settle(HalfFinished, HalfAbsent)
 			return nil
@@ -155,7 +155,7 @@ func (st *streamState) hurryWrites() {
 	}
 	if st.writing == blocking {
 		st.mu.Unlock()
-		st.send.SetWriteDeadline(longAgo)
+		st.send().SetWriteDeadline(longAgo)
 		st.mu.Lock()
 	}
 	for st.writing != notWriting { // also while a turn is handed over
@@ -186,9 +186,12 @@ func (st *streamState) sendFailed(err error) {
 // noticed tells Shutdown of a stream whose half is open while the connection
 // ends: the program may learn of that, and settle it, before we do.
 func (st *streamState) noticed(err error) {
+	if st.conn.draining.Err() == nil {
+		return
+	}
 	_, reset := errors.AsType[*quic.StreamError](err)
 	ours := err == io.EOF || err == quic.ErrStreamClosed || err == quic.Err0RTTRejected // the connection lives
-	if st.conn.draining.Err() != nil && !ours && !reset {
+	if !ours && !reset {
 		st.conn.cutStreams([]*streamState{st})
 	}
 }
@@ -206,7 +209,7 @@ func (st *streamState) cancelWrite(code quic.StreamErrorCode) {
 // cancelRead aborts the receive half, if it has not ended.
 func (st *streamState) cancelRead(code quic.StreamErrorCode) {
 	_, got := st.claim(false, true)
-	st.receive.CancelRead(code)
+	st.receive().CancelRead(code)
 	st.mu.Lock()
 	if st.unseenEOF && st.extraLocked().readErr == nil {
 		st.extra.readErr = &quic.StreamError{StreamID: st.id(), ErrorCode: code}
@@ -233,7 +236,7 @@ func (st *streamState) readFailed(_ int, err error) {
 	}
 }
 
-func isDeadline(err error) bool { return errors.Is(err, os.ErrDeadlineExceeded) }
+func isDeadline(err error) bool { return err != io.EOF && errors.Is(err, os.ErrDeadlineExceeded) }
 
 // release aborts the halves that have not ended, and returns the credit.
 func (st *streamState) release(code quic.StreamErrorCode) {
@@ -250,7 +253,7 @@ func (st *streamState) release(code quic.StreamErrorCode) {
 		st.abortSend(code, true)
 	}
 	if receive {
-		st.receive.CancelRead(code)
+		st.receive().CancelRead(code)
 	}
 	if send || receive {
 		st.settle(abortedIf(send), abortedIf(receive))
@@ -268,11 +271,11 @@ func (st *streamState) reset(code quic.StreamErrorCode) {
 
 // abort does what reset does. The halves that were open have been claimed.
 func (st *streamState) abort(code quic.StreamErrorCode, send, receive bool) {
-	if st.send != nil {
+	if st.kind.sends() {
 		st.abortSend(code, send)
 	}
-	if st.receive != nil {
-		st.receive.CancelRead(code)
+	if st.kind.receives() {
+		st.receive().CancelRead(code)
 	}
 	if send || receive {
 		st.settle(abortedIf(send), abortedIf(receive))
@@ -288,7 +291,7 @@ func (st *streamState) cutOff(code quic.StreamErrorCode) {
 	case st.kind.uni() && st.isDropped():
 	case !st.conn.guard.NoStopSending:
 		st.reset(code)
-	case st.send != nil:
+	case st.kind.sends():
 		st.mu.Lock()
 		ours := !st.given
 		send, _ := st.claimLocked(ours, false)
@@ -333,13 +336,13 @@ func (st *streamState) abortSend(code quic.StreamErrorCode, claimed bool) {
 	extend := st.boundary && st.queued > 0
 	st.mu.Unlock()
 	// The ID of a stream of a rejected 0-RTT phase may be another stream's now.
-	if stale := st.phase != st.conn.phase.Load(); deliver || stale {
+	if stale := st.phase != uint8(st.conn.phase.Load()); deliver || stale {
 		return
 	}
 	if extend {
-		st.send.SetReliableBoundary()
+		st.send().SetReliableBoundary()
 	}
-	st.send.CancelWrite(code)
+	st.send().CancelWrite(code)
 	st.conn.sends()
 }
 
@@ -355,7 +358,7 @@ func abortedIf(got bool) HalfState {
 func (st *streamState) returnCredit() {
 	st.settleCredit()
 	if st.kind.incoming() {
-		st.receive.ReleaseStreamCredit()
+		st.receive().ReleaseStreamCredit()
 	}
 }
 
@@ -393,7 +396,7 @@ func (st *streamState) detach() {
 	}
 	st.settleCredit()
 	if send == HalfOpen {
-		st.conn.gaveAway(st.send)
+		st.conn.gaveAway(st.send())
 	}
 	if last {
 		st.conn.unregister(st, detached)

@@ -1,8 +1,10 @@
 package quiclife
 
 import (
+	"maps"
 	"runtime"
 	"runtime/metrics"
+	"slices"
 	"sync"
 	"time"
 
@@ -10,9 +12,9 @@ import (
 )
 
 // We learn of dropped streams from the garbage collector: we keep only a weak
-// pointer to each handle, and it turns nil. So after each collection we look
-// at all connections, and where dropped streams may be in somebody's way, we
-// ask for a collection.
+// pointer to the handle of each stream that is not young, and it turns nil. So
+// after each collection we look at all connections, and where dropped streams
+// may be in somebody's way, we ask for a collection.
 
 // A collector looks at its connections after each garbage collection, and asks
 // for collections. There is one for the process, and one for each connection
@@ -123,19 +125,20 @@ func (k *collector) look() {
 		return
 	}
 	k.looked = n
-	k.mu.Lock()
-	conns := make([]*Conn, 0, len(k.conns))
-	for c := range k.conns {
-		conns = append(conns, c)
-	}
-	k.mu.Unlock()
 	var found []Leak
-	for _, c := range conns {
+	for _, c := range k.all() {
 		found = append(found, c.look()...)
 	}
 	if len(found) > 0 {
 		go tell(found)
 	}
+}
+
+// all returns the connections.
+func (k *collector) all() []*Conn {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return slices.Collect(maps.Keys(k.conns))
 }
 
 // ask has a collection run as soon as share allows it. It does not block.
@@ -168,10 +171,15 @@ func (k *collector) due() {
 	k.scheduleLocked()
 }
 
-// run has the garbage collector run, and looks.
+// run has the garbage collector run, so that it finds all dropped streams, and
+// looks.
 func (k *collector) run() {
-	cost := k.collect()
 	start := time.Now()
+	for _, c := range k.all() {
+		c.weaken()
+	}
+	cost := time.Since(start) + k.collect()
+	start = time.Now()
 	k.look()
 	now := time.Now()
 	k.mu.Lock()

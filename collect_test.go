@@ -106,6 +106,17 @@ func TestCollectionsAreAskedForInRealTime(t *testing.T) {
 	}
 }
 
+// TestYoungStreamIsFoundByOneCollectionThatIsAskedFor, of whatever age it is.
+func TestYoungStreamIsFoundByOneCollectionThatIsAskedFor(t *testing.T) {
+	setup{guard: &quiclife.Guard{MaxOutgoingStreams: 1, AbandonGrace: -1}}.in(t, func(t *testing.T, e ends) {
+		drop(t, e.client, func(*quiclife.Stream) {})
+		s, err := e.client.OpenStreamSync(t.Context())
+		require.NoError(t, err)
+		require.Equal(t, 1, quiclife.CollectionsAsked(e.client), "collections asked for")
+		s.Release()
+	})
+}
+
 // takeSlots has the server accept n streams, and returns them. The client, on
 // plain quic-go, has ended its halves, and asks for no collections.
 func takeSlots(t *testing.T, e ends, n int) (held []*quiclife.Stream) {

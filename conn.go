@@ -48,6 +48,8 @@ type Conn struct {
 	next    sync.Mutex   // serializes NextConnection, once the handshake is complete
 	phase   atomic.Int32 // counts rejections of 0-RTT, after which stream IDs begin anew
 
+	handlers [numKinds]atomic.Pointer[stack] // that Serve has, or had
+
 	accepting    atomic.Int32 // calls of AcceptStream and AcceptUniStream under way
 	stallWatched atomic.Bool  // a look for a stall is due within stallInterval
 
@@ -206,7 +208,7 @@ func (c *Conn) OpenStream() (*Stream, error) {
 	if err != nil {
 		return nil, err
 	}
-	return newStream(c, outgoing, raw, nil), nil
+	return newStream(c, outgoing, raw, false), nil
 }
 
 // OpenStreamSync opens a bidirectional stream. At the peer's limit, and at
@@ -218,7 +220,7 @@ func (c *Conn) OpenStreamSync(ctx context.Context) (*Stream, error) {
 	if err != nil {
 		return nil, err
 	}
-	return newStream(c, outgoing, raw, nil), nil
+	return newStream(c, outgoing, raw, false), nil
 }
 
 // OpenUniStream is [Conn.OpenStream] for a unidirectional stream.
@@ -249,7 +251,7 @@ func (c *Conn) AcceptStream(ctx context.Context) (*Stream, error) {
 	if err != nil {
 		return nil, err
 	}
-	return newStream(c, incoming, raw, nil), nil
+	return newStream(c, incoming, raw, false), nil
 }
 
 // AcceptUniStream is [Conn.AcceptStream] for a unidirectional stream.
@@ -258,7 +260,7 @@ func (c *Conn) AcceptUniStream(ctx context.Context) (*ReceiveStream, error) {
 	if err != nil {
 		return nil, err
 	}
-	return newReceiveStream(c, raw, nil), nil
+	return newReceiveStream(c, raw, false), nil
 }
 
 // accept accepts a stream, but refuses it once Shutdown has begun.

@@ -42,7 +42,8 @@
 //     been read, the receive half is finished, though nobody read the io.EOF.
 //   - A bidirectional stream that the program has dropped is found by the
 //     garbage collector, reported as a [Leak], and reset; see
-//     Guard.AbandonGrace. A unidirectional one may be a control stream, so it is
+//     Guard.AbandonGrace. Of a young stream it takes two collections, or one if
+//     streams are short. A unidirectional one may be a control stream, so it is
 //     left alone until streams of its kind are short.
 //   - A receive half that nobody reads after the send half has ended is
 //     cancelled after Guard.HalfCloseTimeout, and a stream on which no byte
@@ -52,6 +53,7 @@
 //
 // All of this works inside testing/synctest bubbles, in fake time, with one
 // difference: as no goroutine outside a bubble may touch what is inside,
-// dropped streams are not looked for by themselves there. After a runtime.GC,
-// the next call of [Conn.Stats] or [Conn.Streams] finds them.
+// dropped streams are not looked for by themselves there. [Conn.Stats] and
+// [Conn.Streams] look for them: call one of them, then runtime.GC, then one of
+// them again.
 package quiclife

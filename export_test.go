@@ -17,7 +17,7 @@ func RawStream(s *Stream) *quic.Stream { return s.raw }
 
 // AfterClose has f called when s has closed quic-go's stream, but has not
 // noted it yet.
-func AfterClose(s *SendStream, f func()) { s.st.put(afterClose{s.st.send, f}, s.st.receive) }
+func AfterClose(s *SendStream, f func()) { s.st.put(afterClose{s.st.send(), f}, nil) }
 
 type afterClose struct {
 	sender
@@ -64,7 +64,7 @@ func ResolveUDPAddr(ctx context.Context, addr string) (*net.UDPAddr, error) {
 
 // AfterTryWriteAll has f called when s has queued something with quic-go, but
 // has not noted it yet.
-func AfterTryWriteAll(s *Stream, f func()) { s.st.put(afterTryWriteAll{s.st.send, f}, s.st.receive) }
+func AfterTryWriteAll(s *Stream, f func()) { s.st.put(afterTryWriteAll{s.st.send(), f}, nil) }
 
 type afterTryWriteAll struct {
 	sender
@@ -79,7 +79,7 @@ func (s afterTryWriteAll) TryWriteAll(p []byte) error {
 
 // BeforeCancelWrite has f called whenever the send half of s is about to be
 // aborted with quic-go.
-func BeforeCancelWrite(s *Stream, f func()) { s.st.put(beforeCancelWrite{s.st.send, f}, s.st.receive) }
+func BeforeCancelWrite(s *Stream, f func()) { s.st.put(beforeCancelWrite{s.st.send(), f}, nil) }
 
 type beforeCancelWrite struct {
 	sender
@@ -100,7 +100,7 @@ func LastLook(c *Conn) time.Duration {
 
 // AroundDrainedReads has f called around each Read of what is drained of s.
 func AroundDrainedReads(s *ReceiveStream, f func(read func())) {
-	s.st.put(s.st.send, aroundReads{s.st.receive, f})
+	s.st.put(nil, aroundReads{s.st.receive(), f})
 }
 
 type aroundReads struct {
@@ -113,16 +113,34 @@ func (s aroundReads) Read(p []byte) (n int, err error) {
 	return n, err
 }
 
-// put puts something before quic-go's halves, where timers see it: they take
-// the lock first.
+// put puts something before quic-go's halves, nil: not before this one, where
+// timers see it: they take the lock first.
 func (st *streamState) put(send sender, receive receiver) {
 	st.conn.mu.Lock()
 	defer st.conn.mu.Unlock()
-	st.send, st.receive = send, receive
+	if send == nil && st.kind.sends() {
+		send = st.send()
+	}
+	if receive == nil && st.kind.receives() {
+		receive = st.receive()
+	}
+	st.raw = behind{send, receive}
+}
+
+type behind struct {
+	sender
+	receiver
+}
+
+func (b behind) StreamID() quic.StreamID {
+	if b.sender != nil {
+		return b.sender.StreamID()
+	}
+	return b.receiver.StreamID()
 }
 
 // Adopt makes raw a stream of c, as OpenStream does at its end.
-func Adopt(c *Conn, raw *quic.Stream) *Stream { return newStream(c, outgoing, raw, nil) }
+func Adopt(c *Conn, raw *quic.Stream) *Stream { return newStream(c, outgoing, raw, false) }
 
 // ForgetHeapTries lets what is refused above MaxHeap ask for a collection at
 // once.
@@ -139,7 +157,7 @@ func OwnCollector(g *Guard) *Guard {
 
 // BeforeCancelRead has f called whenever the receive half of s is about to be
 // aborted with quic-go.
-func BeforeCancelRead(s *Stream, f func()) { s.st.put(s.st.send, beforeCancelRead{s.st.receive, f}) }
+func BeforeCancelRead(s *Stream, f func()) { s.st.put(nil, beforeCancelRead{s.st.receive(), f}) }
 
 type beforeCancelRead struct {
 	receiver
@@ -159,7 +177,7 @@ func OpenStreamSlowly(c *Conn, f func()) (*Stream, error) {
 		return nil, err
 	}
 	f()
-	return newStream(c, outgoing, raw, nil), nil
+	return newStream(c, outgoing, raw, false), nil
 }
 
 // CollectWith has c's collector, of a bubble, call collect in place of the

@@ -72,9 +72,9 @@ type Guard struct {
 
 	// HalfCloseTimeout is how long a bidirectional stream may stay with its
 	// send half ended and nobody reading, before its receive half is cancelled
-	// with Codes.HalfClosed. A blocked Read counts as reading. A stream that
-	// is read now and then is cancelled between one and one and a quarter of
-	// this time after the last byte. 0 means 5 minutes, a negative value never.
+	// with Codes.HalfClosed. A blocked Read counts as reading. It is cancelled
+	// between one and one and a quarter of this time after the last Read, or
+	// after the send half has ended. 0 means 5 minutes, a negative value never.
 	HalfCloseTimeout time.Duration
 
 	// AbandonGrace is how long a stream that the garbage collector found

@@ -421,9 +421,12 @@ func dropUni(ctx context.Context, c *quiclife.Conn) error {
 	return err
 }
 
-// collectAndLook collects garbage. In a bubble, dropped streams are looked for
-// when somebody calls Stats.
+// collectAndLook finds all dropped streams. In a bubble it is Stats that looks
+// for them, and weakens young streams before.
 func collectAndLook(conns ...*quiclife.Conn) {
+	for _, c := range conns {
+		c.Stats()
+	}
 	runtime.GC()
 	for _, c := range conns {
 		c.Stats()

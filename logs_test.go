@@ -42,8 +42,7 @@ func TestLogOfOneBubbleDoesNotSilenceTheNext(t *testing.T) {
 			for range 2 {
 				drop(t, e.client, func(*quiclife.Stream) {})
 			}
-			runtime.GC()
-			e.client.Stats()
+			collectAndLook(e.client)
 		})
 	}
 	lines, sum := sumOfCounts(log.String(), "stream leaked")
@@ -71,8 +70,7 @@ func TestPanicsOfOnLeakAndLoggerAreContained(t *testing.T) {
 		setup{guard: guard}.in(t, func(t *testing.T, e ends) {
 			client, server := e.stream(t)
 			drop(t, e.client, func(*quiclife.Stream) {})
-			runtime.GC()
-			e.client.Stats()
+			collectAndLook(e.client)
 			time.Sleep(5 * time.Second) // the others are idle
 			require.Zero(t, e.client.Stats().Open()+e.server.Stats().Open())
 			runtime.KeepAlive(fmt.Sprint(client.Info(), server.Info()))
@@ -126,8 +124,7 @@ func TestWithoutLoggerSlogsDefaultIsUsed(t *testing.T) {
 		rc, _ := quictest.Net{}.Pair(t, nil, nil)
 		c := (&quiclife.Guard{}).Wrap(rc, nil)
 		drop(t, c, func(*quiclife.Stream) {})
-		runtime.GC()
-		c.Stats()
+		collectAndLook(c)
 	})
 	require.Contains(t, log.String(), "stream leaked")
 }

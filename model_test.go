@@ -348,9 +348,7 @@ func (c *modelConn) dropped() {
 }
 
 func (c *modelConn) collect() {
-	runtime.GC()
-	c.client.Stats() // in a bubble, this is when we look
-	c.server.Stats()
+	collectAndLook(c.client, c.server)
 }
 
 // pair opens a stream for a sequence. The first byte tells the peer of it.

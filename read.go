@@ -12,8 +12,8 @@ import (
 // willRead accounts for a Read or a Peek that begins, and fails if it is not
 // for the program any more to read.
 func (st *streamState) willRead() error {
-	if drained := st.draining.Load(); drained != nil {
-		return drained
+	if err := st.drained(); err != nil {
+		return err
 	}
 	st.readers.Add(1)
 	st.reads.Add(1)
@@ -41,13 +41,16 @@ func (st *streamState) didRead(n, size int, err error) error {
 
 // readError is what the program sees of an error that quic-go returned.
 func (st *streamState) readError(err error) error {
-	if drained := st.draining.Load(); drained != nil && isDeadline(err) { // the deadline was ours
+	switch {
+	case err == io.EOF:
+		return err
+	case !isDeadline(err):
+		return st.receiveCanceled(err)
+	}
+	if drained := st.drained(); drained != nil { // the deadline was ours
 		return drained
 	}
-	if err == io.EOF || isDeadline(err) {
-		return err
-	}
-	return st.receiveCanceled(err)
+	return err
 }
 
 // didPeek accounts for a Peek that has returned. quic-go does not count an
@@ -62,7 +65,7 @@ func (st *streamState) didPeek(n, size int, err error) error {
 	if n > 0 || size == 0 || isDeadline(err) {
 		return st.readError(err)
 	}
-	st.readFailed(st.receive.Read(noBytes[:]))
+	st.readFailed(st.receive().Read(noBytes[:]))
 	if err == io.EOF {
 		return st.seeEOF(size)
 	}
@@ -78,22 +81,24 @@ const sizeUnknown = math.MaxInt64 // of streamState.finalSize
 
 // watchFinalSize has finalSizeKnown called, at once if the size is known.
 func (st *streamState) watchFinalSize() {
-	st.receive.SetReceiveFinalSizeCallback(st.finalSizeKnown)
+	st.receive().SetReceiveFinalSizeCallback(st.finalSizeKnown)
 }
 
 // finalSizeKnown is quic-go's callback. It may be called on the connection's
 // event loop, where it must not block.
 func (st *streamState) finalSizeKnown(size int64) {
 	st.mu.Lock()
-	user := st.userFinalSize
-	st.userFinalSize = nil
+	var user func(int64)
+	if x := st.extra; x != nil {
+		user, x.userFinalSize = x.userFinalSize, nil
+	}
 	st.finalSize.Store(size)
 	st.mu.Unlock()
 	if user != nil {
 		user(size)
 	}
 	st.consumeEOF()
-	if st.draining.Load() != nil {
+	if st.draining.Load() {
 		st.conn.drainSoon()
 	}
 }
@@ -104,7 +109,7 @@ func (st *streamState) setFinalSizeCallback(callback func(int64)) {
 	st.mu.Lock()
 	size := st.finalSize.Load()
 	if size == sizeUnknown {
-		st.userFinalSize = callback
+		st.extraLocked().userFinalSize = callback
 	}
 	st.mu.Unlock()
 	if size == sizeUnknown {
@@ -129,8 +134,8 @@ func (st *streamState) consumeEOF() {
 	if !open {
 		return
 	}
-	st.receive.SetReadDeadline(time.Time{}) // one that has passed would hide the EOF
-	_, err := st.receive.Read(noBytes[:])
+	st.receive().SetReadDeadline(time.Time{}) // one that has passed would hide the EOF
+	_, err := st.receive().Read(noBytes[:])
 	if err == io.EOF {
 		st.mu.Lock()
 		st.unseenEOF = st.receiveHalf == HalfOpen // else a Read has seen it meanwhile
@@ -161,9 +166,9 @@ func (st *streamState) seeEOF(size int) error {
 }
 
 func (st *streamState) setReadDeadline(t time.Time) error {
-	if st.draining.Load() != nil {
+	if st.draining.Load() {
 		return nil // it is ours
 	}
 	st.readDeadline.Store(int64(st.conn.since(t)))
-	return st.receive.SetReadDeadline(t)
+	return st.receive().SetReadDeadline(t)
 }

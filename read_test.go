@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"runtime"
 	"testing"
 	"time"
 
@@ -155,8 +154,7 @@ func TestCalledFinalSizeCallbackIsForgotten(t *testing.T) {
 			peer.Release()
 		}()
 		settled()
-		runtime.GC()
-		e.client.Stats()
+		collectAndLook(e.client)
 		settled()
 		require.Len(t, found.list(), 1, "leaks found")
 	})

@@ -2,6 +2,7 @@ package quiclife
 
 import (
 	"time"
+	"weak"
 
 	"github.com/quic-go/quic-go"
 )
@@ -16,7 +17,40 @@ import (
 // (stall.go).
 
 // isDropped says whether the program no longer holds the stream.
-func (st *streamState) isDropped() bool { return st.dropped.Load() > 0 }
+func (st *streamState) isDropped() bool { return st.dropped.Load() }
+
+// A weak pointer is the largest single cost of a stream, and most streams end
+// before the next garbage collection. So a young stream holds its handle. Once
+// it has lived through a collection, or before one that is asked for, it is
+// weakened: from then on its handle goes when the program drops it.
+
+// weaken weakens the young streams.
+func (c *Conn) weaken() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.weakenLocked()
+}
+
+func (c *Conn) weakenLocked() {
+	for k := range c.kinds { // the young ones are the newest
+		for st := c.kinds[k].streams.last; st != nil && st.young != nil; st = st.prev {
+			st.weakenLocked()
+		}
+	}
+	for st := c.owing.first; st != nil; st = st.next {
+		if st.young != nil {
+			st.weakenLocked()
+		}
+	}
+}
+
+func (st *streamState) weakenLocked() { st.old, st.young = weak.Make(st.young), nil }
+
+// lostHandleLocked says whether the program has dropped the stream since the
+// last look.
+func (st *streamState) lostHandleLocked() bool {
+	return st.young == nil && !st.isDropped() && st.old.Value() == nil
+}
 
 // look finds the streams that have lost their handle since the last time, and
 // ends what may be ended. It returns the leaks, for the caller to tell.
@@ -27,8 +61,11 @@ func (c *Conn) look() []Leak {
 	for k := range c.kinds {
 		r := &c.kinds[k]
 		for st := r.streams.first; st != nil; st = st.next {
-			if !st.isDropped() && st.handle.Value() == nil {
-				st.dropped.Store(int64(max(now, 1)))
+			if st.lostHandleLocked() {
+				st.mu.Lock()
+				st.extraLocked().droppedAt = now
+				st.mu.Unlock()
+				st.dropped.Store(true)
 				r.dropped++
 				found++
 			}
@@ -43,6 +80,7 @@ func (c *Conn) look() []Leak {
 	}
 	c.asked = false
 	c.drainedLocked()
+	c.weakenLocked()
 	c.mu.Unlock()
 
 	var leaks []Leak
@@ -59,8 +97,8 @@ func (c *Conn) look() []Leak {
 // without their credit being returned.
 func (c *Conn) droppedOwingLocked() (dropped []*streamState) {
 	for st := c.owing.first; st != nil && !c.ended; st = st.next {
-		if !st.isDropped() && st.handle.Value() == nil {
-			st.dropped.Store(1)
+		if st.lostHandleLocked() {
+			st.dropped.Store(true)
 			dropped = append(dropped, st)
 		}
 	}
@@ -73,14 +111,14 @@ func (s *sweep) droppedLocked(st *streamState, r *registry) {
 	if st.kind.uni() && !s.inTheWayLocked(st, r) {
 		return
 	}
-	due := time.Duration(st.dropped.Load()) + s.grace[st.kind]
+	due := st.extra.droppedAt + s.grace[st.kind]
 	unsent := st.sendHalf == HalfOpen && st.written.Load() > 0
 	size := st.finalSize.Load()
 	allRead := size == sizeUnknown || size == st.read.Load() // in the latter case consumeEOF is at it
 	unended := st.sendHalf != HalfOpen && st.receiveHalf == HalfOpen && allRead
 	waits := due > s.now && (unsent || unended)
 	switch {
-	case s.conn.guard.NoStopSending && st.draining.Load() != nil: // ended as far as it can be
+	case s.conn.guard.NoStopSending && st.draining.Load(): // ended as far as it can be
 		return
 	case waits && unended:
 		// Nothing more to do for the program: it has sent all, and may have
@@ -149,8 +187,25 @@ const (
 
 // startDraining has Reads fail from now on, as if the half had been cancelled.
 func (st *streamState) startDraining(code StreamErrorCode) {
-	st.draining.Store(&quic.StreamError{StreamID: st.id(), ErrorCode: code})
+	st.mu.Lock()
+	st.drainLocked(code)
+	st.mu.Unlock()
 	st.conn.drainSoon()
+}
+
+func (st *streamState) drainLocked(code StreamErrorCode) {
+	st.extraLocked().drainErr = &quic.StreamError{StreamID: st.id(), ErrorCode: code}
+	st.draining.Store(true)
+}
+
+// drained is what Reads fail with while the stream is drained, else nil.
+func (st *streamState) drained() error {
+	if !st.draining.Load() {
+		return nil
+	}
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	return st.extra.drainErr
 }
 
 // drainSoon has streams drained as if something had come for them.
@@ -189,8 +244,8 @@ func (c *Conn) discard(sts []*streamState) {
 func (st *streamState) drain(buf []byte) (found bool) {
 	const longest = 20 * time.Millisecond // should the peer send all the time
 	for start := time.Now(); time.Since(start) < longest; {
-		st.receive.SetReadDeadline(time.Now().Add(time.Millisecond))
-		n, err := st.receive.Read(buf)
+		st.receive().SetReadDeadline(time.Now().Add(time.Millisecond))
+		n, err := st.receive().Read(buf)
 		found = found || n > 0
 		if err != nil {
 			st.readFailed(n, err)

@@ -10,7 +10,6 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
-	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -41,8 +40,7 @@ func TestManyLeaksWriteFewLines(t *testing.T) {
 					drop(t, e.client, leak)
 				}
 			}
-			runtime.GC()
-			e.client.Stats()
+			collectAndLook(e.client)
 			time.Sleep(time.Second)
 		}
 		time.Sleep(30 * time.Second) // what was held back is written
@@ -53,8 +51,7 @@ func TestManyLeaksWriteFewLines(t *testing.T) {
 		require.Contains(t, log.String(), "TestManyLeaksWriteFewLines", "an opener, sampled after the first leak")
 		time.Sleep(time.Minute)
 		drop(t, e.client, func(*quiclife.Stream) {})
-		runtime.GC()
-		e.client.Stats()
+		collectAndLook(e.client)
 		after, _ := sumOfCounts(log.String(), "stream leaked")
 		require.Equal(t, lines+1, after, "the first after a quiet time is written at once")
 	})
@@ -97,8 +94,7 @@ func TestRecordsHaveOneTypePerKey(t *testing.T) {
 		drop(t, e.client, func(s *quiclife.Stream) {})
 		_, err := e.client.OpenStream() // at our limit
 		require.Error(t, err)
-		runtime.GC()
-		e.client.Stats() // a leak, and OnLeak panics
+		collectAndLook(e.client) // a leak, and OnLeak panics
 		settled()
 	})
 	bubble(t, func(t *testing.T) {

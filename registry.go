@@ -19,10 +19,10 @@ const (
 
 func (k kind) incoming() bool { return k == incoming || k == incomingUni }
 func (k kind) uni() bool      { return k == outgoingUni || k == incomingUni }
+func (k kind) sends() bool    { return k != incomingUni }
+func (k kind) receives() bool { return k != outgoingUni }
 
-// A registry has the open streams of one kind. Conn.mu guards it. It holds
-// their inner state, never the handle that the program has, so that the
-// garbage collector can tell when a handle is gone.
+// A registry has the open streams of one kind. Conn.mu guards it.
 type registry struct {
 	streams streamList
 	stats   StreamStats
@@ -94,7 +94,7 @@ func (c *Conn) register(st *streamState) {
 	r.stats.Open++
 	r.stats.Peak = max(r.stats.Peak, r.stats.Open)
 	ended := c.ended
-	if st.receive != nil {
+	if st.kind.receives() {
 		c.mayStallLocked()
 	}
 	c.asking.Hope()
@@ -120,7 +120,7 @@ func (c *Conn) unregister(st *streamState, as outcome) {
 		r.dropped--
 	}
 	if owes && (!dropped || c.guard.ReportOnly) {
-		st.dropped.Store(0) // that it is dropped now is another leak
+		st.dropped.Store(false) // that it is dropped now is another leak
 		st.owing = true
 		r.owing++
 		c.owing.add(st)

@@ -103,11 +103,11 @@ func (c *Conn) Serve(ctx context.Context, h Handlers) error {
 	var both sync.WaitGroup
 	var ended error // what accepting unidirectional streams ended with: bidirectional ones do with the same
 	both.Go(func() {
-		wrap := func(raw *quic.Stream, opener *stack) *Stream { return newStream(c, incoming, raw, opener) }
+		wrap := func(raw *quic.Stream) *Stream { return newStream(c, incoming, raw, true) }
 		serveAll(s, incoming, c.raw.AcceptStream, wrap, h.Stream, func(s *Stream) error { return s.st.finish() })
 	})
 	both.Go(func() {
-		wrap := func(raw *quic.ReceiveStream, opener *stack) *ReceiveStream { return newReceiveStream(c, raw, opener) }
+		wrap := func(raw *quic.ReceiveStream) *ReceiveStream { return newReceiveStream(c, raw, true) }
 		ended = serveAll(s, incomingUni, c.raw.AcceptUniStream, wrap, h.UniStream, func(*ReceiveStream) error { return nil })
 	})
 	both.Wait()
@@ -179,7 +179,7 @@ func (h handlerContext) Value(key any) any {
 // serveAll handles streams of one kind until accept fails, and all handlers
 // have returned. It takes a slot of this connection before it accepts a stream,
 // so that one that nobody can handle yet counts against the peer's limit.
-func serveAll[R receiver, S ender](s server, k kind, next func(context.Context) (R, error), wrap func(R, *stack) S,
+func serveAll[R receiver, S ender](s server, k kind, next func(context.Context) (R, error), wrap func(R) S,
 	handle func(context.Context, S) error, finish func(S) error) error {
 	c := s.conn
 	if handle == nil {
@@ -189,7 +189,7 @@ func serveAll[R receiver, S ender](s server, k kind, next func(context.Context) 
 	if limit == 0 { // Wrap may have been told otherwise
 		limit = math.MaxInt32
 	}
-	opener := handlerStack(handle)
+	c.handlers[k].Store(handlerStack(handle))
 	slots := make(chan struct{}, limit)
 	var handlers sync.WaitGroup
 	defer handlers.Wait()
@@ -199,7 +199,7 @@ func serveAll[R receiver, S ender](s server, k kind, next func(context.Context) 
 		if err != nil {
 			return err
 		}
-		str := wrap(raw, opener)
+		str := wrap(raw)
 		if err := c.awaitHandling(s.until); err == errWaited {
 			refuseWaiting(c, str, k, next)
 			<-slots

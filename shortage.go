@@ -153,8 +153,8 @@ const controlWait = 5 * time.Second
 // whose end would help, and opens are still in want after controlWait, and two
 // collections that brought nothing else back.
 func (s *sweep) inTheWayLocked(st *streamState, r *registry) bool {
-	if st.send != nil {
-		if _, stopped := errors.AsType[*quic.StreamError](context.Cause(st.send.Context())); stopped {
+	if st.kind.sends() {
+		if _, stopped := errors.AsType[*quic.StreamError](context.Cause(st.send().Context())); stopped {
 			return true
 		}
 	}

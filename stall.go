@@ -10,9 +10,10 @@ import "time"
 
 const stallInterval = time.Second
 
-// mayStall is called when a call begins that may block, and when there is a
-// half more that nobody reads: what is blocked may have been so for long. It
-// costs an atomic load while a look is due soon anyway.
+// mayStall has the streams looked at soon. It is called when a call begins that
+// may block, and when there is a half more that nobody reads: what is blocked
+// may have been so for long. It costs an atomic load while a look is due soon
+// anyway.
 func (c *Conn) mayStall() {
 	if c.stallWatched.Load() {
 		return
@@ -81,7 +82,7 @@ func (c *Conn) trafficLocked() (moved int64, blocked, unread, drained bool) {
 			st.mu.Lock()
 			blocked = blocked || reading || st.writing == blocking
 			if st.receiveHalf == HalfOpen && !reading {
-				draining := st.draining.Load() != nil
+				draining := st.draining.Load()
 				unread, drained = unread || !draining, drained || draining
 			}
 			st.mu.Unlock()

@@ -242,6 +242,6 @@ func (st *streamState) info() StreamInfo {
 		Receive:        st.receiveHalf.public(),
 		BytesWritten:   st.written.Load(),
 		BytesRead:      st.read.Load(),
-		Stack:          st.stack.String(),
+		Stack:          st.openerLocked().String(),
 	}
 }

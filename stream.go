@@ -34,64 +34,72 @@ type receiver interface {
 
 // streamState is what we know of a stream. The registry, quic-go's final size
 // callback and the timers hold it; the program holds a handle, which it alone
-// keeps alive: when the handle is gone, the program has dropped the stream.
+// keeps alive, once the stream is not young any more (reclaim.go): when the
+// handle is gone, the program has dropped the stream.
 type streamState struct {
-	conn    *Conn
-	send    sender   // nil if absent
-	receive receiver // nil if absent
-	handle  weak.Pointer[handle]
-	opened  time.Duration // on conn's clock, as all times here
-	stack   *stack        // who opened it, nil if that is not known
-	phase   int32         // of conn, when it was opened
-	kind    kind
+	conn   *Conn
+	raw    any           // quic-go's stream
+	opened time.Duration // on conn's clock, as all times here
 
 	// guarded by conn.mu
-	owing        bool         // in conn.owing
-	handled      bool         // counts against Guard.MaxStreams until it has ended
-	unregistered bool         // it has
-	credited     bool         // the stream credit was returned
-	cutNoted     bool         // in conn.cut
-	prev, next   *streamState // in a list of conn
+	prev, next *streamState // in a list of conn
+	young      *handle      // until weaken has made it old
+	old        weak.Pointer[handle]
 
-	dropped       atomic.Int64 // when it was found without a handle, 0: it was not
 	written, read atomic.Int64
-	reads         atomic.Int64 // calls of Read and Peek in all
-	finalSize     atomic.Int64 // of the receive half, or sizeUnknown
-	readDeadline  atomic.Int64 // a time.Duration, 0 is none
+	finalSize     atomic.Int64  // of the receive half, or sizeUnknown
+	readDeadline  atomic.Int64  // a time.Duration, 0 is none
+	writeDeadline time.Duration // likewise, guarded by mu
 
-	// draining is not nil once we read, and discard, for the program: what its
-	// Reads fail with.
-	draining atomic.Pointer[quic.StreamError]
+	mu    sync.Mutex // guards extra, and the fields after it unless they say otherwise
+	extra *extra     // nil for most streams
 
-	readers atomic.Int32 // calls of Read and Peek under way
-	queued  int32        // bytes since the last barrier (write.go), owned by whoever writes
+	reads    atomic.Int32 // calls of Read and Peek in all, to see that there are some
+	readers  atomic.Int32 // those under way
+	dropped  atomic.Bool  // found without a handle
+	draining atomic.Bool  // we read, and discard, for the program
 
-	mu            sync.Mutex // guards the fields below
-	waiting       int32      // writes that wait for their turn
-	sendHalf      HalfState
-	receiveHalf   HalfState
-	reported      bool // as a leak
-	reclaimed     bool // ended by us, not by the program
-	released      bool // by the program, with a half open and none aborted
-	given         bool // away, with Detach
-	cut           bool // the last write took less than it was given
-	closedCut     bool // and then Close was called
-	writing       writing
-	closing       bool          // Close waits for the writes that came before it
-	boundary      bool          // SetReliableBoundary was called
-	unseenEOF     bool          // consumeEOF has read an EOF that no Read has returned
-	changed       chan struct{} // closed then, nil if nobody waits for it
-	turn          chan struct{} // a write hands its turn over, nil if none ever waited
-	writeDeadline time.Duration // 0 is none
-	extra         *extra        // nil for most streams
-	userFinalSize func(int64)
-	unread, idle  watch // of HalfCloseTimeout and IdleTimeout
+	kind   kind   // does not change
+	phase  uint8  // of conn, when the stream was opened
+	served bool   // by conn's handler for the kind; does not change
+	queued uint16 // bytes since the last barrier (write.go), owned by whoever writes
+
+	// guarded by conn.mu
+	owing        bool // in conn.owing
+	handled      bool // counts against Guard.MaxStreams until it has ended
+	unregistered bool // it has
+	credited     bool // the stream credit was returned
+	cutNoted     bool // in conn.cut
+
+	sendHalf    HalfState
+	receiveHalf HalfState
+	reported    bool // as a leak
+	reclaimed   bool // ended by us, not by the program
+	released    bool // by the program, with a half open and none aborted
+	given       bool // away, with Detach
+	cut         bool // the last write took less than it was given
+	closedCut   bool // and then Close was called
+	writing     writing
+	closing     bool // Close waits for the writes that came before it
+	boundary    bool // SetReliableBoundary was called
+	unseenEOF   bool // consumeEOF has read an EOF that no Read has returned
 }
 
 // An extra is what few streams need. streamState.mu guards it.
 type extra struct {
-	stopErr *quic.StreamError // the peer's STOP_SENDING, which Close returns
-	readErr *quic.StreamError // of a CancelRead while unseenEOF was set
+	stack     *stack        // who opened it, if that was captured
+	droppedAt time.Duration // since when it is known to be dropped
+
+	stopErr  *quic.StreamError // the peer's STOP_SENDING, which Close returns
+	readErr  *quic.StreamError // of a CancelRead while unseenEOF was set
+	drainErr *quic.StreamError // what Read fails with once we read for the program
+
+	changed chan struct{} // closed when writing has changed, nil if nobody waits for it
+	turn    chan struct{} // a write hands its turn over, nil if none ever waited
+	waiting int           // writes that wait for their turn
+
+	userFinalSize func(int64)
+	unread, idle  watch // of HalfCloseTimeout and IdleTimeout
 
 	bindings []*binding // of the contexts that the stream is bound to
 	canceled *canceled  // one of them has reset it
@@ -118,30 +126,42 @@ type noCopy struct{}
 func (*noCopy) Lock()   {}
 func (*noCopy) Unlock() {}
 
-// start registers st and makes h its handle. opener is who opened it, nil: the
-// program's caller.
-func (h *handle) start(c *Conn, k kind, send sender, receive receiver, opener *stack) {
-	st := &streamState{conn: c, kind: k, phase: c.phase.Load(), send: send, receive: receive, opened: c.now(), handle: weak.Make(h)}
+// start makes h the handle of a stream, and registers that. served says whether
+// it is for a handler.
+func (h *handle) start(c *Conn, k kind, raw any, served bool) {
+	st := &streamState{conn: c, kind: k, served: served, phase: uint8(c.phase.Load()), raw: raw, opened: c.now(), young: h}
 	st.finalSize.Store(sizeUnknown)
-	if send != nil {
+	if k.sends() {
 		st.sendHalf = HalfOpen
 	}
-	if receive != nil {
+	if k.receives() {
 		st.receiveHalf = HalfOpen
 	}
-	if st.stack = opener; opener == nil && (c.guard.CaptureStacks || c.guard.samples.next(st)) {
-		st.stack = callers(3, c.guard.CaptureStacks)
+	if g := c.guard; !served && (g.CaptureStacks || g.samples.next(st)) {
+		st.extra = &extra{stack: callers(3, g.CaptureStacks)}
 	}
 	h.st = st
 	c.register(st)
-	st.awaitBytes()
+	c.watchSoon(c.guard.IdleTimeout)
 }
 
+// send and receive are the halves, which the stream must have.
+func (st *streamState) send() sender      { return st.raw.(sender) }
+func (st *streamState) receive() receiver { return st.raw.(receiver) }
+
 func (st *streamState) id() quic.StreamID {
-	if st.send != nil {
-		return st.send.StreamID()
+	return st.raw.(interface{ StreamID() quic.StreamID }).StreamID()
+}
+
+// openerLocked is who opened the stream, nil if that is not known.
+func (st *streamState) openerLocked() *stack {
+	switch {
+	case st.served:
+		return st.conn.handlers[st.kind].Load()
+	case st.extra != nil:
+		return st.extra.stack
 	}
-	return st.receive.StreamID()
+	return nil
 }
 
 // A Stream is a bidirectional stream. It has all methods of quic-go's
@@ -169,9 +189,9 @@ type Stream struct {
 	raw *quic.Stream
 }
 
-func newStream(c *Conn, k kind, raw *quic.Stream, opener *stack) *Stream {
+func newStream(c *Conn, k kind, raw *quic.Stream, served bool) *Stream {
 	s := &Stream{raw: raw}
-	s.start(c, k, raw, raw, opener)
+	s.start(c, k, raw, served)
 	return s
 }
 

@@ -1,9 +1,8 @@
 package quiclife
 
 import (
+	"math"
 	"time"
-
-	"github.com/quic-go/quic-go"
 )
 
 // One timer for each connection, pending only while something waits for it,
@@ -124,14 +123,14 @@ func (s *sweep) plan(inShortage time.Duration) {
 			if st.isDropped() {
 				s.droppedLocked(st, r)
 				ended := st.finalSize.Load() != sizeUnknown // by the peer
-				if (all || ended) && st.kind == incomingUni && !c.guard.ReportOnly && st.draining.Load() == nil {
-					st.draining.Store(&quic.StreamError{StreamID: st.id(), ErrorCode: c.guard.Codes.Abandoned})
+				if (all || ended) && st.kind == incomingUni && !c.guard.ReportOnly && !st.draining.Load() {
+					st.drainLocked(c.guard.Codes.Abandoned)
 					c.drainAt = 0
 				}
 			} else if st.readers.Load() == 0 && st.writing == notWriting {
 				s.idle[k] = true
 			}
-			if st.draining.Load() != nil && st.receiveHalf == HalfOpen {
+			if st.draining.Load() && st.receiveHalf == HalfOpen {
 				draining = append(draining, st)
 			}
 			st.mu.Unlock()
@@ -157,16 +156,16 @@ func (s *sweep) plan(inShortage time.Duration) {
 // timeoutsLocked finds out whether st has timed out. st.mu is held.
 func (s *sweep) timeoutsLocked(st *streamState) {
 	g := s.conn.guard
-	moved, reads := st.read.Load()+st.written.Load(), st.reads.Load()
-	if st.idle.due > 0 && st.idle.passed(s, g.IdleTimeout, moved) {
+	moved, reads := st.read.Load()+st.written.Load(), int64(st.reads.Load())
+	if t := g.IdleTimeout; t > 0 && st.extraLocked().idle.passed(s, t, moved) {
 		s.ends = append(s.ends, ending{st, LeakIdle})
 	}
-	if st.unread.due > 0 && st.receiveHalf == HalfOpen {
-		timeout := g.halfCloseTimeout()
-		if st.readers.Load() > 0 { // as good as reading
-			st.unread.start(s.now, timeout, reads)
+	if t := g.halfCloseTimeout(); t > 0 && !st.kind.uni() && st.sendHalf.ended() && st.receiveHalf == HalfOpen {
+		w := &st.extraLocked().unread
+		if st.readers.Load() > 0 && w.due != hasPassed { // as good as reading
+			w.start(s.now, t, reads)
 		}
-		if st.unread.passed(s, timeout, reads) {
+		if w.passed(s, t, reads) {
 			s.ends = append(s.ends, ending{st, LeakUnread})
 		}
 	}
@@ -179,45 +178,38 @@ type watch struct {
 	mark int64
 }
 
+const hasPassed = math.MaxInt64 // of watch.due
+
 func (w *watch) start(now, timeout time.Duration, count int64) { w.due, w.mark = now+timeout, count }
 
-// passed reports once that the time has passed. Until then it has s look again
-// soon enough to see a change at most a quarter of timeout late.
+// passed starts the watch when it is first called, and reports once that the
+// time has passed. Until then it has s look again soon enough to see a change at
+// most a quarter of timeout late.
 func (w *watch) passed(s *sweep, timeout time.Duration, count int64) bool {
-	if count != w.mark {
+	switch {
+	case w.due == hasPassed:
+		return false
+	case w.due == 0 || count != w.mark:
 		w.start(s.now, timeout, count)
-	}
-	if w.due <= s.now {
-		w.due = 0
+	case w.due <= s.now:
+		w.due = hasPassed
 		return true
 	}
 	s.at(min(w.due, s.now+timeout/4))
 	return false
 }
 
-// awaitReader starts the time that the receive half has left, now that the
-// send half has ended.
-func (st *streamState) awaitReader() {
-	if timeout := st.conn.guard.halfCloseTimeout(); timeout > 0 {
-		st.startWatch(&st.unread, timeout, st.reads.Load())
+// watchSoon has the streams looked at within a quarter of timeout, if there is
+// one: something has to be watched from now on. mayStall is soon enough for most,
+// and costs nothing under load.
+func (c *Conn) watchSoon(timeout time.Duration) {
+	switch {
+	case timeout <= 0:
+	case timeout >= 4*stallInterval:
+		c.mayStall()
+	default:
+		c.mu.Lock()
+		c.wakeLocked(c.now() + timeout/4)
+		c.mu.Unlock()
 	}
-}
-
-// awaitBytes starts the time that the stream may stay idle.
-func (st *streamState) awaitBytes() {
-	if timeout := st.conn.guard.IdleTimeout; timeout > 0 {
-		st.startWatch(&st.idle, timeout, 0)
-	}
-}
-
-func (st *streamState) startWatch(w *watch, timeout time.Duration, count int64) {
-	c := st.conn
-	now := c.now()
-	st.mu.Lock()
-	w.start(now, timeout, count)
-	st.mu.Unlock()
-
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.wakeLocked(now + timeout/4)
 }

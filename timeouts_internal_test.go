@@ -11,7 +11,6 @@ import (
 func TestEndedConnSetsNoTimer(t *testing.T) {
 	c := endedConn()
 	c.mayStall()
-	st := &streamState{conn: c}
-	st.startWatch(&st.idle, time.Hour, 0)
+	c.watchSoon(time.Second)
 	require.Nil(t, c.timer)
 }

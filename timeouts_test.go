@@ -22,14 +22,14 @@ func TestHalfCloseTimeout(t *testing.T) {
 	for _, c := range []struct {
 		name  string
 		use   func(s, peer *quiclife.Stream) // after Close
-		after time.Duration                  // when it is cancelled, 0 never
+		spare bool                           // it is never cancelled
 	}{
-		{"not read", func(s, peer *quiclife.Stream) {}, eachTimeout},
-		{"data not read", func(s, peer *quiclife.Stream) { peer.Write([]byte("unread")); peer.Close() }, eachTimeout},
-		{"reset not read", func(s, peer *quiclife.Stream) { peer.Write([]byte("x")); time.Sleep(time.Second); peer.CancelWrite(1) }, eachTimeout},
-		{"read once", func(s, peer *quiclife.Stream) { peer.Write([]byte("y")); s.Read(make([]byte, 1)) }, eachTimeout + eachTimeout/4},
-		{"being read", func(s, peer *quiclife.Stream) { go s.Read(make([]byte, 1)) }, 0},
-		{"ended", func(s, peer *quiclife.Stream) { peer.Close(); io.ReadAll(s) }, 0},
+		{"not read", func(s, peer *quiclife.Stream) {}, false},
+		{"data not read", func(s, peer *quiclife.Stream) { peer.Write([]byte("unread")); peer.Close() }, false},
+		{"reset not read", func(s, peer *quiclife.Stream) { peer.Write([]byte("x")); time.Sleep(time.Second); peer.CancelWrite(1) }, false},
+		{"read once", func(s, peer *quiclife.Stream) { peer.Write([]byte("y")); s.Read(make([]byte, 1)) }, false},
+		{"being read", func(s, peer *quiclife.Stream) { go s.Read(make([]byte, 1)) }, true},
+		{"ended", func(s, peer *quiclife.Stream) { peer.Close(); io.ReadAll(s) }, true},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			var found leaks
@@ -41,13 +41,13 @@ func TestHalfCloseTimeout(t *testing.T) {
 				s.Close()
 				start := time.Now()
 				c.use(s, peer)
-				if c.after == 0 {
+				if c.spare {
 					time.Sleep(10 * eachTimeout)
 					found.require(t)
 				} else {
 					time.Sleep(time.Until(start.Add(eachTimeout - time.Millisecond)))
 					found.require(t)
-					time.Sleep(time.Until(start.Add(c.after + 50*time.Millisecond)))
+					time.Sleep(time.Until(start.Add(eachTimeout + eachTimeout/4 + 50*time.Millisecond)))
 					found.require(t, quiclife.LeakUnread)
 					requireHalves(t, s, quiclife.HalfFinished, quiclife.HalfAborted)
 					require.EqualValues(t, 1, e.client.Stats().Outgoing.Reclaimed)
@@ -107,7 +107,7 @@ func TestHalfCloseTimeoutCountsFromTheLastRead(t *testing.T) {
 			setup{guard: guard, clientConf: longConf, serverConf: longConf}.in(t, func(t *testing.T, e ends) {
 				s, peer := e.stream(t)
 				write(t, peer, "ab")
-				earliest, latest := eachTimeout, eachTimeout
+				var last time.Duration // when it was read
 				if c.read == atClose {
 					expect(t, s, "a")
 				}
@@ -116,11 +116,11 @@ func TestHalfCloseTimeoutCountsFromTheLastRead(t *testing.T) {
 				if c.read > 0 {
 					time.Sleep(c.read)
 					expect(t, s, "a")
-					earliest, latest = c.read+eachTimeout, c.read+eachTimeout+eachTimeout/4
+					last = c.read
 				}
-				time.Sleep(time.Until(start.Add(earliest - time.Millisecond)))
+				time.Sleep(time.Until(start.Add(last + eachTimeout - time.Millisecond)))
 				requireHalves(t, s, quiclife.HalfFinished, quiclife.HalfOpen)
-				time.Sleep(time.Until(start.Add(latest + 50*time.Millisecond)))
+				time.Sleep(time.Until(start.Add(last + eachTimeout + eachTimeout/4 + 50*time.Millisecond)))
 				requireHalves(t, s, quiclife.HalfFinished, quiclife.HalfAborted)
 				peer.Release()
 			})
@@ -155,7 +155,7 @@ func TestHalfCloseTimeoutSparesStreamsThatMaySend(t *testing.T) {
 		for n := range 2 {
 			s, p := e.stream(t)
 			s.Close()
-			time.Sleep(eachTimeout + 50*time.Millisecond)
+			time.Sleep(eachTimeout + eachTimeout/4 + 50*time.Millisecond)
 			requireHalves(t, s, quiclife.HalfFinished, quiclife.HalfAborted)
 			require.Len(t, found.list(), n+1)
 			time.Sleep(5 * eachTimeout)

@@ -18,7 +18,7 @@ type SendStream struct {
 
 func newSendStream(c *Conn, raw *quic.SendStream) *SendStream {
 	s := &SendStream{raw: raw}
-	s.start(c, outgoingUni, raw, nil, nil)
+	s.start(c, outgoingUni, raw, false)
 	return s
 }
 
@@ -105,9 +105,9 @@ type ReceiveStream struct {
 	raw *quic.ReceiveStream
 }
 
-func newReceiveStream(c *Conn, raw *quic.ReceiveStream, opener *stack) *ReceiveStream {
+func newReceiveStream(c *Conn, raw *quic.ReceiveStream, served bool) *ReceiveStream {
 	s := &ReceiveStream{raw: raw}
-	s.start(c, incomingUni, nil, raw, opener)
+	s.start(c, incomingUni, raw, served)
 	s.st.watchFinalSize()
 	return s
 }

@@ -56,19 +56,20 @@ const (
 // awaitChange waits until st.writing has changed, or Close has gone on. st.mu is
 // held, but not while it waits, as with [sync.Cond.Wait].
 func (st *streamState) awaitChange() {
-	if st.changed == nil {
-		st.changed = make(chan struct{})
+	x := st.extraLocked()
+	if x.changed == nil {
+		x.changed = make(chan struct{})
 	}
-	changed := st.changed
+	changed := x.changed
 	st.mu.Unlock()
 	<-changed // whoever writes is unblocked by its deadline, CancelWrite, Close or the connection's end
 	st.mu.Lock()
 }
 
 func (st *streamState) wakeLocked() {
-	if st.changed != nil {
-		close(st.changed)
-		st.changed = nil
+	if x := st.extra; x != nil && x.changed != nil {
+		close(x.changed)
+		x.changed = nil
 	}
 }
 
@@ -76,11 +77,12 @@ func (st *streamState) wakeLocked() {
 // waited longest, as quic-go's does, so that a loop of Writes keeps no other
 // from writing. st.mu is held, but not while it waits.
 func (st *streamState) awaitTurn() {
-	if st.turn == nil {
-		st.turn = make(chan struct{}, 1)
+	x := st.extraLocked()
+	if x.turn == nil {
+		x.turn = make(chan struct{}, 1)
 	}
-	st.waiting++
-	turn := st.turn
+	x.waiting++
+	turn := x.turn
 	st.mu.Unlock()
 	<-turn // as in awaitChange
 	st.mu.Lock()
@@ -88,10 +90,10 @@ func (st *streamState) awaitTurn() {
 
 // passTurnLocked ends a turn. Who waits for it has it from now on.
 func (st *streamState) passTurnLocked() {
-	if st.waiting > 0 {
-		st.waiting--
+	if x := st.extra; x != nil && x.waiting > 0 {
+		x.waiting--
 		st.writing = queueing
-		st.turn <- struct{}{} // which has room: there is one turn
+		x.turn <- struct{}{} // which has room: there is one turn
 	} else {
 		st.writing = notWriting
 	}
@@ -186,7 +188,7 @@ func (st *streamState) writeAfterEnd() error {
 	if closing { // a call into quic-go would have it say ErrWouldBlock to a write that Close waits for
 		return quic.ErrStreamClosed
 	}
-	if _, err := st.send.WriteWithLimit(nil, pass); err != nil && endsSendHalf(err) {
+	if _, err := st.send().WriteWithLimit(nil, pass); err != nil && endsSendHalf(err) {
 		return st.sendCanceled(err)
 	}
 	// Whoever ended the half has not told quic-go yet.
@@ -217,9 +219,9 @@ func (st *streamState) writeInTurn(p []byte, queue bool) (n int, err error) {
 
 // queue is quic-go's TryWriteAll.
 func (st *streamState) queue(p []byte) error {
-	err := st.send.TryWriteAll(p)
+	err := st.send().TryWriteAll(p)
 	if err == nil {
-		st.queued = min(st.queued, maxQueued) + int32(min(len(p), maxQueued)) // more makes no difference
+		st.queued = min(st.queued, maxQueued) + uint16(min(len(p), maxQueued)) // more makes no difference
 		st.conn.queue.bytes.Add(int64(len(p)))
 		st.written.Add(int64(len(p)))
 	}
@@ -271,7 +273,7 @@ func (st *streamState) writeCounted(p []byte, limiter func(int) int) (int, error
 			return n
 		}
 	}
-	n, err := st.send.WriteWithLimit(p, limiter)
+	n, err := st.send().WriteWithLimit(p, limiter)
 	st.written.Store(written + int64(n))
 	return n, err
 }
@@ -311,13 +313,13 @@ func (st *streamState) writeWithLimit(p []byte, limiter func(int) int) (int, err
 var longAgo = time.Unix(1, 0)
 
 func (st *streamState) setWriteDeadline(t time.Time) error {
-	err := st.send.SetWriteDeadline(t)
+	err := st.send().SetWriteDeadline(t)
 	st.mu.Lock()
 	st.writeDeadline = st.conn.since(t)
 	closing := st.closing
 	st.mu.Unlock()
 	if closing { // Close has set one that has passed, which must stay
-		st.send.SetWriteDeadline(longAgo)
+		st.send().SetWriteDeadline(longAgo)
 	}
 	return err
 }
@@ -338,7 +340,7 @@ func (st *streamState) setReliableBoundary() {
 	st.boundary = st.boundary || ok
 	st.mu.Unlock()
 	if ok {
-		st.send.SetReliableBoundary()
+		st.send().SetReliableBoundary()
 	}
 }
 
@@ -346,7 +348,7 @@ func (st *streamState) setReliableBoundary() {
 // quic-go's Close has failed. The cause of the stream's context does not tell,
 // if a ConnContext returned one that ended before.
 func (st *streamState) peerStopped() *quic.StreamError {
-	stop, ok := errors.AsType[*quic.StreamError](st.send.TryWriteAll(nil))
+	stop, ok := errors.AsType[*quic.StreamError](st.send().TryWriteAll(nil))
 	if !ok || !stop.Remote {
 		return nil
 	}

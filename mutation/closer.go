@@ -21,13 +21,13 @@ var closer = []mutation{
 	{
 		name:   "claim: takes ended send half too",
 		old:    "gotSend = send && st.sendHalf == HalfOpen;",
-		new:    "gotSend = send && st.send != nil;",
+		new:    "gotSend = send && st.kind.sends();",
 		killer: "TestReleaseFreesStreamWhateverBothEndsDid",
 	},
 	{
 		name:   "claim: takes ended receive half too",
 		old:    "gotReceive = receive && st.receiveHalf == HalfOpen;",
-		new:    "gotReceive = receive && st.receive != nil;",
+		new:    "gotReceive = receive && st.kind.receives();",
 		killer: "TestReleaseFreesStreamWhateverBothEndsDid",
 	},
 	{
@@ -41,14 +41,14 @@ var closer = []mutation{
 	{
 		name: "settle: watchFinalSize dropped",
 		old: `		st.watchFinalSize()
-		st.awaitReader()`,
-		new:    `		st.awaitReader()`,
+		st.conn.watchSoon(st.conn.guard.halfCloseTimeout())`,
+		new:    `		st.conn.watchSoon(st.conn.guard.halfCloseTimeout())`,
 		killer: "TestEachEndSettlesItsHalf",
 	},
 	{
-		name: "settle: awaitReader dropped",
+		name: "settle: watchSoon dropped",
 		old: `		st.watchFinalSize()
-		st.awaitReader()`,
+		st.conn.watchSoon(st.conn.guard.halfCloseTimeout())`,
 		new:    `		st.watchFinalSize()`,
 		killer: "TestHalfCloseTimeoutSparesStreamsThatMaySend",
 	},
@@ -169,7 +169,7 @@ var closer = []mutation{
 	{
 		name: "release: CancelRead skipped",
 		old: `	if receive {
-		st.receive.CancelRead(code)
+		st.receive().CancelRead(code)
 	}
 `,
 		new:    "",
@@ -181,7 +181,7 @@ var closer = []mutation{
 		st.abortSend(code, true)
 	}
 	if receive {
-		st.receive.CancelRead(code)
+		st.receive().CancelRead(code)
 	}
 	if send || receive {
 		st.settle(abortedIf(send), abortedIf(receive))
@@ -189,7 +189,7 @@ var closer = []mutation{
 	st.returnCredit()
 `,
 		new: `	if receive {
-		st.receive.CancelRead(code)
+		st.receive().CancelRead(code)
 	}
 	if send {
 		st.abortSend(code, true)
@@ -207,7 +207,7 @@ var closer = []mutation{
 		st.abortSend(code, true)
 	}
 	if receive {
-		st.receive.CancelRead(code)
+		st.receive().CancelRead(code)
 	}
 	if send || receive {
 		st.settle(abortedIf(send), abortedIf(receive))
@@ -218,7 +218,7 @@ var closer = []mutation{
 		st.abortSend(code, true)
 	}
 	if receive {
-		st.receive.CancelRead(code)
+		st.receive().CancelRead(code)
 	}
 	if send || receive {
 		st.settle(abortedIf(send), abortedIf(receive))
@@ -233,7 +233,7 @@ var closer = []mutation{
 	}
 `,
 		new: `	if send {
-		st.send.Close()
+		st.send().Close()
 	}
 `,
 		killer: "TestEachEndSendsJustItsFrames",
@@ -242,13 +242,13 @@ var closer = []mutation{
 		name: "release: aborts a finished send half too",
 		old: `	if send {
 		st.abortSend(code, true)`,
-		new: `	if st.send != nil {
+		new: `	if st.kind.sends() {
 		st.abortSend(code, true)`,
 		killer: "TestEachEndSendsJustItsFrames",
 	},
 	{
 		name: "reset: a finished send half is not aborted",
-		old: `	if st.send != nil {
+		old: `	if st.kind.sends() {
 		st.abortSend`,
 		new: `	if send {
 		st.abortSend`,

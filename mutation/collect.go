@@ -59,4 +59,10 @@ var collect = []mutation{
 `,
 		killer: "TestCollectionsKeepWithinTheirShare",
 	},
+	{
+		name:   "run: young streams are not weakened before",
+		old:    "c.weaken()\n",
+		new:    "_ = c\n",
+		killer: "TestYoungStreamIsFoundByOneCollectionThatIsAskedFor",
+	},
 }

@@ -7,7 +7,7 @@ package main
 var equivalents = map[string]string{
 	"collectGarbage: return 2 * (collectorCPU() - before): 2 becomes 2+1": "an estimate of processor time: it makes collections a little rarer",
 
-	"streamState.awaitTurn: st.turn = make(chan struct{}, 1): 1 becomes 0": "who waits is at the channel, or soon will be, without the lock",
+	"streamState.awaitTurn: x.turn = make(chan struct{}, 1): 1 becomes 0": "who waits is at the channel, or soon will be, without the lock",
 
 	"streamState.beginWrite: return false, false: false: negated": "whether it may be queued does not matter when it may not be written",
 
@@ -35,9 +35,7 @@ var equivalents = map[string]string{
 
 	"registry.wanting: return r.blocked > 0 || r.failedAt > 0 && now-r.failedAt < shortFor: now-r.failedAt < shortFor: < becomes <=": "of a nanosecond, of a time that is a guess",
 
-	"callers: depth := len(s) - 1: 1 becomes 0":                                                                       "a stack that is deeper than we keep has one frame more, and CallersFrames needs no zero at its end",
-	"streamState.awaitReader: if timeout := st.conn.guard.halfCloseTimeout(); timeout > 0: 0 becomes 1":               "of a nanosecond",
-	"streamState.awaitReader: if timeout := st.conn.guard.halfCloseTimeout(); timeout > 0: timeout > 0: > becomes >=": "it is never 0, which stands for 5 minutes",
+	"callers: depth := len(s) - 1: 1 becomes 0": "a stack that is deeper than we keep has one frame more, and CallersFrames needs no zero at its end",
 
 	"ownedTransport.update: recent := time.Since(o.lastEnd) < minLinger || time.Now().Before(o.lingerUntil): time.Since(o.lastEnd) < minLinger: < becomes <=": "of a nanosecond, of a time that is a guess",
 

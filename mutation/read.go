@@ -3,10 +3,9 @@ package main
 // read breaks read.go.
 var read = []mutation{
 	{
-		name: "finalSizeKnown: user callback not forgotten",
-		old: `	st.userFinalSize = nil
-`,
-		new:    "",
+		name:   "finalSizeKnown: user callback not forgotten",
+		old:    `user, x.userFinalSize = x.userFinalSize, nil`,
+		new:    `user = x.userFinalSize`,
 		killer: "TestCalledFinalSizeCallbackIsForgotten",
 	},
 	{
@@ -21,9 +20,9 @@ var read = []mutation{
 	{
 		name: "setFinalSizeCallback: nil does not remove",
 		old: `	if size == sizeUnknown {
-		st.userFinalSize`,
+		st.extraLocked().userFinalSize`,
 		new: `	if size == sizeUnknown && callback != nil {
-		st.userFinalSize`,
+		st.extraLocked().userFinalSize`,
 		killer: "TestFinalSizeCallbackIsCalledOnce",
 	},
 	{
@@ -36,14 +35,14 @@ var read = []mutation{
 	},
 	{
 		name: "consumeEOF: SetReadDeadline dropped",
-		old: `	st.receive.SetReadDeadline(time.Time{}) // one that has passed would hide the EOF
+		old: `	st.receive().SetReadDeadline(time.Time{}) // one that has passed would hide the EOF
 `,
 		new:    ``,
 		killer: "TestEachEndSettlesItsHalf",
 	},
 	{
 		name: "consumeEOF: CancelRead in place of Read",
-		old: `	_, err := st.receive.Read(noBytes[:])
+		old: `	_, err := st.receive().Read(noBytes[:])
 	if err == io.EOF {`,
 		new: `	st.cancelRead(0)
 	err := io.EOF
@@ -69,7 +68,7 @@ var read = []mutation{
 	},
 	{
 		name: "didPeek: error not read",
-		old: `	st.readFailed(st.receive.Read(noBytes[:]))
+		old: `	st.readFailed(st.receive().Read(noBytes[:]))
 `,
 		new:    ``,
 		killer: "TestEachEndSettlesItsHalf",

@@ -36,7 +36,7 @@ var reclaim = []mutation{
 		name: "reclaim: FIN in place of reset",
 		old: `	st.release(code)
 `,
-		new: `	if st.send != nil {
+		new: `	if st.kind.sends() {
 		st.close()
 	}
 	st.release(code)
@@ -91,5 +91,25 @@ var reclaim = []mutation{
 		old:    "leaked := !st.reported && (",
 		new:    "leaked := (",
 		killer: "TestDroppedStreamIsReportedAndEnded",
+	},
+	{
+		name:   "look: young streams stay young",
+		old:    "	c.drainedLocked()\n	c.weakenLocked()\n",
+		new:    "	c.drainedLocked()\n",
+		killer: "TestConnectionsAreLookedAtAfterEachCollection",
+	},
+	{
+		name:   "weaken: only the newest stream of a kind",
+		old:    "st != nil && st.young != nil; st = st.prev {",
+		new:    "st != nil && st.young != nil; st = nil {",
+		killer: "TestDroppedStreamsAreFoundWithoutACallToUs",
+	},
+	{
+		name: "weaken: not those that owe their credit",
+		old: `		if st.young != nil {
+			st.weakenLocked()`,
+		new: `		if false {
+			st.weakenLocked()`,
+		killer: "TestDroppedStreamGivesBackItsCredit",
 	},
 }

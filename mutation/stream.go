@@ -24,14 +24,14 @@ var stream = []mutation{
 		old: `	h.st = st
 `,
 		new: `	h.st = st
-	st.userFinalSize = func(int64) { h.st = st }
+	st.extraLocked().userFinalSize = func(int64) { h.st = st }
 `,
 		alone:  true,
 		killer: "TestUnwrittenStreamIsEndedAtOnce",
 	},
 	{
 		name:   "start: phase not noted",
-		old:    "phase: c.phase.Load(), ",
+		old:    "phase: uint8(c.phase.Load()), ",
 		new:    "",
 		alone:  true,
 		killer: "TestStreamsOfRejected0RTTDoNotTouchThoseAfterIt",

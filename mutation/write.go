@@ -10,7 +10,7 @@ var write = []mutation{
 	},
 	{
 		name: "wake: changed not cleared",
-		old: `		st.changed = nil
+		old: `		x.changed = nil
 `,
 		new:    "",
 		killer: "TestCloseDuringBlockedWriteResetsStream",
@@ -132,9 +132,9 @@ var write = []mutation{
 	},
 	{
 		name: "write: the plain Write",
-		old: `	n, err := st.send.WriteWithLimit(p, limiter)
+		old: `	n, err := st.send().WriteWithLimit(p, limiter)
 	st.written`,
-		new: `	n, err := st.send.(interface{ Write([]byte) (int, error) }).Write(p)
+		new: `	n, err := st.send().(interface{ Write([]byte) (int, error) }).Write(p)
 	st.written`,
 		killer: "TestCancelledWriteWithoutLimiterIsLetGo",
 	},

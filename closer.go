@@ -184,13 +184,17 @@ func (st *streamState) sendFailed(err error) {
 	}
 }
 
-// noticed tells Shutdown of a stream whose half is open while the connection
-// ends: the program may learn of that, and settle it, before we do.
+// noticed tells Shutdown, and package leaktest, of a stream whose half is open
+// while the connection ends: the program may learn of that, and settle it,
+// before we do.
 func (st *streamState) noticed(err error) {
+	draining, watched := st.conn.draining.Err() != nil, st.conn.guard.watched.Load() != nil
+	if !draining && !watched {
+		return
+	}
 	_, reset := errors.AsType[*quic.StreamError](err)
 	ours := err == io.EOF || err == quic.ErrStreamClosed || err == quic.Err0RTTRejected // the connection lives
-	draining := st.conn.draining.Err() != nil
-	if !ours && (!reset || draining) && st.conn.guard.watched.Load() != nil {
+	if watched && !ours && (!reset || draining) {
 		st.mu.Lock()
 		st.extraLocked().toldOfEnd()
 		st.mu.Unlock()
@@ -240,7 +244,7 @@ func (st *streamState) readFailed(_ int, err error) {
 	}
 }
 
-func isDeadline(err error) bool { return errors.Is(err, os.ErrDeadlineExceeded) }
+func isDeadline(err error) bool { return err != io.EOF && errors.Is(err, os.ErrDeadlineExceeded) }
 
 // release aborts the halves that have not ended, and returns the credit.
 func (st *streamState) release(code quic.StreamErrorCode) {

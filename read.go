@@ -41,13 +41,16 @@ func (st *streamState) didRead(n, size int, err error) error {
 
 // readError is what the program sees of an error that quic-go returned.
 func (st *streamState) readError(err error) error {
-	if drained := st.drained(); drained != nil && isDeadline(err) { // the deadline was ours
+	switch {
+	case err == io.EOF:
+		return err
+	case !isDeadline(err):
+		return st.receiveCanceled(err)
+	}
+	if drained := st.drained(); drained != nil { // the deadline was ours
 		return drained
 	}
-	if err == io.EOF || isDeadline(err) {
-		return err
-	}
-	return st.receiveCanceled(err)
+	return err
 }
 
 // didPeek accounts for a Peek that has returned. quic-go does not count an

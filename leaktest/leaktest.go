@@ -18,21 +18,23 @@
 //     also unidirectional ones, which quiclife itself keeps, as they may be
 //     control streams (see [Allow])
 //   - streams that quiclife has ended for the program, see [quiclife.Leak]
-//   - streams that were open when their connection was closed, which hides them.
-//     Not those that the program has ended after that, as a handler that was
-//     running then will, nor those on which a call of the program's has returned
-//     the connection's error: after that, there is nothing left to end. Nor
-//     those that only waited for the peer's FIN, which may have been under way
+//   - streams that were open when their connection was closed, which hides them,
+//     with the exceptions below
 //   - with Config.RequireStreamCreditRelease, streams that have ended and whose
 //     credit was not returned
 //   - streams that the peer has opened on a connection where nobody ever accepts
 //     any of their kind, unless it was closed before the end of the test
 //   - connections that are open (see [AllowConns])
 //
-// A package that makes goroutines wants [goleak] too, as streams own none; they
-// know nothing of each other. A test that runs beside others with t.Parallel is
-// fine here, since each has a Guard of its own. So are testing/synctest bubbles,
-// where all waiting is in fake time.
+// A stream whose connection was closed is no leak if the program ends it after
+// all, as a handler does that is still running. Nor is it one if a Read or a
+// Write on it has told the program that the connection has ended, or if nothing
+// but the peer's FIN was missing, which may have been under way.
+//
+// Tests may use t.Parallel, since each has a Guard of its own. Inside a
+// testing/synctest bubble all waiting is in fake time. Streams own no
+// goroutines, so [goleak] does not see them, and leaktest does not see
+// goroutines: use both.
 //
 // [goleak]: https://pkg.go.dev/go.uber.org/goleak
 package leaktest

@@ -30,12 +30,14 @@ func (st *streamState) claim(send, receive bool) (gotSend, gotReceive bool) {
 }
 
 func (st *streamState) claimLocked(send, receive bool) (gotSend, gotReceive bool) {
-	st.extra.ended(send, receive)
 	if gotSend = send && st.sendHalf == HalfOpen; gotSend {
 		st.sendHalf = halfEnding
 	}
 	if gotReceive = receive && st.receiveHalf == HalfOpen; gotReceive {
 		st.receiveHalf = halfEnding
+	}
+	if gotSend != send || gotReceive != receive {
+		st.extra.ended(send, receive)
 	}
 	return gotSend, gotReceive
 }

@@ -135,8 +135,9 @@ type Guard struct {
 	records   thinner
 	totals    totals
 	samples   samples
-	collector *collector                // nil but in tests, see collectorFor
-	watched   atomic.Pointer[leakWatch] // nil but under package leaktest
+	collector *collector                  // nil but in tests, see collectorFor
+	watched   atomic.Pointer[leakWatch]   // nil but under package leaktest
+	recent    atomic.Pointer[recentLeaks] // nil but under package debugpage
 
 	mu         sync.Mutex         // guards the fields below
 	conns      map[*Conn]struct{} // until they have ended, and all of their streams

@@ -4,17 +4,43 @@ import (
 	"context"
 	"slices"
 	"sync"
+	"time"
 
 	"github.com/quiclife/quiclife/internal/peek"
 )
 
-// What package leaktest asks, see internal/peek. A program that does not use it
-// pays for a nil check when a stream is reported, and when one ends with its
-// connection.
+// What the packages leaktest and debugpage ask, see internal/peek. A program that
+// does not use them pays for a nil check when a stream is reported, and when one
+// ends with its connection.
 
 func init() {
 	peek.Leaks = func(guard any) []peek.Leak { return guard.(*Guard).watch().leaks(guard.(*Guard)) }
+	peek.KeepLeaks = func(guard any) { guard.(*Guard).recent.CompareAndSwap(nil, new(recentLeaks)) }
+	peek.RecentLeaks = func(guard any) []peek.RecentLeak { return guard.(*Guard).recent.Load().list() }
 	peek.TakeUnaccepted = func(conn any) []any { return conn.(*Conn).takeUnaccepted() }
+}
+
+// recentLeaks has the latest leaks of a group.
+type recentLeaks struct {
+	mu    sync.Mutex // guards leaks; it comes after every other
+	leaks []peek.RecentLeak
+}
+
+const mostRecentLeaks = 100
+
+func (r *recentLeaks) add(l Leak) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if len(r.leaks) == mostRecentLeaks {
+		r.leaks = slices.Delete(r.leaks, 0, 1)
+	}
+	r.leaks = append(r.leaks, peek.RecentLeak{At: time.Now(), Remote: l.Conn.RemoteAddr().String(), Stream: l.Stream, Reason: l.Reason.String()})
+}
+
+func (r *recentLeaks) list() []peek.RecentLeak {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return slices.Clone(r.leaks)
 }
 
 // A leakWatch remembers the leaks of a group.
@@ -58,7 +84,7 @@ func (st *streamState) claimUnendedLocked(send, receive bool) (gotSend, gotRecei
 	if w == nil || c.lifetime.Err() == nil && c.draining.Err() == nil { // in the latter case 0-RTT was rejected
 		return st.claimLocked(send, receive)
 	}
-	x, info := st.extraLocked(), st.infoLocked()
+	x, info := st.extraLocked(), st.infoLocked((*stack).String)
 	var before unended
 	if x.unended != nil { // the program knows, or Shutdown has left a half to the connection's end
 		before = *x.unended

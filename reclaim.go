@@ -152,6 +152,9 @@ func (st *streamState) leak(leaks []Leak, reason LeakReason) []Leak {
 	if w := st.conn.guard.watched.Load(); w != nil {
 		w.report(l)
 	}
+	if r := st.conn.guard.recent.Load(); r != nil {
+		r.add(l)
+	}
 	return append(leaks, l)
 }
 

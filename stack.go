@@ -55,6 +55,22 @@ func (s *samples) next(st *streamState) bool {
 	return until != 0 && st.conn.start.Add(st.opened).UnixNano() < until && s.opened.Add(1)%sampleEvery == 0
 }
 
+// rememberStacks returns stack.String for many, most of which are the same few.
+func rememberStacks() func(*stack) string {
+	known := make(map[stack]string)
+	return func(s *stack) string {
+		if s == nil {
+			return ""
+		}
+		text, ok := known[*s]
+		if !ok {
+			text = s.String()
+			known[*s] = text
+		}
+		return text
+	}
+}
+
 func (s *stack) String() string {
 	if s == nil {
 		return ""

@@ -212,8 +212,9 @@ func (c *Conn) Stats() Stats {
 func (c *Conn) Streams() iter.Seq[StreamInfo] {
 	return func(yield func(StreamInfo) bool) {
 		c.refresh()
+		text := rememberStacks()
 		for _, st := range c.all() {
-			if !yield(st.info()) {
+			if !yield(st.infoWith(text)) {
 				return
 			}
 		}
@@ -228,13 +229,15 @@ func (c *Conn) refresh() {
 	}
 }
 
-func (st *streamState) info() StreamInfo {
+func (st *streamState) info() StreamInfo { return st.infoWith((*stack).String) }
+
+func (st *streamState) infoWith(text func(*stack) string) StreamInfo {
 	st.mu.Lock()
 	defer st.mu.Unlock()
-	return st.infoLocked()
+	return st.infoLocked(text)
 }
 
-func (st *streamState) infoLocked() StreamInfo {
+func (st *streamState) infoLocked(text func(*stack) string) StreamInfo {
 	return StreamInfo{
 		ID:             st.id(),
 		Incoming:       st.kind.incoming(),
@@ -246,6 +249,6 @@ func (st *streamState) infoLocked() StreamInfo {
 		Receive:        st.receiveHalf.public(),
 		BytesWritten:   st.written.Load(),
 		BytesRead:      st.read.Load(),
-		Stack:          st.openerLocked().String(),
+		Stack:          text(st.openerLocked()),
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/quiclife/quiclife"
+	"github.com/quiclife/quiclife/internal/advice"
 	"github.com/quiclife/quiclife/internal/peek"
 )
 
@@ -139,7 +140,7 @@ func (g *group) write(b *strings.Builder) {
 	for _, frame := range frames(g.opener) {
 		fmt.Fprintf(b, "\n    %s", frame)
 	}
-	fmt.Fprintf(b, "\n  %s: %s.\n", g.fate(), g.halves())
+	fmt.Fprintf(b, "\n  %s: %s.\n", g.fate(), advice.Halves(g.oldest))
 	s := g.oldest
 	if g.why == unaccepted {
 		fmt.Fprintf(b, "  The first is stream %d.\n", s.ID)
@@ -200,20 +201,8 @@ func (g *group) fate() string {
 	return "Waiting in the connection"
 }
 
-func (g *group) halves() string {
-	switch {
-	case g.send == quiclife.HalfAbsent:
-		return "receive half " + g.receive.String()
-	case g.receive == quiclife.HalfAbsent:
-		return "send half " + g.send.String()
-	}
-	return fmt.Sprintf("send half %v, receive half %v", g.send, g.receive)
-}
-
 // advice says what the program should have done.
 func (g *group) advice() string {
-	read, moved := g.oldest.BytesRead > 0, g.oldest.BytesRead+g.oldest.BytesWritten > 0
-	const open = quiclife.HalfOpen
 	switch {
 	case g.why == unaccepted && g.unidirectional:
 		return "call AcceptUniStream in a loop, or Serve. Or set Config.MaxIncomingUniStreams to -1."
@@ -221,24 +210,14 @@ func (g *group) advice() string {
 		return "call AcceptStream in a loop, or Serve. Or set Config.MaxIncomingStreams to -1."
 	case g.why == uncredited:
 		return "Release, as Config.RequireStreamCreditRelease is set."
-	case g.unidirectional && g.send == open:
-		return "Close, or defer Release. If it is a control stream: leaktest.Allow."
-	case g.unidirectional:
-		return "read to io.EOF, or defer Release. If it is a control stream: leaktest.Allow."
-	case g.send == open && g.receive == open && moved && g.why == held:
-		return "Close, and read to io.EOF; defer Release for the paths that return before. Is a goroutine blocked?"
-	case g.send == open && g.receive == open && moved:
-		return "Close, and read to io.EOF; defer Release for the paths that return before."
-	case g.send == open && g.receive == open:
-		return "defer Release right after it was opened or accepted. Does a path return before anything is done with it?"
-	case g.send == open && g.receive == quiclife.HalfAborted:
-		return "defer Release. The receive half has failed, and that does not end the send half."
-	case g.send == open:
-		return "Close when all is written, or defer Release."
-	case g.send == quiclife.HalfAborted:
-		return "CancelRead, or defer Release. That the send half was aborted does not end the receive half."
-	case read:
-		return "read to io.EOF, or defer Release. If all that was expected has come, the peer has not called Close."
 	}
-	return "read the answer to io.EOF, or defer Release. Close ends the send half only."
+	todo := advice.ToDo(g.oldest)
+	s := g.oldest
+	switch {
+	case s.Unidirectional:
+		todo += " If it is a control stream: leaktest.Allow."
+	case g.why == held && s.Send == s.Receive && s.BytesRead+s.BytesWritten > 0: // both are open
+		todo += " Is a goroutine blocked?"
+	}
+	return todo
 }

@@ -27,7 +27,7 @@ var stats = []mutation{
 	},
 	{
 		name: "Streams: break ignored",
-		old: `			if !yield(st.info()) {
+		old: `			if !yield(st.infoWith(text)) {
 				return
 			}`,
 		new:    `			yield(st.info())`,

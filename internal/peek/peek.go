@@ -1,7 +1,9 @@
-// Package peek is what package leaktest asks of package quiclife, and what no
-// other program needs. Package quiclife, which cannot be imported here, sets
-// the funcs.
+// Package peek is what the packages leaktest and debugpage ask of package
+// quiclife, and what no other program needs. Package quiclife, which cannot be
+// imported here, sets the funcs.
 package peek
+
+import "time"
 
 // A Leak is a stream that has leaked, or will have if the program does nothing
 // more with it.
@@ -11,6 +13,14 @@ type Leak struct {
 	Why    Why
 	// Final says that nothing the program does can change it.
 	Final bool
+}
+
+// A RecentLeak is a leak that was reported. It does not hold the connection.
+type RecentLeak struct {
+	At     time.Time
+	Remote string
+	Stream any // a quiclife.StreamInfo
+	Reason string
 }
 
 // Why says how a stream leaked. The first of them are those of
@@ -30,6 +40,11 @@ var (
 	// first call of it on. Streams that are open are not among them, unless they
 	// were reported.
 	Leaks func(guard any) []Leak
+
+	// KeepLeaks has a *quiclife.Guard keep its latest leaks for RecentLeaks,
+	// which returns them, oldest first.
+	KeepLeaks   func(guard any)
+	RecentLeaks func(guard any) []RecentLeak
 
 	// TakeUnaccepted takes the streams that wait for the program to accept them
 	// from a *quiclife.Conn, ends them, and returns their quiclife.StreamInfos. It

@@ -1,0 +1,312 @@
+package debugpage_test
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"regexp"
+	"runtime"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/quic-go/quic-go"
+	"github.com/stretchr/testify/require"
+
+	"github.com/quiclife/quiclife"
+	"github.com/quiclife/quiclife/debugpage"
+	"github.com/quiclife/quiclife/internal/quictest"
+)
+
+// get asks h for a page, as a browser on this machine does.
+func get(t *testing.T, h http.Handler, query string) *httptest.ResponseRecorder {
+	t.Helper()
+	r := httptest.NewRequest(http.MethodGet, "http://localhost:6060/debug/quiclife"+query, nil)
+	r.RemoteAddr = "127.0.0.1:50000"
+	w := httptest.NewRecorder()
+	h.ServeHTTP(w, r)
+	return w
+}
+
+// pair is a client and a server under a Guard that captures stacks.
+func pair(t *testing.T, conf *quic.Config) (guard *quiclife.Guard, client, server *quiclife.Conn) {
+	t.Helper()
+	guard = &quiclife.Guard{CaptureStacks: true, AbandonGrace: -1}
+	rc, rs := quictest.Loopback(t, conf, conf)
+	return guard, guard.Wrap(rc, conf), guard.Wrap(rs, conf)
+}
+
+func open(t *testing.T, c *quiclife.Conn) *quiclife.Stream {
+	t.Helper()
+	s, err := c.OpenStream()
+	require.NoError(t, err)
+	t.Cleanup(s.Release)
+	return s
+}
+
+func hash(text string) string {
+	sum := sha256.Sum256([]byte(text))
+	return base64.StdEncoding.EncodeToString(sum[:])
+}
+
+func TestPageShowsWhoHoldsStreams(t *testing.T) {
+	guard, client, _ := pair(t, nil)
+	h := debugpage.Handler(guard)
+	for range 3 {
+		open(t, client).Close()
+	}
+	open(t, client)
+	page := get(t, h, "").Body.String()
+	require.Contains(t, page, "debugpage_test.open", "the opener")
+	require.Contains(t, page, "send half finished, receive half open")
+	require.Contains(t, page, "read the answer to io.EOF")
+	require.Contains(t, page, client.RemoteAddr().String())
+
+	var got struct {
+		Guards []struct {
+			Groups struct {
+				Rows []struct {
+					Count  int     `json:"count"`
+					State  string  `json:"state"`
+					Oldest float64 `json:"oldest_seconds"`
+				} `json:"rows"`
+				Of int `json:"of"`
+			} `json:"streams_by_opener"`
+			Kinds []struct {
+				Kind string `json:"kind"`
+				Open int    `json:"open"`
+			} `json:"kinds"`
+		} `json:"guards"`
+	}
+	require.NoError(t, json.Unmarshal(get(t, h, "?format=json").Body.Bytes(), &got))
+	groups := got.Guards[0].Groups
+	require.Equal(t, 2, groups.Of)
+	require.Equal(t, 3, groups.Rows[0].Count, "the group with most is first")
+	require.Positive(t, groups.Rows[0].Oldest)
+	require.Equal(t, 1, groups.Rows[1].Count)
+	require.Equal(t, "outgoing", got.Guards[0].Kinds[0].Kind)
+	require.Equal(t, 4, got.Guards[0].Kinds[0].Open)
+
+	text := get(t, h, "?format=text").Body.String()
+	require.Regexp(t, `(?m)^3 .*send half finished, receive half open .*debugpage_test\.open`, text)
+	require.NotContains(t, text, "OPEN STREAMS: ", "one by one, without a filter")
+}
+
+// TestFilter: only what matches is shown, and the streams one by one.
+func TestFilter(t *testing.T) {
+	guard, client, server := pair(t, nil)
+	s := open(t, client)
+	s.Close()
+	open(t, client)
+	h := debugpage.Handler(guard)
+	require.Contains(t, get(t, h, "?format=text&q=FINISHED").Body.String(), "OPEN STREAMS: 1\n")
+	require.Contains(t, get(t, h, "?format=text&q="+url.QueryEscape(client.LocalAddr().String())).Body.String(), "CONNECTIONS: 2\n")
+	none := get(t, h, "?format=text&q=nobody").Body.String()
+	require.Contains(t, none, "CONNECTIONS: 0\n")
+	require.NotContains(t, none, server.LocalAddr().String())
+}
+
+// TestLeaksAreKept: the last 100, without taking OnLeak from the program.
+func TestLeaksAreKept(t *testing.T) {
+	told := 0
+	guard := &quiclife.Guard{IdleTimeout: time.Millisecond, OnLeak: func(quiclife.Leak) { told++ }}
+	conf := &quic.Config{MaxIncomingStreams: 1000}
+	rc, _ := quictest.Loopback(t, conf, conf)
+	client := guard.Wrap(rc, conf)
+	h := debugpage.Handler(guard)
+	require.Contains(t, get(t, h, "").Body.String(), "None since the page was made.")
+	for range 120 {
+		open(t, client)
+	}
+	require.Eventually(t, func() bool { return guard.Stats().Leaks.Idle == 120 && client.Stats().Open() == 0 }, 10*time.Second, time.Millisecond)
+	text := get(t, h, "?format=text").Body.String()
+	require.Contains(t, text, "LEAKS: 100\n")
+	require.Regexp(t, `(?m)^\S+ +idle +\d+ +`+regexp.QuoteMeta(client.RemoteAddr().String()), text)
+}
+
+func TestOnlyRequestsFromThisMachineAreAnswered(t *testing.T) {
+	h := debugpage.Handler(&quiclife.Guard{})
+	for _, c := range []struct {
+		name, remote, host string
+		header             string
+		status             int
+	}{
+		{"from here", "127.0.0.1:1", "localhost:6060", "", 200},
+		{"from here, IPv6", "[::1]:1", "[::1]:6060", "", 200},
+		{"from here, without a port", "127.0.0.1:1", "127.0.0.1", "", 200},
+		{"from elsewhere", "192.0.2.1:1", "localhost:6060", "", 403},
+		{"through a proxy", "127.0.0.1:1", "localhost:6060", "X-Forwarded-For", 403},
+		{"through another proxy", "127.0.0.1:1", "localhost:6060", "Forwarded", 403},
+		{"under a foreign name", "127.0.0.1:1", "evil.example:6060", "", 403},
+		{"under no name", "127.0.0.1:1", "", "", 403},
+		{"from a socket of another kind", "@", "localhost", "", 403},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			r := httptest.NewRequest(http.MethodGet, "/", nil)
+			r.RemoteAddr, r.Host = c.remote, c.host
+			if c.header != "" {
+				r.Header.Set(c.header, "192.0.2.1")
+			}
+			w := httptest.NewRecorder()
+			h.ServeHTTP(w, r)
+			require.Equal(t, c.status, w.Code)
+			if c.status != 200 {
+				require.NotContains(t, w.Body.String(), "<", "of the page")
+			}
+		})
+	}
+}
+
+// TestAllowStandsInPlaceOfTheRule, in both directions.
+func TestAllowStandsInPlaceOfTheRule(t *testing.T) {
+	for _, allow := range []bool{false, true} {
+		h := debugpage.Options{Allow: func(*http.Request) bool { return allow }}.Handler(&quiclife.Guard{})
+		r := httptest.NewRequest(http.MethodGet, "http://example.com/", nil)
+		w := httptest.NewRecorder()
+		h.ServeHTTP(w, r)
+		require.Equal(t, allow, w.Code == 200)
+		require.Equal(t, allow, get(t, h, "").Code == 200)
+	}
+}
+
+func TestPageCanOnlyBeRead(t *testing.T) {
+	h := debugpage.Handler(&quiclife.Guard{})
+	server := httptest.NewServer(h)
+	t.Cleanup(server.Close)
+	for method, status := range map[string]int{"GET": 200, "HEAD": 200, "POST": 405, "PUT": 405, "DELETE": 405, "OPTIONS": 405} {
+		r, err := http.NewRequest(method, server.URL, nil)
+		require.NoError(t, err)
+		resp, err := http.DefaultClient.Do(r)
+		require.NoError(t, err)
+		resp.Body.Close()
+		require.Equal(t, status, resp.StatusCode, method)
+		if status == 405 {
+			require.Equal(t, "GET, HEAD", resp.Header.Get("Allow"))
+		}
+	}
+}
+
+// TestPolicyForbidsEverythingButTheStyle, of which it has the hash.
+func TestPolicyForbidsEverythingButTheStyle(t *testing.T) {
+	w := get(t, debugpage.Handler(&quiclife.Guard{}), "")
+	style := regexp.MustCompile(`(?s)<style>(.*)</style>`).FindStringSubmatch(w.Body.String())
+	require.NotNil(t, style)
+	policy := w.Header().Get("Content-Security-Policy")
+	require.True(t, strings.HasPrefix(policy, "default-src 'none'; style-src 'sha256-"+hash(style[1])+"';"), policy)
+	for _, forbidden := range []string{"<script", "javascript:", " style=", "src=", "onclick", "http://", "https://"} {
+		require.NotContains(t, w.Body.String(), forbidden)
+	}
+}
+
+// TestHostileStringsAreShownAsText, wherever they come from.
+func TestHostileStringsAreShownAsText(t *testing.T) {
+	guard, client, _ := pair(t, nil)
+	open(t, client)
+	const hostile = `"><script>alert(1)</script>&refresh=1`
+	h := debugpage.Handler(guard)
+	for _, query := range []string{"?q=" + url.QueryEscape(hostile), "?sort=open&q=" + url.QueryEscape(hostile)} {
+		w := get(t, h, query)
+		require.Equal(t, 200, w.Code)
+		require.NotContains(t, w.Body.String(), "<script")
+		require.Contains(t, w.Body.String(), "&lt;script&gt;")
+	}
+	for _, query := range []string{"?sort=", "?format=", "?refresh="} {
+		w := get(t, h, query+url.QueryEscape(hostile))
+		require.Equal(t, 400, w.Code, query)
+		require.Equal(t, "text/plain; charset=utf-8", w.Header().Get("Content-Type"))
+	}
+}
+
+func TestRefresh(t *testing.T) {
+	h := debugpage.Handler(&quiclife.Guard{})
+	require.Equal(t, "5", get(t, h, "?refresh=5").Header().Get("Refresh"))
+	require.Empty(t, get(t, h, "").Header().Get("Refresh"))
+	for _, wrong := range []string{"0", "-1", "x", "99999999"} {
+		require.Equal(t, 400, get(t, h, "?refresh="+wrong).Code, wrong)
+	}
+}
+
+func TestEachOrderIsOne(t *testing.T) {
+	guard, client, server := pair(t, nil)
+	for _, s := range []*quiclife.Stream{open(t, client), open(t, client)} {
+		s.Write([]byte("x"))
+		_, err := server.AcceptStream(t.Context())
+		require.NoError(t, err)
+	}
+	h := debugpage.Handler(guard)
+	links := regexp.MustCompile(`href="(\?sort=[^"]*)"`).FindAllStringSubmatch(get(t, h, "").Body.String(), -1)
+	require.Len(t, links, 8, "columns that can be sorted")
+	for _, link := range links {
+		w := get(t, h, strings.ReplaceAll(link[1], "&amp;", "&"))
+		require.Equal(t, 200, w.Code)
+		require.Equal(t, 1, strings.Count(w.Body.String(), "aria-sort"), link[1])
+	}
+}
+
+// TestWithoutGuards shows the DefaultGuard; several are told apart.
+func TestWithoutGuards(t *testing.T) {
+	require.Equal(t, 200, get(t, debugpage.Handler(), "").Code)
+	require.Contains(t, get(t, debugpage.Handler(&quiclife.Guard{}, &quiclife.Guard{}), "").Body.String(), "Guard 2 of 2")
+	require.PanicsWithValue(t, "debugpage: Guard 1 is nil", func() { debugpage.Handler(&quiclife.Guard{}, nil) })
+}
+
+// TestManyStreams: a page of 100,000 open streams takes under a second, and
+// opens go on meanwhile.
+func TestManyStreams(t *testing.T) {
+	if testing.Short() {
+		t.Skip("opens 100,000 streams")
+	}
+	const streams = 100_000
+	conf := &quic.Config{MaxIncomingStreams: 1 << 20}
+	guard, client, _ := pair(t, conf)
+	held := make([]*quiclife.Stream, streams)
+	for i := range held {
+		var err error
+		held[i], err = client.OpenStream()
+		require.NoError(t, err)
+	}
+	h := debugpage.Handler(guard)
+	opens := make(chan time.Duration)
+	stop, cancel := context.WithCancel(t.Context())
+	go func() {
+		var longest time.Duration
+		for stop.Err() == nil {
+			start := time.Now()
+			s, err := client.OpenStream()
+			if err != nil {
+				t.Error(err)
+				break
+			}
+			s.Release()
+			longest = max(longest, time.Since(start))
+		}
+		opens <- longest
+	}()
+	best := time.Hour
+	for range 3 { // the machine may be busy
+		start := time.Now()
+		page := get(t, h, "").Body.String()
+		best = min(best, time.Since(start))
+		require.Contains(t, page, fmt.Sprint(streams))
+	}
+	cancel()
+	t.Logf("%d streams in %v; an open took %v at most", streams, best, <-opens)
+	require.Less(t, best, time.Second*slow)
+	runtime.KeepAlive(held)
+}
+
+// TestRowsAreLimited, and counted.
+func TestRowsAreLimited(t *testing.T) {
+	conf := &quic.Config{MaxIncomingStreams: 1000}
+	guard, client, _ := pair(t, conf)
+	for range 600 {
+		open(t, client)
+	}
+	text := get(t, debugpage.Handler(guard), "?format=text&q=outgoing").Body.String()
+	require.Contains(t, text, "OPEN STREAMS: 500 of 600\n")
+}

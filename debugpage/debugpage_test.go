@@ -6,12 +6,14 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
+	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
 	"regexp"
 	"runtime"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -113,8 +115,8 @@ func TestFilter(t *testing.T) {
 
 // TestLeaksAreKept: the last 100, without taking OnLeak from the program.
 func TestLeaksAreKept(t *testing.T) {
-	told := 0
-	guard := &quiclife.Guard{IdleTimeout: time.Millisecond, OnLeak: func(quiclife.Leak) { told++ }}
+	var told atomic.Int64
+	guard := &quiclife.Guard{IdleTimeout: time.Millisecond, OnLeak: func(quiclife.Leak) { told.Add(1) }, Logger: slog.New(slog.DiscardHandler)}
 	conf := &quic.Config{MaxIncomingStreams: 1000}
 	rc, _ := quictest.Loopback(t, conf, conf)
 	client := guard.Wrap(rc, conf)
@@ -123,7 +125,7 @@ func TestLeaksAreKept(t *testing.T) {
 	for range 120 {
 		open(t, client)
 	}
-	require.Eventually(t, func() bool { return guard.Stats().Leaks.Idle == 120 && client.Stats().Open() == 0 }, 10*time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { return told.Load() == 120 }, 10*time.Second, time.Millisecond)
 	text := get(t, h, "?format=text").Body.String()
 	require.Contains(t, text, "LEAKS: 100\n")
 	require.Regexp(t, `(?m)^\S+ +idle +\d+ +`+regexp.QuoteMeta(client.RemoteAddr().String()), text)
@@ -261,7 +263,7 @@ func TestManyStreams(t *testing.T) {
 	if testing.Short() {
 		t.Skip("opens 100,000 streams")
 	}
-	const streams = 100_000
+	const streams = 100_000 / slow
 	conf := &quic.Config{MaxIncomingStreams: 1 << 20}
 	guard, client, _ := pair(t, conf)
 	held := make([]*quiclife.Stream, streams)
@@ -296,7 +298,7 @@ func TestManyStreams(t *testing.T) {
 	}
 	cancel()
 	t.Logf("%d streams in %v; an open took %v at most", streams, best, <-opens)
-	require.Less(t, best, time.Second*slow)
+	require.Less(t, best, time.Second)
 	runtime.KeepAlive(held)
 }
 

@@ -30,7 +30,7 @@ var stats = []mutation{
 		old: `			if !yield(st.infoWith(text)) {
 				return
 			}`,
-		new:    `			yield(st.info())`,
+		new:    `			yield(st.infoWith(text))`,
 		killer: "TestStreamsStopsAtBreak",
 	},
 	{

@@ -50,9 +50,7 @@ func numbered() (stats quiclife.GuardStats, names map[float64]string) {
 // gather returns what a scrape of c has, as text.
 func gather(t *testing.T, c prometheus.Collector) string {
 	t.Helper()
-	r := prometheus.NewPedanticRegistry()
-	require.NoError(t, r.Register(c))
-	families, err := r.Gather()
+	families, err := registered(t, c).Gather()
 	require.NoError(t, err)
 	var text bytes.Buffer
 	for _, f := range families {
@@ -124,9 +122,7 @@ func TestGuardsAreToldApart(t *testing.T) {
 // values are those of a scrape, by name and labels.
 func values(t *testing.T, c prometheus.Collector) map[string]float64 {
 	t.Helper()
-	r := prometheus.NewPedanticRegistry()
-	require.NoError(t, r.Register(c))
-	families, err := r.Gather()
+	families, err := registered(t, c).Gather()
 	require.NoError(t, err)
 	all := make(map[string]float64)
 	for _, f := range families {
@@ -213,8 +209,7 @@ func TestScrapeOfManyConnections(t *testing.T) {
 			t.Cleanup(func() { runtime.KeepAlive(s) })
 		}
 	}
-	r := prometheus.NewPedanticRegistry()
-	require.NoError(t, r.Register(NewCollector(guard, "many")))
+	r := registered(t, NewCollector(guard, "many"))
 	best := time.Hour
 	for range 10 {
 		start := time.Now()

@@ -100,6 +100,10 @@ type Stream struct {
 	Opened   time.Time // when its first frame was seen
 	Complete time.Time // when it was complete on the wire, zero if it is not
 	Since    time.Time // when its last frame was seen, or Complete
+	// KnownHeld is when it held its slot for sure, as of the MAX_STREAMS seen
+	// until then: now, or for a complete stream, until a slot was given back that
+	// may have been its. The longer after Complete, the more it is to be suspected.
+	KnownHeld time.Time
 
 	Send, Receive Half
 
@@ -120,6 +124,9 @@ type view struct {
 }
 
 func (s *state) view(now int64) view {
+	if s.ended != 0 {
+		now = s.ended
+	}
 	v := view{connection: s.connection, now: now}
 	for i := range s.kinds {
 		v.kinds[i] = s.kinds[i].counters
@@ -279,7 +286,7 @@ func (v *view) stream(i int, str *stream) Stream {
 	out := Stream{
 		ID: id, Last: id, Count: 1, Incoming: c.incoming, Unidirectional: c.uni, Label: str.label,
 		Opened: timeOf(str.opened), Complete: timeOf(str.complete),
-		Since: timeOf(max(str.opened, str.send.last, str.recv.last)),
+		Since: timeOf(max(str.opened, str.send.last, str.recv.last)), KnownHeld: timeOf(v.now),
 	}
 	var open []verdict // of the halves that are not over
 	var texts []string
@@ -308,8 +315,14 @@ func (v *view) stream(i int, str *stream) Stream {
 	if str.complete != 0 {
 		out.Since = out.Complete
 	}
+	if str.heldAt != 0 {
+		out.KnownHeld = timeOf(str.heldAt)
+	}
 	var why string
 	out.Blame, out.Candidates, why = v.complete(c, str.letGoAt, str.complete)
+	if d := out.KnownHeld.Sub(out.Complete); str.heldAt != 0 && d >= time.Millisecond {
+		why += fmt.Sprintf(", but %v after it was complete none had been given back", d.Round(time.Millisecond))
+	}
 	out.Proof = "It is complete on the wire (" + text + "), " + why + "."
 	return out
 }

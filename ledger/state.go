@@ -99,6 +99,7 @@ type stream struct {
 
 	candidate bool  // the accepting end may have let go of it
 	letGoAt   int64 // how many it had let go of when it became one
+	heldAt    int64 // when a slot was given back first after that, 0 if none was
 }
 
 // counters are the numbers of a kind.
@@ -259,7 +260,7 @@ func (s *state) apply(e event) {
 		s.receivedMax = max(s.receivedMax, e.n1)
 		s.flight.add(sentFrame{pn: e.pn, op: e.op, n1: e.n1})
 	case opMaxStreams:
-		s.kinds[indexOf(e.sent, e.uni)].maxStreams(e.n1)
+		s.kinds[indexOf(e.sent, e.uni)].maxStreams(e.n1, e.at)
 	case opStreamsBlocked:
 		k := &s.kinds[indexOf(!e.sent, e.uni)]
 		if e.n1 > k.blockedAt {
@@ -347,7 +348,7 @@ func (s *state) rejected() {
 	}
 }
 
-func (k *kind) maxStreams(n int64) {
+func (k *kind) maxStreams(n, at int64) {
 	n = min(n, maxNumber)
 	if n <= k.limit {
 		return
@@ -360,6 +361,9 @@ func (k *kind) maxStreams(n int64) {
 	}
 	if n <= k.max {
 		return
+	}
+	for i := len(k.queue) - 1; i >= 0 && k.queue[i].heldAt == 0; i-- {
+		k.queue[i].heldAt = at // all that came before have one
 	}
 	k.max = n
 	// What is let go of was opened, though we may not have seen that it came.

@@ -18,6 +18,18 @@ type Conn struct {
 	local, remote string
 	starving      bool // OnStarved runs
 	starvedAgain  bool // and is to be called once more
+
+	// Of one that is read from a file:
+	last           int64 // when the last event was
+	window, flying int64 // the congestion window, and the bytes in flight
+}
+
+// now is the time, where c is.
+func (c *Conn) now() int64 {
+	if c.ledger == nil {
+		return c.last
+	}
+	return time.Now().UnixNano()
 }
 
 func newConn(client, unit bool) *Conn { return &Conn{state: newState(client, unit)} }
@@ -117,7 +129,7 @@ func (c *Conn) yieldKind(i int, yield func(Stream) bool) bool {
 		numbers = append(numbers, num)
 	}
 	silent := slices.Clone(k.silent)
-	v := c.state.view(time.Now().UnixNano())
+	v := c.state.view(c.now())
 	c.mu.Unlock()
 	slices.Sort(numbers)
 
@@ -140,7 +152,7 @@ func (c *Conn) yieldKind(i int, yield func(Stream) bool) bool {
 		}
 		some = some[:0]
 		c.mu.Lock()
-		v = c.state.view(time.Now().UnixNano())
+		v = c.state.view(c.now())
 		for _, num := range numbers[:n] {
 			if str := c.state.kinds[i].streams[num]; str != nil {
 				some = append(some, *str)

@@ -355,7 +355,7 @@ func TestBlameIsRightForEachPairOfBehaviours(t *testing.T) {
 		t.Run(network.name, func(t *testing.T) {
 			all := slices.Concat(pairings(false), pairings(true))
 			for i, p := range all {
-				if !full && (i+n)%16 != 0 || testing.Short() && i%8 != 0 {
+				if !full && (i+n)%17 != 0 || testing.Short() && i%5 != 0 {
 					continue
 				}
 				t.Run(p.String(), func(t *testing.T) {

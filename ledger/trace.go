@@ -208,9 +208,9 @@ func closed(e qlog.ConnectionClosed) string {
 	}
 	switch {
 	case e.ApplicationError != nil:
-		return fmt.Sprintf("%s: application error %d %s", who, uint64(*e.ApplicationError), e.Reason)
+		return strings.TrimSpace(fmt.Sprintf("%s: application error %d %s", who, uint64(*e.ApplicationError), e.Reason))
 	case e.ConnectionError != nil:
-		return fmt.Sprintf("%s: %v %s", who, *e.ConnectionError, e.Reason)
+		return strings.TrimSpace(fmt.Sprintf("%s: transport error %#x %s", who, uint64(*e.ConnectionError), e.Reason))
 	case e.Trigger != "":
 		return strings.ReplaceAll(string(e.Trigger), "_", " ")
 	}

@@ -355,7 +355,7 @@ func TestBlameIsRightForEachPairOfBehaviours(t *testing.T) {
 		t.Run(network.name, func(t *testing.T) {
 			all := slices.Concat(pairings(false), pairings(true))
 			for i, p := range all {
-				if !full && (i+n)%17 != 0 || testing.Short() && i%5 != 0 {
+				if !full && (i+n)%23 != 0 || testing.Short() && i%5 != 0 {
 					continue
 				}
 				t.Run(p.String(), func(t *testing.T) {
@@ -374,7 +374,7 @@ func TestBlameIsRightWhenStreamsShareAConnection(t *testing.T) {
 	for n, network := range networks {
 		t.Run(network.name, func(t *testing.T) {
 			for i, d := range deals(40, uint64(n)) {
-				if !full && (i+n)%4 != 0 || testing.Short() && i%3 != 0 {
+				if !full && (i+n)%4 != 0 || testing.Short() && i%5 != 0 {
 					continue
 				}
 				t.Run(fmt.Sprint(i), func(t *testing.T) { d.inFakeTime(t, network.loss, network.reorder, &share) })

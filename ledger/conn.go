@@ -49,8 +49,8 @@ type Count struct {
 	HeldComplete int64
 
 	// Exact means that the numbers are those of the accepting end, as of the
-	// last MAX_STREAMS that was seen. If false, Held is at most too high, and
-	// Why says why.
+	// last MAX_STREAMS that was seen. If false, Why says why. An end that gives
+	// slots back several at a time holds at most Held.
 	Exact bool
 	Why   string
 

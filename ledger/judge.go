@@ -100,9 +100,11 @@ type Stream struct {
 	Opened   time.Time // when its first frame was seen
 	Complete time.Time // when it was complete on the wire, zero if it is not
 	Since    time.Time // when its last frame was seen, or Complete
-	// KnownHeld is when it held its slot for sure, as of the MAX_STREAMS seen
-	// until then: now, or for a complete stream, until a slot was given back that
-	// may have been its. The longer after Complete, the more it is to be suspected.
+	// KnownHeld is when it held its slot for sure, as of the MAX_STREAMS that
+	// were seen: now, or for a complete stream, when the first slot was given back
+	// that may have been its. The longer that is after Complete, the more the
+	// stream is to be suspected. It is zero for complete streams that are not kept
+	// one by one.
 	KnownHeld time.Time
 
 	Send, Receive Half

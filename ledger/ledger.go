@@ -34,7 +34,7 @@ type Ledger struct {
 	asked   atomic.Int64 // connections, traced or not
 
 	mu    sync.Mutex         // guards the fields below
-	live  map[*Conn]struct{} // those whose producers have not all closed
+	live  map[*Conn]struct{}
 	ended []*Conn            // the last ones, oldest first
 }
 
@@ -96,6 +96,8 @@ func Of(c *quic.Conn) *Conn {
 	return nil
 }
 
+// begin is called when c has its first producer, not when its tracer is asked
+// for: there may be no connection.
 func (l *Ledger) begin(c *Conn) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -105,6 +107,9 @@ func (l *Ledger) begin(c *Conn) {
 func (l *Ledger) end(c *Conn) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if _, ok := l.live[c]; !ok {
+		return // it was before
+	}
 	delete(l.live, c)
 	if len(l.ended) == keptEnded {
 		l.ended = slices.Delete(l.ended, 0, 1)

@@ -111,6 +111,8 @@ func TestConnectionsThatEndedAreKeptForAWhile(t *testing.T) {
 		l := ledger.New(ledger.Options{})
 		tracer := l.Tracer(nil)
 		client, server := quictest.Net{}.Pair(t, &quic.Config{Tracer: tracer}, nil)
+		http3 := client.QlogTrace().AddProducer() // one that outlives the connection
+		defer http3.Close()
 		for range 70 { // connections of which nothing else is needed
 			p := tracer(t.Context(), true, quic.ConnectionID{}).AddProducer()
 			require.NoError(t, p.Close())

@@ -48,7 +48,7 @@ type recorder struct {
 	next  qlogwriter.Recorder
 }
 
-// Close is called once. The connection is over when its last producer is.
+// Close is called once.
 func (r *recorder) Close() error {
 	if t := r.trace; t.producers.Add(-1) == 0 {
 		t.conn.apply(event{op: opClosed, at: time.Now().UnixNano()})
@@ -117,7 +117,9 @@ func (c *Conn) record(e qlogwriter.Event) {
 			c.setAddresses(addressOf(e.Local), addressOf(e.Remote))
 		}
 	case qlog.ConnectionClosed:
+		// http3 keeps its producer as long as a handler runs, which may be for ever.
 		c.apply(event{op: opClosed, at: time.Now().UnixNano(), text: closed(e)})
+		c.ledger.end(c)
 	case h3qlog.FrameCreated:
 		c.http3(int64(e.StreamID), e.Frame)
 	case h3qlog.FrameParsed:
@@ -166,7 +168,6 @@ func (c *Conn) packet(frames []qlog.Frame, sent bool, pn int64) {
 		if !locked {
 			locked, at = true, time.Now().UnixNano()
 			c.mu.Lock()
-			defer c.unlock()
 		}
 		e.at = at
 		if ack, ok := frames[i].Frame.(*qlog.AckFrame); ok {
@@ -178,6 +179,9 @@ func (c *Conn) packet(frames []qlog.Frame, sent bool, pn int64) {
 			continue
 		}
 		c.state.apply(e)
+	}
+	if locked {
+		c.unlock()
 	}
 }
 

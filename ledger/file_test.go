@@ -203,7 +203,7 @@ func TestOtherWriters(t *testing.T) {
 	file := `{"qlog_version":"0.3","qlog_format":"NDJSON","trace":{"vantage_point":{"type":"server"},"common_fields":{"ODCID":"abcd","time_format":"delta","reference_time":"946684800000"}}}
 {"time":1,"name":"quic:parameters_set","data":{"owner":"local","initial_max_streams_bidi":"10","initial_max_data":100000,"initial_max_stream_data_bidi_remote":1000,"initial_max_stream_data_bidi_local":1000}}
 {"time":1,"name":"quic:parameters_set","data":{"owner":"remote","initial_max_streams_bidi":0,"initial_max_data":100000,"initial_max_stream_data_bidi_remote":1000,"initial_max_stream_data_bidi_local":1000}}
-{"time":"2.5","name":"quic:packet_received","data":{"header":{"packet_type":"1RTT","packet_number":"3"},"frames":[{"frame_type":"stream","stream_id":"8","offset":"0","raw":{"payload_length":7},"fin":true}]}}
+{"time":"2.5","name":"quic:packet_received","data":{"header":{"packet_type":"1RTT","packet_number":"3"},"frames":[{"frame_type":"stream","stream_id":"8","offset":"0","raw":{"payload_length":7},"fin":true},{"frame_type":"stream","stream_id":12,"raw":{"payload_length":11}}]}}
 {"time":1,"name":"quic:packet_sent","data":{"header":{"packet_type":"1RTT","packet_number":9},"frames":[{"frame_type":"stream","stream_id":8,"offset":0,"length":3,"fin":true},{"frame_type":"padding","length":5}]}}
 {"time":1,"name":"quic:packet_received","data":{"header":{"packet_type":"1RTT","packet_number":4},"frames":[{"frame_type":"ack","acked_ranges":[["9","9"],[2]]}]}}
 {"time":1,"name":"quic:packet_sent","data":{"header":{"packet_type":"1RTT","packet_number":10},"frames":[{"frame_type":"max_streams","stream_type":"bidirectional","maximum":13}]}}
@@ -213,8 +213,13 @@ func TestOtherWriters(t *testing.T) {
 	require.Len(t, conns, 1)
 	r := conns[0].Report()
 	require.Equal(t, "abcd", r.ID)
-	require.EqualValues(t, 3, r.Incoming.Opened)
+	require.EqualValues(t, 4, r.Incoming.Opened)
 	require.EqualValues(t, 3, r.Incoming.LetGo)
+	for s := range conns[0].Streams() {
+		if s.ID == 12 {
+			require.EqualValues(t, 11, s.Receive.Bytes)
+		}
+	}
 	require.False(t, r.Incoming.Exact, "3 slots were given back at once, and 1 stream has ended")
 	require.Equal(t, int64(946684800000+1), r.Began.UnixMilli())
 }

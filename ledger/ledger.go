@@ -33,9 +33,9 @@ type Ledger struct {
 	options Options
 	asked   atomic.Int64 // connections, traced or not
 
-	mu    sync.Mutex         // guards the fields below
+	mu    sync.Mutex // guards the fields below
 	live  map[*Conn]struct{}
-	ended []*Conn            // the last ones, oldest first
+	ended []*Conn // the last ones, oldest first
 }
 
 // New returns a Ledger without connections.

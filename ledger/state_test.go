@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/quic-go/quic-go/qlog"
 	"github.com/stretchr/testify/require"
 
 	"github.com/quiclife/quiclife/internal/quictest"
@@ -258,7 +259,18 @@ func TestWindowsThatAreFull(t *testing.T) {
 	require.Equal(t, []string{"0 peer-app"}, w.blames())
 	w.received(event{op: opMaxStreamData, id: 0, n1: 1001})
 	require.Equal(t, []string{"0 our-app"}, w.blames())
-	// The connection's window, taken up by another stream.
+	// The connection's window, taken up by other streams: first the peer's, then ours.
+	v := atServer(true)
+	v.acked(v.sentFrame(data(0, 0, 1, true)))
+	for id := int64(4); v.connection.received < v.receivedMax; id += 4 {
+		v.acked(v.sentFrame(event{op: opMaxStreamData, id: id, n1: 1 << 30}))
+		v.received(data(id, 0, 1<<20, true))
+	}
+	require.Equal(t, BlameUnknown, v.streams()[0].Blame, v.streams()[0].Proof)
+	raise := v.sentFrame(event{op: opMaxData, n1: 1 << 30})
+	require.Equal(t, BlameWire, v.streams()[0].Blame, "MAX_DATA is under way")
+	v.acked(raise)
+	require.Equal(t, BlamePeerApp, v.streams()[0].Blame)
 	for id := int64(1); w.connection.sent < w.sentMax; id += 4 {
 		w.received(event{op: opMaxStreamData, id: id, n1: 1 << 30})
 		w.acked(w.sentFrame(data(id, 0, 1<<20, true)))
@@ -268,6 +280,80 @@ func TestWindowsThatAreFull(t *testing.T) {
 	require.Equal(t, BlameOurApp, w.streams()[0].Blame)
 	w.received(event{op: opMetrics, n1: 10_000, n2: 10_000})
 	require.Equal(t, []Blame{BlameOurApp, BlameWire}, w.streams()[0].Candidates, "the congestion window is full")
+}
+
+// Each half has the limit that its receiver set for it: for streams that it
+// opened itself, or that the other opened.
+func TestLimitsOfTheTransportParameters(t *testing.T) {
+	w := &wire{state: newState(false, true)}
+	w.apply(event{op: opParameters, sent: true, params: &parameters{maxData: 1 << 20, dataLocal: 1, dataRemote: 2, data: 3, streams: 10, streamsUni: 10}})
+	w.apply(event{op: opParameters, params: &parameters{maxData: 1 << 20, dataLocal: 4, dataRemote: 5, data: 6, streams: 10, streamsUni: 10}})
+	for id := range int64(4) {
+		if id != 3 {
+			w.received(data(id, 0, 0, false))
+		} else {
+			w.sentFrame(data(id, 0, 0, false))
+		}
+	}
+	var limits [][2]int64
+	for _, s := range w.streams() {
+		limits = append(limits, [2]int64{s.Receive.Limit, s.Send.Limit})
+	}
+	require.Equal(t, [][2]int64{{2, 4}, {3, 0}, {1, 5}, {0, 6}}, limits, "of streams 0, 2, 1 and 3")
+}
+
+// A reset may promise more than the window lets through.
+func TestReliableResetBeyondTheWindow(t *testing.T) {
+	w := atServer(true)
+	w.received(data(2, 0, 1000, false))
+	w.received(event{op: opReset, id: 2, n1: 2000, n2: 1500})
+	require.Equal(t, []string{"2 our-app"}, w.blames())
+	w.acked(w.sentFrame(event{op: opMaxStreamData, id: 2, n1: 2000}))
+	require.Equal(t, []string{"2 wire"}, w.blames())
+	w.received(data(2, 1000, 500, false))
+	w.requireCount(t, kindIncomingUni, 1, 0, 1)
+
+	w = atServer(true)
+	w.acked(w.sentFrame(data(3, 0, 1000, false)))
+	w.acked(w.sentFrame(event{op: opReset, id: 3, n1: 2000, n2: 1500}))
+	require.Equal(t, []string{"3 peer-app"}, w.blames())
+	w.received(event{op: opMaxStreamData, id: 3, n1: 2000})
+	require.Equal(t, []string{"3 wire"}, w.blames())
+}
+
+// A file may have packet numbers that begin anew without a word.
+func TestPacketNumbersThatBeginAnew(t *testing.T) {
+	w := atServer(true)
+	w.pn = 100
+	first := w.sentFrame(data(1, 0, 5, false))
+	w.pn = 0
+	w.sentFrame(data(5, 0, 5, false))
+	w.acked(first)
+	require.Equal(t, []string{"1 wire", "5 wire"}, w.blames())
+}
+
+// Initial and Handshake packets are numbered apart.
+func TestOtherPacketNumberSpaces(t *testing.T) {
+	c := newConn(true, true)
+	c.state.apply(event{op: opParameters, sent: true, params: testParameters})
+	c.state.apply(event{op: opParameters, params: testParameters})
+	stream := []qlog.Frame{{Frame: &qlog.StreamFrame{Length: 5}}}
+	ack := []qlog.Frame{{Frame: &qlog.AckFrame{AckRanges: []qlog.AckRange{{Smallest: 0, Largest: 9}}}}}
+	c.record(qlog.PacketSent{Header: qlog.PacketHeader{PacketType: qlog.PacketType1RTT, PacketNumber: 3}, Frames: stream})
+	blame := func() Blame {
+		for s := range c.Streams() {
+			return s.Blame
+		}
+		return BlameUnknown
+	}
+	c.record(qlog.PacketReceived{Header: qlog.PacketHeader{PacketType: qlog.PacketTypeHandshake}, Frames: ack})
+	require.Equal(t, BlameWire, blame())
+	c.record(qlog.PacketReceived{Header: qlog.PacketHeader{PacketType: qlog.PacketTypeRetry}})
+	c.record(qlog.PacketReceived{Header: qlog.PacketHeader{PacketType: qlog.PacketType1RTT}, Frames: ack})
+	require.Equal(t, BlameWire, blame(), "it was sent before the Retry")
+	c.record(qlog.PacketSent{Header: qlog.PacketHeader{PacketType: qlog.PacketType1RTT, PacketNumber: 4}, Frames: stream})
+	c.record(qlog.PacketReceived{Header: qlog.PacketHeader{PacketType: qlog.PacketType1RTT}, Frames: ack})
+	require.Equal(t, BlameUnknown, blame(), "both ends have their half open")
 }
 
 func TestStopSending(t *testing.T) {
@@ -284,6 +370,16 @@ func TestStopSending(t *testing.T) {
 	w.requireCount(t, kindIncoming, 1, 0, 1)
 	w.giveBack(1)
 	w.requireCount(t, kindIncoming, 1, 1, 0)
+
+	// What we opened is over for the peer when all of it has come, or its reset.
+	w = atServer(true)
+	w.acked(w.sentFrame(event{op: opStopSending, id: 1}))
+	w.acked(w.sentFrame(data(1, 0, 1, true)))
+	w.received(data(1, 9, 1, true))
+	w.requireCount(t, kindOutgoing, 1, 0, 0)
+	require.Equal(t, []string{"1 wire"}, w.blames())
+	w.received(event{op: opReset, id: 1, n1: 10})
+	w.requireCount(t, kindOutgoing, 1, 0, 1)
 
 	// The peer's makes us reset, also after FIN.
 	w = atServer(true)
@@ -322,6 +418,71 @@ func TestResetThatIsTakenFurtherBack(t *testing.T) {
 	require.Equal(t, []string{"0 wire"}, w.blames())
 	w.acked(second)
 	require.Equal(t, []string{"0 our-app"}, w.blames())
+
+	// The first is of no account once the second was sent.
+	w = atServer(true)
+	w.received(data(0, 0, 1, true))
+	first = w.sentFrame(event{op: opReset, id: 0, n1: 50, n2: 20})
+	second = w.sentFrame(event{op: opReset, id: 0, n1: 50})
+	w.acked(first)
+	require.Equal(t, []string{"0 wire"}, w.blames())
+	w.acked(second)
+	require.Equal(t, []string{"0 our-app"}, w.blames())
+}
+
+// An application that cancels when the FIN is there, and bytes are not, sends
+// no STOP_SENDING: its stream is let go of before it is complete on the wire.
+func TestStreamThatIsLetGoOfBeforeItsBytesCome(t *testing.T) {
+	w := atServer(true)
+	w.received(data(2, 0, 1, true))
+	w.received(data(6, 5, 1, true))
+	w.giveBack0(1)
+	require.Equal(t, []string{"2 unknown", "6 wire"}, w.blames(), "it was not the first for sure")
+	w.requireCount(t, kindIncomingUni, 2, 1, 0)
+	w.received(data(6, 0, 5, false))
+	require.Equal(t, []string{"2 unknown", "6 unknown"}, w.blames())
+	w.requireCount(t, kindIncomingUni, 2, 1, 1)
+}
+
+// giveBack0 is giveBack, of unidirectional streams.
+func (w *wire) giveBack0(n int64) { w.sentFrame(event{op: opMaxStreams, uni: true, n1: 10 + n}) }
+
+// After a Retry packet numbers begin anew, and what was sent in 0-RTT packets
+// before is sent again.
+func TestAcknowledgementsAfterRetry(t *testing.T) {
+	w := &wire{state: newState(true, true)}
+	w.apply(event{op: opParameters, sent: true, params: testParameters})
+	w.apply(event{op: opRestored, params: testParameters})
+	pn := w.sentFrame(data(0, 0, 5, true))
+	w.received(event{op: opRetry})
+	w.apply(event{op: opParameters, params: testParameters})
+	w.acked(pn) // a packet of the same number, which had no such frame
+	require.Equal(t, []string{"0 wire"}, w.blames())
+	w.requireCount(t, kindOutgoing, 0, 0, 0)
+}
+
+// STREAMS_BLOCKED that was under way while a slot was given back is of the past.
+func TestStarvedOnlyWhileThereIsNoSlot(t *testing.T) {
+	w := atServer(true)
+	blocked := func(limit int64) bool {
+		w.starved = false
+		w.received(event{op: opStreamsBlocked, n1: limit})
+		return w.starved
+	}
+	require.True(t, blocked(10))
+	require.False(t, blocked(10), "said again")
+	w.exchange(0)
+	w.giveBack(1)
+	w.exchange(4)
+	w.giveBack(2)
+	require.False(t, blocked(11))
+	require.True(t, blocked(12))
+	require.True(t, w.kinds[kindIncoming].count().Blocked)
+	w.sentFrame(event{op: opStreamsBlocked, n1: 10})
+	require.True(t, w.kinds[kindOutgoing].count().Blocked)
+	require.True(t, w.starved)
+	w.received(event{op: opMaxStreams, n1: 11})
+	require.False(t, w.kinds[kindOutgoing].count().Blocked)
 }
 
 func TestLimitSoHighThatMaxStreamsIsNeverSent(t *testing.T) {

@@ -316,3 +316,27 @@ func FuzzRead(f *testing.F) {
 		}
 	})
 }
+
+// BenchmarkRead reads the file of a server that was sent 8 MiB.
+func BenchmarkRead(b *testing.B) {
+	var file qlogBuffer
+	client, server := quictest.Loopback(b, nil, toQlog(quic.Config{}, &file))
+	s, err := client.OpenUniStream()
+	require.NoError(b, err)
+	go func() {
+		s.Write(make([]byte, 8<<20))
+		s.Close()
+	}()
+	in, err := server.AcceptUniStream(b.Context())
+	require.NoError(b, err)
+	_, err = io.Copy(io.Discard, in)
+	require.NoError(b, err)
+	server.CloseWithError(0, "")
+	<-file.closed
+	b.SetBytes(int64(file.Len()))
+	b.ReportAllocs()
+	for b.Loop() {
+		_, err := ledger.Read(bytes.NewReader(file.Bytes()), nil)
+		require.NoError(b, err)
+	}
+}

@@ -1,13 +1,16 @@
 package ledger
 
 import (
+	"encoding"
 	"fmt"
 	"math/rand/v2"
 	"runtime"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
+	h3qlog "github.com/quic-go/quic-go/http3/qlog"
 	"github.com/quic-go/quic-go/qlog"
 	"github.com/stretchr/testify/require"
 
@@ -327,9 +330,11 @@ func TestPacketNumbersThatBeginAnew(t *testing.T) {
 	w.pn = 100
 	first := w.sentFrame(data(1, 0, 5, false))
 	w.pn = 0
-	w.sentFrame(data(5, 0, 5, false))
+	second := w.sentFrame(data(5, 0, 5, false))
 	w.acked(first)
 	require.Equal(t, []string{"1 wire", "5 wire"}, w.blames())
+	w.acked(second)
+	require.Equal(t, []string{"1 wire", "5 unknown"}, w.blames())
 }
 
 // Initial and Handshake packets are numbered apart.
@@ -696,5 +701,51 @@ func (w *wire) check(t *testing.T) {
 		if !ok {
 			t.Fatalf("kind %d: %+v\n%+v, %d streams, %d silent, %d queued", i, c, k.counters, len(k.streams), silent, len(k.queue))
 		}
+	}
+}
+
+// Names are labels of metrics, and do not change.
+func TestNames(t *testing.T) {
+	for v, want := range map[encoding.TextMarshaler]string{
+		BlameUnknown: "unknown", BlameOurApp: "our-app", BlamePeerApp: "peer-app", BlameWire: "wire",
+		HalfNone: "none", HalfOpen: "open", HalfEnding: "ending", HalfFinished: "finished", HalfReset: "reset",
+	} {
+		text, err := v.MarshalText()
+		require.NoError(t, err)
+		require.Equal(t, want, string(text))
+		require.Equal(t, want, fmt.Sprint(v))
+	}
+}
+
+func TestLabelsOfHTTP3(t *testing.T) {
+	long := strings.Repeat("é", 200)
+	for _, c := range []struct {
+		fields [][2]string
+		want   string
+	}{
+		{[][2]string{{":method", "GET"}, {":path", "/a/b?secret=1"}, {"user-agent", "x"}}, "GET /a/b"},
+		{[][2]string{{":method", "CONNECT"}, {":authority", "host:443"}}, "CONNECT host:443"},
+		{[][2]string{{":status", "200"}}, ""},
+		{[][2]string{{":method", "GET"}, {":path", "/" + long}}, "GET /" + long[:250] + "..."},
+	} {
+		live := newConn(true, true)
+		headers := h3qlog.HeadersFrame{}
+		file := `{"frame_type":"headers","headers":[`
+		for i, f := range c.fields {
+			headers.HeaderFields = append(headers.HeaderFields, h3qlog.HeaderField{Name: f[0], Value: f[1]})
+			if i > 0 {
+				file += ","
+			}
+			file += fmt.Sprintf(`{"name":%q,"value":%q}`, f[0], f[1])
+		}
+		live.record(h3qlog.FrameCreated{StreamID: 4, Frame: h3qlog.Frame{Frame: headers}})
+		require.Equal(t, c.want, live.state.labels[4])
+		parsed := newConn(false, true)
+		parsed.record(h3qlog.FrameParsed{StreamID: 4, Frame: h3qlog.Frame{Frame: headers}})
+		require.Equal(t, c.want, parsed.state.labels[4])
+		read := newConn(true, true)
+		_, err := read.read("http3:frame_created", []byte(`{"stream_id":4,"frame":`+file+`]}}`), 1)
+		require.NoError(t, err)
+		require.Equal(t, c.want, read.state.labels[4])
 	}
 }

@@ -205,8 +205,19 @@ type traceHeader struct {
 // record takes a record in. The last one may be cut short, so it is looked at
 // even if it does not matter.
 func (f *file) record(b []byte, last bool) error {
-	if f.begun && !last && skippable(b) {
-		return nil
+	if name, ok := quickName(b); ok && f.begun && !last && !f.clock.relative {
+		if !isKnown(name) {
+			return nil
+		}
+		var e struct {
+			Time  number    `json:"time"`
+			Group text      `json:"group_id"`
+			Data  eventData `json:"data"`
+		}
+		if err := json.Unmarshal(b, &e); err != nil {
+			return err
+		}
+		return f.event(name, e.Time, e.Group, &e.Data)
 	}
 	var l line
 	if err := json.Unmarshal(b, &l); err != nil {
@@ -221,21 +232,28 @@ func (f *file) record(b []byte, last bool) error {
 		return errors.New("its first record is not the header of a trace")
 	case l.Name == "":
 		return errors.New("an event without a name")
+	case !isKnown(l.Name):
+		f.clock.at(float64(l.Time)) // the next may count from it
+		return nil
 	}
-	return f.event(l)
+	var data eventData
+	if err := json.Unmarshal(l.Data, &data); err != nil {
+		return err
+	}
+	return f.event(l.Name, l.Time, l.Group, &data)
 }
 
-// skippable reports whether b is an event that quic-go wrote and that does not
-// matter. Most events are metrics and timers.
-func skippable(b []byte) bool {
+// quickName returns the name of an event that is written as quic-go does, with
+// the time and the name first. Most events do not matter, and need not be
+// decoded.
+func quickName(b []byte) (string, bool) {
 	rest, ok := bytes.CutPrefix(b, []byte(`{"time":`))
 	if !ok {
-		return false
+		return "", false
 	}
-	_, rest, ok = bytes.Cut(rest[:min(len(rest), 64)], []byte(`,"name":"`))
+	_, rest, ok = bytes.Cut(rest[:min(len(rest), 100)], []byte(`,"name":"`))
 	name, _, ended := bytes.Cut(rest, []byte(`"`))
-	return ok && ended && bytes.HasPrefix(name, []byte("recovery:")) &&
-		!bytes.Equal(name, []byte("recovery:packet_lost")) && !bytes.Equal(name, []byte("recovery:metrics_updated"))
+	return string(name), ok && ended && !bytes.ContainsRune(name, '\\')
 }
 
 func (f *file) header(l line) error {
@@ -282,15 +300,11 @@ func (f *file) conn(group string) *fileConn {
 	return c
 }
 
-func (f *file) event(l line) error {
-	at := f.clock.at(float64(l.Time))
-	c := f.conn(string(l.Group))
-	if c == nil {
+func (f *file) event(name string, time number, group text, data *eventData) error {
+	at := f.clock.at(float64(time))
+	c := f.conn(string(group))
+	if c == nil || !c.read(name, data, at) {
 		return nil
-	}
-	matters, err := c.read(l.Name, l.Data, at)
-	if err != nil || !matters {
-		return err
 	}
 	s := c.state
 	if s.began == 0 {

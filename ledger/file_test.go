@@ -201,6 +201,7 @@ func TestUnknownEventsAreSkipped(t *testing.T) {
 // other names for some things.
 func TestOtherWriters(t *testing.T) {
 	file := `{"qlog_version":"0.3","qlog_format":"NDJSON","trace":{"vantage_point":{"type":"server"},"common_fields":{"ODCID":"abcd","time_format":"delta","reference_time":"946684800000"}}}
+{"time":4,"name":"security:unknown"}
 {"time":1,"name":"quic:parameters_set","data":{"owner":"local","initial_max_streams_bidi":"10","initial_max_data":100000,"initial_max_stream_data_bidi_remote":1000,"initial_max_stream_data_bidi_local":1000}}
 {"time":1,"name":"quic:parameters_set","data":{"owner":"remote","initial_max_streams_bidi":0,"initial_max_data":100000,"initial_max_stream_data_bidi_remote":1000,"initial_max_stream_data_bidi_local":1000}}
 {"time":"2.5","name":"quic:packet_received","data":{"header":{"packet_type":"1RTT","packet_number":"3"},"frames":[{"frame_type":"stream","stream_id":"8","offset":"0","raw":{"payload_length":7},"fin":true},{"frame_type":"stream","stream_id":12,"raw":{"payload_length":11}}]}}
@@ -221,7 +222,7 @@ func TestOtherWriters(t *testing.T) {
 		}
 	}
 	require.False(t, r.Incoming.Exact, "3 slots were given back at once, and 1 stream has ended")
-	require.Equal(t, int64(946684800000+1), r.Began.UnixMilli())
+	require.Equal(t, int64(946684800000+4+1), r.Began.UnixMilli())
 }
 
 func TestWhatIsNotQlogIsAnError(t *testing.T) {

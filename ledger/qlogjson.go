@@ -200,20 +200,22 @@ func (e *endpoint) UnmarshalJSON(b []byte) error {
 	return nil
 }
 
-// read takes an event in. It returns whether it may change a count or a blame.
-func (c *Conn) read(name string, data json.RawMessage, at int64) (matters bool, err error) {
+// isKnown reports whether events of the name matter.
+func isKnown(name string) bool {
 	_, name, _ = strings.Cut(name, ":")
 	switch name {
 	case "packet_sent", "packet_received", "packet_lost", "metrics_updated", "parameters_set", "parameters_restored",
 		"key_updated", "key_discarded", "key_retired", "connection_started", "tuple_assigned", "connection_closed",
 		"frame_created", "frame_parsed", "stream_type_set":
-	default:
-		return false, nil
+		return true
 	}
-	var d eventData
-	if err := json.Unmarshal(data, &d); err != nil {
-		return false, err
-	}
+	return false
+}
+
+// read takes an event in that is known. It returns whether it may change a
+// count or a blame.
+func (c *Conn) read(name string, d *eventData, at int64) (matters bool) {
+	_, name, _ = strings.Cut(name, ":")
 	e := event{at: at, sent: name == "packet_sent"}
 	if d.Header.Type == "" {
 		d.Header.Type = d.Type
@@ -228,16 +230,16 @@ func (c *Conn) read(name string, data json.RawMessage, at int64) (matters bool, 
 			c.apply(event{op: opRetry})
 		}
 		if !isData {
-			return false, nil
+			return false
 		}
 		e.pn = int64(d.Header.Number)
-		return c.readFrames(e, d.Frames), nil
+		return c.readFrames(e, d.Frames)
 	case "packet_lost":
 		if isData {
 			e.op, e.n1, e.n2 = opLost, int64(d.Header.Number), int64(d.Header.Number)
 			c.apply(e)
 		}
-		return false, nil
+		return false
 	case "metrics_updated": // has what has changed
 		if d.Window != nil {
 			c.window = int64(*d.Window)
@@ -246,7 +248,7 @@ func (c *Conn) read(name string, data json.RawMessage, at int64) (matters bool, 
 			c.flying = int64(*d.Flying)
 		}
 		c.apply(event{op: opMetrics, n1: c.window, n2: c.flying})
-		return false, nil
+		return false
 	case "parameters_set", "parameters_restored":
 		e.op, e.sent = opParameters, d.Initiator == "local"
 		if name == "parameters_restored" {
@@ -269,7 +271,7 @@ func (c *Conn) read(name string, data json.RawMessage, at int64) (matters bool, 
 		if d.Tuple == "" && d.Remote != "" {
 			c.setAddresses(string(d.Local), string(d.Remote))
 		}
-		return false, nil
+		return false
 	case "connection_closed":
 		e.op, e.text = opClosed, d.closed()
 	case "frame_created", "frame_parsed":
@@ -284,10 +286,10 @@ func (c *Conn) read(name string, data json.RawMessage, at int64) (matters bool, 
 		e.op, e.id, e.text = opLabel, int64(d.StreamID), "http3 "+d.StreamType
 	}
 	if e.op == opNone {
-		return false, nil
+		return false
 	}
 	c.apply(e)
-	return true, nil
+	return true
 }
 
 func (d *eventData) closed() string {

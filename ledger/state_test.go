@@ -2,6 +2,7 @@ package ledger
 
 import (
 	"encoding"
+	"encoding/json"
 	"fmt"
 	"math/rand/v2"
 	"runtime"
@@ -744,8 +745,9 @@ func TestLabelsOfHTTP3(t *testing.T) {
 		parsed.record(h3qlog.FrameParsed{StreamID: 4, Frame: h3qlog.Frame{Frame: headers}})
 		require.Equal(t, c.want, parsed.state.labels[4])
 		read := newConn(true, true)
-		_, err := read.read("http3:frame_created", []byte(`{"stream_id":4,"frame":`+file+`]}}`), 1)
-		require.NoError(t, err)
+		var d eventData
+		require.NoError(t, json.Unmarshal([]byte(`{"stream_id":4,"frame":`+file+`]}}`), &d))
+		read.read("http3:frame_created", &d, 1)
 		require.Equal(t, c.want, read.state.labels[4])
 	}
 }

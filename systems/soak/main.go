@@ -4,6 +4,9 @@
 //
 //	go run ./systems/soak -for 10m
 //
+// With -ledger all connections are traced, and at rest the ledgers of both ends
+// have to agree.
+//
 // Four clients, each with one connection at a time and four workers on it, use
 // two servers. Most of what the workers do is careless: streams are dropped,
 // cancelled, released while a call is blocked; handlers panic, fail, return
@@ -63,6 +66,7 @@ var (
 type soak struct {
 	run   *lab.Run
 	guard *quiclife.Guard
+	books *books // nil if not asked for
 	seed  uint64
 
 	calls, verified atomic.Int64 // what the workers did, and how much of it was answered as it has to be
@@ -167,6 +171,9 @@ func (k *soak) start(ctx context.Context) error {
 		OnLeak:           func(quiclife.Leak) { k.leaks.Add(1) },
 	}
 	r.Printf("seed %d", k.seed)
+	if k.books != nil {
+		k.books.open()
+	}
 	heap, goroutines := rig.Heap(), runtime.NumGoroutine()
 	r.Watch(k.look)
 	goroutines++ // which is Watch's
@@ -178,12 +185,22 @@ func (k *soak) start(ctx context.Context) error {
 	waitForClients := k.runClients(ctx, rest, servers)
 
 	open, held := k.left()
+	if k.books != nil && open+held > 0 { // what is left waits for timeouts, and may be looked at
+		if err := k.books.compare(r, false); err != nil {
+			k.fail("%w", err)
+		}
+	}
 	for start := time.Now(); open+held > 0 && time.Since(start) < restTime; open, held = k.left() {
 		runtime.GC() // a process at rest has none by itself, and dropped streams need one
 		time.Sleep(20 * time.Millisecond)
 	}
 	if open+held > 0 {
 		k.fail("%d streams are counted open, quic-go holds %d", open, held)
+	}
+	if k.books != nil {
+		if err := k.books.compare(r, true); err != nil {
+			k.fail("%w", err)
+		}
 	}
 	end()
 	k.await("a client", waitForClients)
@@ -215,14 +232,18 @@ func (k *soak) start(ctx context.Context) error {
 func mib(bytes uint64) float64 { return float64(bytes) / (1 << 20) }
 
 var (
-	seed   = flag.Uint64("seed", rand.Uint64(), "seed of what is random, but for the timing")
-	system = lab.System{
+	seed    = flag.Uint64("seed", rand.Uint64(), "seed of what is random, but for the timing")
+	ledgers = flag.Bool("ledger", false, "trace all connections, and compare the ledgers of both ends at rest")
+	system  = lab.System{
 		Name:  "soak",
 		About: "Clients and servers that do everything wrong, on a bad network. \"cut\" are calls whose connection ended.",
 		For:   15 * time.Second,
 		Alone: true,
 		Run: func(ctx context.Context, r *lab.Run) error {
 			k := &soak{run: r, seed: *seed}
+			if *ledgers {
+				k.books = &books{}
+			}
 			return k.start(ctx)
 		},
 	}

@@ -1,0 +1,214 @@
+package ledger
+
+import (
+	"iter"
+	"slices"
+	"sync"
+	"time"
+)
+
+// A Conn is one end of a connection, as its frames describe it. It is safe for
+// concurrent use, and outlives the connection.
+type Conn struct {
+	ledger *Ledger // nil if it is read from a file
+	id     string
+
+	mu            sync.Mutex // guards the fields below; held for an event, or for a few streams
+	state         *state
+	local, remote string
+	starving      bool // OnStarved runs
+	starvedAgain  bool // and is to be called once more
+
+	// Of one that is read from a file:
+	last           int64 // when the last event was
+	window, flying int64 // the congestion window, and the bytes in flight
+}
+
+// now is the time, where c is.
+func (c *Conn) now() int64 {
+	if c.ledger == nil {
+		return c.last
+	}
+	return time.Now().UnixNano()
+}
+
+func newConn(client, unit bool) *Conn { return &Conn{state: newState(client, unit)} }
+
+// A Count has the streams of one direction of opening, bidirectional or
+// unidirectional ones. It counts at the accepting end: what the peer opened
+// counts when we have it, what we opened when the peer is known to have it.
+type Count struct {
+	Limit  int64 // how many may be held at a time, -1 if that was not seen
+	Opened int64 // in all
+	LetGo  int64 // of them: those whose slot was given back
+	Held   int64 // the others
+
+	// HeldComplete is how many of Held are complete on the wire, so that they
+	// wait for the application at the accepting end. Those of the peer may also
+	// have their MAX_STREAMS on the way.
+	HeldComplete int64
+
+	// Exact means that the numbers are those of the accepting end, as of the
+	// last MAX_STREAMS that was seen. If false, Why says why. An end that gives
+	// slots back several at a time holds at most Held.
+	Exact bool
+	Why   string
+
+	// Blocked means that the opener has said STREAMS_BLOCKED, and was given no
+	// slot since.
+	Blocked bool
+}
+
+// A Report says how many streams of a connection are held.
+type Report struct {
+	ID            string // the connection's: the Destination Connection ID of its first packet
+	Client        bool   // it is the client's end that was traced
+	Local, Remote string // addresses, "" if they were not seen
+
+	Began, Ended time.Time // zero: not seen, not yet
+	Reason       string    // of the end
+	Missing      string    // what a file lacks
+
+	Incoming, IncomingUni Count // opened by the peer, accepted by us
+	Outgoing, OutgoingUni Count // opened by us, accepted by the peer
+}
+
+// Held is the streams of all kinds that are held.
+func (r Report) Held() int64 {
+	return r.Incoming.Held + r.IncomingUni.Held + r.Outgoing.Held + r.OutgoingUni.Held
+}
+
+// Report returns the counts as they are now, or were at the connection's end.
+func (c *Conn) Report() Report {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.reportLocked()
+}
+
+func (c *Conn) reportLocked() Report {
+	s := c.state
+	return Report{
+		ID: c.id, Client: s.client, Local: c.local, Remote: c.remote,
+		Began: timeOf(s.began), Ended: timeOf(s.ended), Reason: s.reason, Missing: s.missing,
+		Incoming: s.kinds[kindIncoming].count(), IncomingUni: s.kinds[kindIncomingUni].count(),
+		Outgoing: s.kinds[kindOutgoing].count(), OutgoingUni: s.kinds[kindOutgoingUni].count(),
+	}
+}
+
+func (c *counters) count() Count {
+	letGo := c.letGo()
+	why := c.inexact()
+	held := max(c.opened-letGo, 0)
+	return Count{
+		Limit: c.limit, Opened: c.opened, LetGo: letGo, Held: held,
+		HeldComplete: min(max(c.complete-letGo, 0), held),
+		Exact:        why == "", Why: why,
+		Blocked: c.limit >= 0 && c.blockedAt >= c.max,
+	}
+}
+
+// Streams yields the streams that hold a slot, and the complete ones of which
+// the frames do not tell whether they do: the incoming ones, the outgoing ones,
+// each in the order of their IDs. It does not hold up the connection: streams
+// may come and go meanwhile.
+func (c *Conn) Streams() iter.Seq[Stream] {
+	return func(yield func(Stream) bool) {
+		for i := range 4 {
+			if !c.yieldKind(i, yield) {
+				return
+			}
+		}
+	}
+}
+
+func (c *Conn) yieldKind(i int, yield func(Stream) bool) bool {
+	c.mu.Lock()
+	k := &c.state.kinds[i]
+	numbers := make([]int64, 0, len(k.streams))
+	for num := range k.streams {
+		numbers = append(numbers, num)
+	}
+	silent := slices.Clone(k.silent)
+	v := c.state.view(c.now())
+	c.mu.Unlock()
+	slices.Sort(numbers)
+
+	if v.kinds[i].folded > 0 && !yield(v.foldedStreams(i)) {
+		return false
+	}
+	const atATime = 32
+	some := make([]stream, 0, atATime)
+	for len(numbers) > 0 {
+		for len(silent) > 0 && silent[0].lo < numbers[0] {
+			if !yield(v.silent(i, silent[0])) {
+				return false
+			}
+			silent = silent[1:]
+		}
+		n := min(atATime, len(numbers))
+		if len(silent) > 0 { // in order
+			at, _ := slices.BinarySearch(numbers[:n], silent[0].lo)
+			n = at
+		}
+		some = some[:0]
+		c.mu.Lock()
+		v = c.state.view(c.now())
+		for _, num := range numbers[:n] {
+			if str := c.state.kinds[i].streams[num]; str != nil {
+				some = append(some, *str)
+				got := &some[len(some)-1].recv.got
+				got.rest = slices.Clone(got.rest)
+			}
+		}
+		c.mu.Unlock()
+		numbers = numbers[n:]
+		for j := range some {
+			if !yield(v.stream(i, &some[j])) {
+				return false
+			}
+		}
+	}
+	for _, r := range silent {
+		if !yield(v.silent(i, r)) {
+			return false
+		}
+	}
+	return true
+}
+
+// apply takes events in.
+func (c *Conn) apply(e event) {
+	c.mu.Lock()
+	c.state.apply(e)
+	c.unlock()
+}
+
+// unlock unlocks c, and sees to the peer being starved.
+func (c *Conn) unlock() {
+	starved := c.state.starved
+	c.state.starved = false
+	start := false
+	if starved && c.ledger != nil && c.ledger.options.OnStarved != nil {
+		start = !c.starving
+		c.starvedAgain = c.starving
+		c.starving = true
+	}
+	c.mu.Unlock()
+	if start {
+		go c.tellStarved()
+	}
+}
+
+// tellStarved calls OnStarved until nothing new has come. It ends with it.
+func (c *Conn) tellStarved() {
+	for {
+		c.ledger.options.OnStarved(c, c.Report())
+		c.mu.Lock()
+		again := c.starvedAgain
+		c.starving, c.starvedAgain = again, false
+		c.mu.Unlock()
+		if !again {
+			return
+		}
+	}
+}

@@ -1,0 +1,118 @@
+package ledger
+
+import (
+	"context"
+	"iter"
+	"slices"
+	"sync"
+	"sync/atomic"
+
+	"github.com/quic-go/quic-go"
+	"github.com/quic-go/quic-go/qlogwriter"
+)
+
+// keptEnded is how many connections that have ended a Ledger keeps.
+const keptEnded = 64
+
+// Options configure a [Ledger]. The zero value is fine.
+type Options struct {
+	// Sample is how many connections there are to one that is traced: tracing
+	// costs, and it cannot be begun later. 0 and 1 trace all, negative none.
+	Sample int
+
+	// OnStarved, if not nil, is called when the peer says, with STREAMS_BLOCKED,
+	// that it needs to open a stream and has no slot. It is called in a goroutine
+	// of its own, at most one at a time for each connection; what comes while it
+	// runs makes one more call.
+	OnStarved func(*Conn, Report)
+}
+
+// A Ledger keeps the books of connections. Make it with [New]. It is safe for
+// concurrent use.
+type Ledger struct {
+	options Options
+	asked   atomic.Int64 // connections, traced or not
+
+	mu    sync.Mutex // guards the fields below
+	live  map[*Conn]struct{}
+	ended []*Conn // the last ones, oldest first
+}
+
+// New returns a Ledger without connections.
+func New(options Options) *Ledger {
+	return &Ledger{options: options, live: make(map[*Conn]struct{})}
+}
+
+// Tracer returns what is to be set as [quic.Config].Tracer. It traces to next
+// too, which may be nil, or return nil.
+//
+// HTTP/3 paths show up in the labels. Wrap the tracer in http3's
+// qlog.RedactHeaders to keep them out.
+func (l *Ledger) Tracer(next func(ctx context.Context, isClient bool, id quic.ConnectionID) qlogwriter.Trace) func(context.Context, bool, quic.ConnectionID) qlogwriter.Trace {
+	return func(ctx context.Context, isClient bool, id quic.ConnectionID) qlogwriter.Trace {
+		var other qlogwriter.Trace
+		if next != nil {
+			other = next(ctx, isClient, id)
+		}
+		if !l.takes() {
+			return other
+		}
+		c := newConn(isClient, true)
+		c.ledger, c.id = l, id.String()
+		return &trace{conn: c, next: other}
+	}
+}
+
+// takes reports whether the next connection is to be traced.
+func (l *Ledger) takes() bool {
+	n := l.asked.Add(1) - 1
+	return l.options.Sample >= 0 && n%int64(max(l.options.Sample, 1)) == 0
+}
+
+// Conns yields the connections that are traced, in no order: those that live,
+// and the 64 that ended last.
+func (l *Ledger) Conns() iter.Seq[*Conn] {
+	return func(yield func(*Conn) bool) {
+		l.mu.Lock()
+		all := slices.Clone(l.ended)
+		for c := range l.live {
+			all = append(all, c)
+		}
+		l.mu.Unlock()
+		for _, c := range all {
+			if !yield(c) {
+				return
+			}
+		}
+	}
+}
+
+// Of returns the ledger's view of c, or nil if c is not traced by a Ledger, or
+// if its tracer is wrapped in another.
+func Of(c *quic.Conn) *Conn {
+	if t, ok := c.QlogTrace().(*trace); ok {
+		return t.conn
+	}
+	return nil
+}
+
+// begin is called when c has its first producer, not when its tracer is asked
+// for: there may be no connection.
+func (l *Ledger) begin(c *Conn) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.live[c] = struct{}{}
+}
+
+func (l *Ledger) end(c *Conn) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if _, ok := l.live[c]; !ok {
+		return // it was before
+	}
+	delete(l.live, c)
+	if len(l.ended) == keptEnded {
+		l.ended = slices.Delete(l.ended, 0, 1)
+	}
+	l.ended = append(l.ended, c)
+}

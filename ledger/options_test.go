@@ -1,0 +1,278 @@
+package ledger_test
+
+import (
+	"context"
+	"io"
+	"runtime"
+	"slices"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/quic-go/quic-go"
+	"github.com/quic-go/quic-go/qlogwriter"
+	"github.com/stretchr/testify/require"
+
+	"github.com/quiclife/quiclife/internal/quictest"
+	"github.com/quiclife/quiclife/ledger"
+)
+
+// OnStarved may take its time: the connection goes on, and what comes meanwhile
+// makes one more call, not one more goroutine.
+func TestOnStarvedIsCalledWhenThePeerHasNoSlot(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		reports := make(chan ledger.Report)
+		var running, most atomic.Int32
+		l := ledger.New(ledger.Options{OnStarved: func(c *ledger.Conn, r ledger.Report) {
+			most.Store(max(most.Load(), running.Add(1)))
+			defer running.Add(-1)
+			reports <- r
+		}})
+		client, server := quictest.Net{}.Pair(t, nil, &quic.Config{MaxIncomingStreams: 3, MaxIdleTimeout: time.Hour, Tracer: l.Tracer(nil)})
+		var opened, accepted []*quic.Stream
+		open := func() {
+			s, err := client.OpenStreamSync(t.Context())
+			require.NoError(t, err)
+			_, err = s.Write([]byte("x"))
+			require.NoError(t, err)
+			a, err := server.AcceptStream(t.Context())
+			require.NoError(t, err)
+			opened, accepted = append(opened, s), append(accepted, a)
+		}
+		for range 3 {
+			open()
+		}
+		for i := range 3 { // each makes the limit one more, which is used up at once
+			_, err := client.OpenStream()
+			require.ErrorAs(t, err, new(*quic.StreamLimitReachedError))
+			time.Sleep(time.Second)
+			synctest.Wait()
+			require.EqualValues(t, 1, running.Load(), "calls at once")
+			accepted[i].CancelRead(0)
+			require.NoError(t, accepted[i].Close())
+			open()
+		}
+		_, err := client.OpenStream()
+		require.ErrorAs(t, err, new(*quic.StreamLimitReachedError))
+		time.Sleep(time.Second)
+		first := <-reports
+		require.EqualValues(t, 3, first.Incoming.Held)
+		require.True(t, first.Incoming.Blocked)
+		second := <-reports
+		require.EqualValues(t, 6, second.Incoming.Opened)
+		require.EqualValues(t, 3, second.Incoming.Held)
+		time.Sleep(time.Second)
+		synctest.Wait()
+		require.Zero(t, running.Load())
+		require.EqualValues(t, 1, most.Load())
+	})
+}
+
+func TestSampleTracesOneConnectionInN(t *testing.T) {
+	id := quic.ConnectionIDFromBytes([]byte{1, 2, 3, 4})
+	for sample, want := range map[int]int{0: 12, 1: 12, 3: 4, 5: 3, -1: 0} {
+		tracer := ledger.New(ledger.Options{Sample: sample}).Tracer(nil)
+		n := 0
+		for range 12 {
+			if tracer(context.Background(), true, id) != nil {
+				n++
+			}
+		}
+		require.Equal(t, want, n, "sample %d", sample)
+	}
+}
+
+// A spy counts what quic-go traces.
+type spy struct{ events, open atomic.Int64 }
+
+func (s *spy) AddProducer() qlogwriter.Recorder { s.open.Add(1); return s }
+func (s *spy) RecordEvent(qlogwriter.Event)     { s.events.Add(1) }
+func (s *spy) Close() error                     { s.open.Add(-1); return nil }
+
+func TestTracerChains(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		for _, sample := range []int{1, -1} {
+			var next spy
+			l := ledger.New(ledger.Options{Sample: sample})
+			client, server := quictest.Net{}.Pair(t, &quic.Config{Tracer: l.Tracer(func(context.Context, bool, quic.ConnectionID) qlogwriter.Trace { return &next })}, nil)
+			require.NotZero(t, next.events.Load(), "sample %d", sample)
+			require.EqualValues(t, 1, next.open.Load())
+			client.CloseWithError(0, "")
+			<-server.Context().Done()
+			synctest.Wait()
+			require.Zero(t, next.open.Load(), "sample %d: the next trace is not closed", sample)
+		}
+	})
+}
+
+func TestConnectionsThatEndedAreKeptForAWhile(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := ledger.New(ledger.Options{})
+		tracer := l.Tracer(nil)
+		client, server := quictest.Net{}.Pair(t, &quic.Config{Tracer: tracer}, nil)
+		http3 := client.QlogTrace().AddProducer() // one that outlives the connection
+		defer http3.Close()
+		for range 70 { // connections of which nothing else is needed
+			p := tracer(t.Context(), true, quic.ConnectionID{}).AddProducer()
+			require.NoError(t, p.Close())
+		}
+		s, err := client.OpenStream()
+		require.NoError(t, err)
+		_, err = s.Write([]byte("x"))
+		require.NoError(t, err)
+		_, err = server.AcceptStream(t.Context())
+		require.NoError(t, err)
+		time.Sleep(time.Second)
+		require.Len(t, slices.Collect(l.Conns()), 64+1, "those that ended last, and the one that lives")
+		c := ledger.Of(client)
+		require.Contains(t, slices.Collect(l.Conns()), c)
+		require.Zero(t, c.Report().Ended)
+
+		client.CloseWithError(5, "bye")
+		synctest.Wait()
+		all := slices.Collect(l.Conns())
+		require.Len(t, all, 64)
+		require.Equal(t, c, all[63])
+		r := c.Report()
+		require.EqualValues(t, 1, r.Outgoing.Held, "as it was at the end")
+		require.NotEmpty(t, r.ID)
+		require.Equal(t, "1.0.0.2:443", r.Remote)
+		require.Equal(t, "we closed it: application error 5 bye", r.Reason)
+		require.Less(t, r.Began, r.Ended)
+	})
+}
+
+// What is never dialed leaves nothing: a tracer is asked before there is a
+// connection.
+func TestConnectionThatIsNotMadeIsNotListed(t *testing.T) {
+	l := ledger.New(ledger.Options{})
+	require.NotNil(t, l.Tracer(nil)(context.Background(), true, quic.ConnectionID{}))
+	require.Empty(t, slices.Collect(l.Conns()))
+}
+
+func TestOfReturnsTheLedgersViewOfAConnection(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := ledger.New(ledger.Options{})
+		client, server := quictest.Net{}.Pair(t, &quic.Config{Tracer: l.Tracer(nil)}, nil)
+		require.Equal(t, slices.Collect(l.Conns()), []*ledger.Conn{ledger.Of(client)})
+		require.Nil(t, ledger.Of(server))
+	})
+}
+
+// Streams may be read while streams come and go, and may be left early.
+func TestStreamsBesideTraffic(t *testing.T) {
+	client, server := pair(t, quictest.Loopback, &quic.Config{})
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for range 200 {
+			s, err := server.AcceptStream(context.Background())
+			if err != nil {
+				return
+			}
+			io.Copy(s, s)
+			s.Close()
+		}
+	}()
+	stop := make(chan struct{})
+	looked := make(chan struct{})
+	go func() {
+		defer close(looked)
+		for {
+			for range client.ledger.Streams() {
+				break
+			}
+			for s := range server.ledger.Streams() {
+				if s.Proof == "" {
+					t.Error("no proof")
+				}
+			}
+			client.ledger.Report()
+			select {
+			case <-stop:
+				return
+			default:
+				runtime.Gosched()
+			}
+		}
+	}()
+	for range 200 {
+		s, err := client.OpenStreamSync(t.Context())
+		require.NoError(t, err)
+		_, err = s.Write([]byte("request"))
+		require.NoError(t, err)
+		require.NoError(t, s.Close())
+		_, err = io.ReadAll(s)
+		require.NoError(t, err)
+	}
+	close(stop)
+	<-looked
+	<-done
+}
+
+// TestStreamsThatEndedTakeNoMemory opens streams one after the other, with
+// none held, and with one that the server never reads. They may leave no more
+// than 2,000 do. They are 100,000 if all is tested.
+func TestStreamsThatEndedTakeNoMemory(t *testing.T) {
+	streams := 4_000
+	if full {
+		streams = 100_000
+	} else if testing.Short() {
+		t.Skip("TestStreamsThatWereDoneWithTakeNoMemory is short")
+	}
+	for _, name := range []string{"none held", "one held"} {
+		t.Run(name, func(t *testing.T) {
+			client, server := pair(t, quictest.Loopback, &quic.Config{MaxIncomingUniStreams: 100})
+			open := func() {
+				s, err := client.OpenUniStreamSync(t.Context())
+				require.NoError(t, err)
+				require.NoError(t, s.Close())
+			}
+			cycle := func(n int) {
+				for range n {
+					open()
+					a, err := server.AcceptUniStream(t.Context())
+					require.NoError(t, err)
+					_, err = a.Read(make([]byte, 1))
+					require.Equal(t, io.EOF, err)
+				}
+			}
+			heldNow := int64(0)
+			if name == "one held" {
+				open()
+				_, err := server.AcceptUniStream(t.Context())
+				require.NoError(t, err)
+				heldNow = 1
+			}
+			cycle(2_000)
+			after2000 := quictest.HeapAlloc()
+			cycle(streams - 2_000)
+			require.Eventually(t, func() bool {
+				return client.ledger.Report().OutgoingUni.Held == heldNow && server.ledger.Report().IncomingUni.Held == heldNow
+			}, 10*time.Second, 10*time.Millisecond)
+			r := server.ledger.Report().IncomingUni
+			require.EqualValues(t, int64(streams)+heldNow, r.Opened)
+			require.Equal(t, heldNow, r.HeldComplete)
+			require.True(t, r.Exact, r.Why)
+			after := quictest.HeapAlloc()
+			require.Less(t, int64(after)-int64(after2000), int64(100<<10), "%d bytes after 2,000 streams, %d after %d", after2000, after, streams)
+			if heldNow == 0 {
+				for _, e := range []end{client, server} {
+					for s := range e.ledger.Streams() {
+						require.Fail(t, "a stream is listed", s.Proof)
+					}
+				}
+				return
+			}
+			n := int64(0)
+			for s := range server.ledger.Streams() {
+				require.Equal(t, ledger.BlameUnknown, s.Blame, s.Proof)
+				n += s.Count
+			}
+			require.EqualValues(t, streams+1, n, "candidates")
+			runtime.KeepAlive(client)
+			runtime.KeepAlive(server)
+		})
+	}
+}

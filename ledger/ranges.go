@@ -1,0 +1,99 @@
+package ledger
+
+import (
+	"cmp"
+	"slices"
+)
+
+// An interval is the numbers from lo up to, not including, hi.
+type interval struct{ lo, hi int64 }
+
+// ranges is a set of numbers: intervals in order, with gaps between them.
+type ranges []interval
+
+// add adds the numbers from lo up to hi. It returns false, and adds nothing,
+// if that would take more than limit intervals.
+func (r *ranges) add(lo, hi int64, limit int) bool {
+	if lo >= hi {
+		return true
+	}
+	s := *r
+	// Almost always the last interval grows.
+	if n := len(s); n > 0 && s[n-1].lo <= lo && lo <= s[n-1].hi {
+		s[n-1].hi = max(s[n-1].hi, hi)
+		return true
+	}
+	// Those from i up to j touch [lo, hi).
+	i, _ := slices.BinarySearchFunc(s, lo, func(v interval, lo int64) int { return cmp.Compare(v.hi, lo) })
+	j := i
+	for j < len(s) && s[j].lo <= hi {
+		lo, hi = min(lo, s[j].lo), max(hi, s[j].hi)
+		j++
+	}
+	if i == j && len(s) >= limit {
+		return false
+	}
+	*r = slices.Replace(s, i, j, interval{lo, hi})
+	return true
+}
+
+// remove takes x out, and returns whether it was in. It stays in if the set
+// would be of more than limit intervals.
+func (r *ranges) remove(x int64, limit int) bool {
+	s := *r
+	i, _ := slices.BinarySearchFunc(s, x+1, func(v interval, hi int64) int { return cmp.Compare(v.hi, hi) })
+	if i == len(s) || s[i].lo > x {
+		return false
+	}
+	v := s[i]
+	switch {
+	case v.lo == x && v.hi == x+1:
+		*r = slices.Delete(s, i, i+1)
+	case v.lo == x:
+		s[i].lo++
+	case v.hi == x+1:
+		s[i].hi--
+	case len(s) < limit:
+		*r = slices.Replace(s, i, i+1, interval{v.lo, x}, interval{x + 1, v.hi})
+	}
+	return true
+}
+
+func (r ranges) has(x int64) bool {
+	i, _ := slices.BinarySearchFunc(r, x+1, func(v interval, hi int64) int { return cmp.Compare(v.hi, hi) })
+	return i < len(r) && r[i].lo <= x
+}
+
+// size returns how many numbers are in.
+func (r ranges) size() (n int64) {
+	for _, v := range r {
+		n += v.hi - v.lo
+	}
+	return n
+}
+
+// spans is a set of the bytes of a stream, most of which come in order.
+type spans struct {
+	prefix int64  // all bytes below are in
+	rest   ranges // those above
+}
+
+// add is [ranges.add].
+func (s *spans) add(lo, hi int64) bool {
+	if lo > s.prefix {
+		return s.rest.add(lo, hi, maxGaps)
+	}
+	s.prefix = max(s.prefix, hi)
+	n := 0
+	for n < len(s.rest) && s.rest[n].lo <= s.prefix {
+		s.prefix = max(s.prefix, s.rest[n].hi)
+		n++
+	}
+	if n > 0 {
+		s.rest = slices.Delete(s.rest, 0, n)
+	}
+	if len(s.rest) == 0 {
+		s.rest = nil
+	}
+	return true
+}

@@ -17,17 +17,12 @@ var equivalents = map[string]string{
 
 	"Conn.discard: buf := make([]byte, 16<<10): 10 becomes 10+1": "a larger buffer",
 
-	"sweep.shortagesLocked: r.relieved = s.short[k] && r.relieved: dropped": "whoever is in want next starts with beginWait, which sets it to false",
-
 	"EarlyListener.Close: func (l *EarlyListener) Close() error { return l.l.close() }: l.l.close(): zero is returned": "quic-go's Close returns nil",
 	"Listener.Close: func (l *Listener) Close() error { return l.l.close() }: l.l.close(): zero is returned":           "quic-go's Close returns nil",
 
 	"Guard.refuse: if first && conns > 0: conns > 0: > becomes >=": "without connections there is none to relieve",
 
 	"Conn.lookAgain: if q.looks++; wait > 0 && q.looks < maxLooks && !q.stopped: 0 becomes 1": "of a nanosecond",
-
-	"Conn.awaitQuiet: timer.Stop(): dropped":    "a timer that nobody refers to is collected, and nobody reads its channel",
-	"Conn.awaitQuiet: timer.Stop(): dropped #2": "a timer that nobody refers to is collected, and nobody reads its channel",
 
 	"streamState.consumeEOF: st.readFailed(0, err): 0 becomes 1": "readFailed does not look at it",
 

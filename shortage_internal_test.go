@@ -52,6 +52,7 @@ func TestOpenIsInWantWhileItWaitsAndASecondAfterItFailed(t *testing.T) {
 // restingConn has no streams, and its timer looks at nothing. It is made in a bubble.
 func restingConn(t *testing.T) *Conn {
 	c := &Conn{guard: &Guard{}, start: time.Now()}
+	c.draining, c.drain = context.WithCancel(context.Background())
 	c.asking = pace.Backoff{First: 100 * time.Millisecond, Most: time.Minute}
 	c.stallAsking = pace.Backoff{First: stallInterval, Most: time.Minute}
 	c.drainPace = pace.Backoff{First: drainInterval, Most: maxDrainInterval}

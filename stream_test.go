@@ -272,3 +272,135 @@ func TestEndingCallsKeepTheirHandleAlive(t *testing.T) {
 	require.Empty(t, found.list())
 	e.client.CloseWithError(0, "")
 }
+
+// TestCallKeepsItsStreamAliveToItsEnd: a collection in the middle of the last
+// call on a stream does not take it for dropped. The calls that block are in
+// TestBlockedCallKeepsItsStreamAlive.
+func TestCallKeepsItsStreamAliveToItsEnd(t *testing.T) {
+	bind := func(s interface {
+		BindContext(context.Context) func() bool
+	}, during func()) {
+		ctx := newCountingContext()
+		ctx.bound = during
+		s.BindContext(ctx)
+	}
+	// Of a receive stream Detach calls nothing of quic-go's.
+	bound := func(s *quiclife.ReceiveStream, during func()) *quiclife.ReceiveStream {
+		ctx := newCountingContext()
+		ctx.unbound = during
+		s.BindContext(ctx)
+		return s
+	}
+	for _, c := range []struct {
+		name    string
+		stream  func(s *quiclife.Stream, during func())
+		send    func(s *quiclife.SendStream, during func())
+		receive func(s *quiclife.ReceiveStream, during func())
+	}{
+		{
+			name:   "TryWriteAll",
+			stream: func(s *quiclife.Stream, _ func()) { s.TryWriteAll([]byte("x")) },
+			send:   func(s *quiclife.SendStream, _ func()) { s.TryWriteAll([]byte("x")) },
+		},
+		{
+			name:   "Close",
+			stream: func(s *quiclife.Stream, _ func()) { s.Close() },
+			send:   func(s *quiclife.SendStream, _ func()) { s.Close() },
+		},
+		{
+			name:   "CancelWrite",
+			stream: func(s *quiclife.Stream, _ func()) { s.CancelWrite(1) },
+			send:   func(s *quiclife.SendStream, _ func()) { s.CancelWrite(1) },
+		},
+		{
+			name:    "CancelRead",
+			stream:  func(s *quiclife.Stream, _ func()) { s.CancelRead(1) },
+			receive: func(s *quiclife.ReceiveStream, _ func()) { s.CancelRead(1) },
+		},
+		{
+			name:    "Release",
+			stream:  func(s *quiclife.Stream, _ func()) { s.Release() },
+			send:    func(s *quiclife.SendStream, _ func()) { s.Release() },
+			receive: func(s *quiclife.ReceiveStream, _ func()) { s.Release() },
+		},
+		{
+			name:    "Reset",
+			stream:  func(s *quiclife.Stream, _ func()) { s.Reset(1) },
+			send:    func(s *quiclife.SendStream, _ func()) { s.Reset(1) },
+			receive: func(s *quiclife.ReceiveStream, _ func()) { s.Reset(1) },
+		},
+		{
+			name:    "Detach",
+			stream:  func(s *quiclife.Stream, _ func()) { s.Detach() },
+			send:    func(s *quiclife.SendStream, _ func()) { s.Detach() },
+			receive: func(s *quiclife.ReceiveStream, during func()) { bound(s, during).Detach() },
+		},
+		{
+			name:    "SetReceiveFinalSizeCallback",
+			stream:  func(s *quiclife.Stream, _ func()) { s.SetReceiveFinalSizeCallback(func(int64) {}) },
+			receive: func(s *quiclife.ReceiveStream, _ func()) { s.SetReceiveFinalSizeCallback(func(int64) {}) },
+		},
+		{
+			name:    "BindContext",
+			stream:  func(s *quiclife.Stream, during func()) { bind(s, during) },
+			send:    func(s *quiclife.SendStream, during func()) { bind(s, during) },
+			receive: func(s *quiclife.ReceiveStream, during func()) { bind(s, during) },
+		},
+	} {
+		setup{guard: &quiclife.Guard{ReportOnly: true}}.in(t, func(t *testing.T, e ends) {
+			calls, dropped := 0, 0
+			during := func() {
+				calls++
+				collectAndLook(e.client)
+				for info := range e.client.Streams() {
+					if info.Dropped {
+						dropped++
+					}
+				}
+			}
+			check := func(of string) {
+				require.Positive(t, calls, "%s of a %s was not watched", c.name, of)
+				require.Zero(t, dropped, "%s of a %s: taken for dropped during it", c.name, of)
+				calls = 0
+				e.client.CloseWithError(0, "")
+				rc, rs := quictest.Net{}.Pair(t, nil, nil)
+				e = setup{guard: &quiclife.Guard{ReportOnly: true}}.wrap(rc, rs)
+			}
+			if c.stream != nil {
+				s, err := e.client.OpenStream()
+				require.NoError(t, err)
+				quiclife.DuringCalls(s, during)
+				c.stream(s, during)
+				check("Stream")
+			}
+			if c.send != nil {
+				s, err := e.client.OpenUniStream()
+				require.NoError(t, err)
+				quiclife.DuringCalls(s, during)
+				c.send(s, during)
+				check("SendStream")
+			}
+			if c.receive != nil {
+				require.NoError(t, dropUni(t.Context(), e.server))
+				s, err := e.client.AcceptUniStream(t.Context())
+				require.NoError(t, err)
+				quiclife.DuringCalls(s, during)
+				c.receive(s, during)
+				check("ReceiveStream")
+			}
+		})
+	}
+}
+
+// TestCloseOfDetachedStreamFailsAsQUICGoDoes: it is quic-go's Close.
+func TestCloseOfDetachedStreamFailsAsQUICGoDoes(t *testing.T) {
+	t.Parallel()
+	setup{}.in(t, func(t *testing.T, e ends) {
+		client, server := e.stream(t)
+		raw := client.Detach()
+		raw.CancelWrite(1)
+		require.ErrorContains(t, client.Close(), "canceled stream")
+		raw.CancelRead(1)
+		server.Release()
+	})
+}

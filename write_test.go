@@ -350,8 +350,9 @@ func TestReleaseAfterQueuedWriteKeepsConnectionAlive(t *testing.T) {
 	t.Parallel()
 	conf := &quic.Config{EnableStreamResetPartialDelivery: true}
 	for how, write := range map[string]func(s *quiclife.Stream) error{
-		"Write":       func(s *quiclife.Stream) error { _, err := s.Write([]byte("not so")); return err },
-		"TryWriteAll": func(s *quiclife.Stream) error { return s.TryWriteAll([]byte("not so")) },
+		"Write":                 func(s *quiclife.Stream) error { _, err := s.Write([]byte("not so")); return err },
+		"TryWriteAll":           func(s *quiclife.Stream) error { return s.TryWriteAll([]byte("not so")) },
+		"TryWriteAll of a byte": func(s *quiclife.Stream) error { return s.TryWriteAll([]byte("n")) },
 	} {
 		for end, abort := range map[string]func(s *quiclife.Stream){
 			"CancelWrite": func(s *quiclife.Stream) { s.CancelWrite(1) },

@@ -1,6 +1,7 @@
 package quiclife
 
 import (
+	"context"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -136,5 +137,36 @@ func TestCallThatMayBlockHasAStallLookedForOnce(t *testing.T) {
 			c.mayStallLocked()
 			require.Zero(t, c.stallAt+c.sweepAt, "looked for twice")
 		}
+	})
+}
+
+// TestCallsSayThatTheyMayBlock: a Read, and an Accept while it waits.
+func TestCallsSayThatTheyMayBlock(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := restingConn(t)
+		_, err := accept(t.Context(), c, func(context.Context) (*calledHalf, error) {
+			require.EqualValues(t, 1, c.accepting.Load(), "calls of Accept")
+			require.True(t, c.stallWatched.Load(), "a stall is looked for")
+			return nil, context.Canceled
+		})
+		require.Equal(t, context.Canceled, err)
+		require.Zero(t, c.accepting.Load(), "calls of Accept")
+
+		c = restingConn(t)
+		st := stallingStream(c, false)
+		require.NoError(t, st.willRead())
+		require.True(t, c.stallWatched.Load(), "a stall is looked for")
+		require.EqualValues(t, 1, st.readers.Load(), "calls of Read")
+		require.EqualValues(t, 1, st.reads.Load(), "calls of Read in all")
+		c.stallWatched.Store(false)
+		require.NoError(t, st.didRead(0, 1, nil))
+		require.True(t, c.stallWatched.Load(), "a stall is looked for after a Read")
+		require.Zero(t, st.readers.Load(), "calls of Read")
+		c.stallWatched.Store(false)
+		require.NoError(t, st.willRead())
+		c.stallWatched.Store(false)
+		require.NoError(t, st.didPeek(0, 1, nil))
+		require.True(t, c.stallWatched.Load(), "a stall is looked for after a Peek")
+		require.Zero(t, st.readers.Load(), "calls of Peek")
 	})
 }

@@ -6,6 +6,7 @@ import (
 	"runtime"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/quic-go/quic-go"
@@ -403,4 +404,40 @@ func TestCloseOfDetachedStreamFailsAsQUICGoDoes(t *testing.T) {
 		raw.CancelRead(1)
 		server.Release()
 	})
+}
+
+// TestUrgentStreamIsSentFirst: SetPriority reaches quic-go, for both types.
+func TestUrgentStreamIsSentFirst(t *testing.T) {
+	t.Parallel()
+	type prioritized interface {
+		io.WriteCloser
+		SetPriority(urgency int8, incremental bool)
+	}
+	for name, open := range map[string]func(*quiclife.Conn) (prioritized, error){
+		"Stream":     func(c *quiclife.Conn) (prioritized, error) { return c.OpenStream() },
+		"SendStream": func(c *quiclife.Conn) (prioritized, error) { return c.OpenUniStream() },
+	} {
+		setup{}.in(t, func(t *testing.T, e ends) {
+			const size = 400_000
+			order := make(chan string, 2)
+			for i, urgency := range []int8{7, 0} {
+				s, err := open(e.client)
+				require.NoError(t, err)
+				s.SetPriority(urgency, false)
+				go func() {
+					s.Write(make([]byte, size))
+					order <- []string{"first", "urgent"}[i]
+					s.Close()
+				}()
+				synctest.Wait() // the first has a start
+			}
+			go e.server.Serve(t.Context(), quiclife.Handlers{
+				Stream:    func(_ context.Context, s *quiclife.Stream) error { _, err := io.Copy(io.Discard, s); return err },
+				UniStream: func(_ context.Context, s *quiclife.ReceiveStream) error { _, err := io.Copy(io.Discard, s); return err },
+			})
+			require.Equal(t, "urgent", <-order, "sent first, of two of a %s", name)
+			<-order
+			e.client.CloseWithError(0, "")
+		})
+	}
 }

@@ -2,6 +2,7 @@ package quiclife
 
 import (
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/require"
@@ -14,4 +15,84 @@ func TestEndedConnSetsNoTimer(t *testing.T) {
 	st := &streamState{conn: c}
 	st.startWatch(&st.idle, time.Hour, 0)
 	require.Nil(t, c.timer)
+}
+
+// TestTimeoutsAreLookedAtFourTimes: so that they end a quarter too late at most.
+func TestTimeoutsAreLookedAtFourTimes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := restingConn(t)
+		time.Sleep(time.Second)
+		st := &streamState{conn: c}
+		st.startWatch(&st.idle, time.Hour, 7)
+		require.Equal(t, watch{due: time.Second + time.Hour, mark: 7}, st.idle)
+		require.Equal(t, time.Second+15*time.Minute, c.sweepAt)
+	})
+}
+
+// TestSweepSeesWhichStreamsAreInNobodysUse: they may have been dropped.
+func TestSweepSeesWhichStreamsAreInNobodysUse(t *testing.T) {
+	for _, c := range []struct {
+		name string
+		set  func(*streamState)
+		idle bool
+	}{
+		{"held", func(st *streamState) {}, true},
+		{"a Read waits", func(st *streamState) { st.readers.Store(1) }, false},
+		{"a Write waits", func(st *streamState) { st.writing = blocking }, false},
+		{"both wait", func(st *streamState) { st.readers.Store(1); st.writing = blocking }, false},
+		{"known as dropped", func(st *streamState) { st.dropped.Store(1) }, false},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			conn := restingConn(t)
+			st, _ := drainedStream(conn)
+			st.draining.Store(nil)
+			c.set(st)
+			s := &sweep{conn: conn, now: conn.now()}
+			s.plan(0)
+			require.Equal(t, [numKinds]bool{incoming: c.idle}, s.idle, c.name)
+		})
+	}
+}
+
+// TestWakeIsAtTheEarliestTime that anybody asked for.
+func TestWakeIsAtTheEarliestTime(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := restingConn(t)
+		c.timer = nil
+		c.wakeLocked(0)
+		require.EqualValues(t, 1, c.sweepAt, "0 is never")
+		c.timer.Stop()
+		for _, w := range []struct{ before, at, want time.Duration }{
+			{0, time.Hour, time.Hour},
+			{time.Hour, 2 * time.Hour, time.Hour},
+			{2 * time.Hour, time.Hour, time.Hour},
+			{1, time.Hour, 1},
+		} {
+			c.sweepAt = w.before
+			c.wakeLocked(w.at)
+			require.Equal(t, w.want, c.sweepAt, "asked for %v, then %v", w.before, w.at)
+		}
+		var s sweep
+		for _, at := range []time.Duration{3, 2, 4} {
+			s.at(at)
+		}
+		require.EqualValues(t, 2, s.next)
+
+		c = restingConn(t)
+		c.timer = nil
+		time.Sleep(5 * time.Second)
+		for _, at := range []time.Duration{10 * time.Second, 7 * time.Second} { // one makes the timer, one sets it
+			c.wakeLocked(at)
+		}
+		time.Sleep(2*time.Second - 1)
+		synctest.Wait()
+		require.Equal(t, 7*time.Second, c.sweepAt, "the timer has fired too early")
+		time.Sleep(1)
+		synctest.Wait()
+		require.Zero(t, c.sweepAt, "the timer has not fired")
+		c.wakeLocked(8 * time.Second)
+		time.Sleep(time.Second)
+		synctest.Wait()
+		require.Zero(t, c.sweepAt, "the timer has not fired again")
+	})
 }

@@ -350,9 +350,12 @@ func TestReleaseAfterQueuedWriteKeepsConnectionAlive(t *testing.T) {
 	t.Parallel()
 	conf := &quic.Config{EnableStreamResetPartialDelivery: true}
 	for how, write := range map[string]func(s *quiclife.Stream) error{
-		"Write":                 func(s *quiclife.Stream) error { _, err := s.Write([]byte("not so")); return err },
-		"TryWriteAll":           func(s *quiclife.Stream) error { return s.TryWriteAll([]byte("not so")) },
-		"TryWriteAll of a byte": func(s *quiclife.Stream) error { return s.TryWriteAll([]byte("n")) },
+		"Write":       func(s *quiclife.Stream) error { _, err := s.Write([]byte("not so")); return err },
+		"TryWriteAll": func(s *quiclife.Stream) error { return s.TryWriteAll([]byte("not so")) },
+		"Write, TryWriteAll of a byte": func(s *quiclife.Stream) error {
+			s.Write([]byte("not so")) // after which nothing is queued
+			return s.TryWriteAll([]byte("n"))
+		},
 	} {
 		for end, abort := range map[string]func(s *quiclife.Stream){
 			"CancelWrite": func(s *quiclife.Stream) { s.CancelWrite(1) },
@@ -415,6 +418,15 @@ func TestResetTakesBackWhatCameAfterTheBoundary(t *testing.T) {
 		peer.Release()
 		settled()
 		e.requireNothingLeft(t)
+
+		s, peer = e.stream(t)
+		require.NoError(t, s.TryWriteAll([]byte("not so, without a boundary")))
+		s.Release()
+		settled()
+		b, err = io.ReadAll(peer)
+		require.ErrorIs(t, err, &quiclife.StreamError{StreamID: s.StreamID(), Remote: true})
+		require.Empty(t, string(b))
+		peer.Release()
 	})
 }
 

@@ -39,4 +39,27 @@ var equivalents = map[string]string{
 	"streamState.hurried: st.writing = queueing: dropped": "Close has claimed the half: whatever aborts it now leaves it to be delivered, and nothing is queued after what this write queues",
 
 	"streamState.peerStopped: if !ok || !stop.Remote: !ok || !stop.Remote: || becomes &&": "quic-go's Close fails only for a half that was reset, and by the peer, since we have claimed it",
+
+	"Conn.closeRaw: return err: err: zero is returned":                            "quic-go's CloseWithError returns nil",
+	"NetConn.setDeadline: return set(t): set(t): zero is returned":                "quic-go's deadlines return nil",
+	"streamState.setWriteDeadline: return err: err: zero is returned":             "quic-go's deadlines return nil",
+	"Conn.graceInShortage: dropped += c.kinds[k].dropped: += becomes -=":          "it matters only whether there are any",
+	"Conn.trafficLocked: moved += 2*r.stats.Opened - r.stats.Open: 2 becomes 2+1": "it has to change when a stream comes or goes, no matter by how much",
+
+	"Conn.mayStallLocked: if c.stallAt == 0 || at < c.stallAt: at < c.stallAt: < becomes <=":             "it is set to what it was",
+	"sweep.at: if s.next == 0 || t < s.next: t < s.next: < becomes <=":                                   "it is set to what it was",
+	"Conn.wakeLocked: wait := max(at-c.now(), 0): 0 becomes 1":                                           "of a nanosecond",
+	"sweep.plan: if s.next > 0: 0 becomes 1":                                                             "of a nanosecond",
+	"Conn.lookAgain: if q.looks++; wait > 0 && q.looks < maxLooks && !q.stopped: wait > 0: > becomes >=": "of a nanosecond: one look more, when all is known",
+	"refusalPace.wait: if early <= 0: early <= 0: <= becomes <":                                          "a timer of no time",
+	"refusalPace.wait: if early <= 0: 0 becomes 1":                                                       "of a nanosecond",
+
+	"samples.next: return until != 0 && st.conn.start.Add(st.opened).UnixNano() < until && s.opened.Add(1)%sampleEvery == 0: st.conn.start.Add(st.opened).UnixNano() < until: < becomes <=": "of a nanosecond, of ten minutes",
+
+	"heapTries: var heapTries = &pace.Tries{First: time.Second, Most: 10 * time.Second, Share: forSlots}: 10 becomes 10+1": "a time that is a guess",
+	"sweep.plan: c.spare = now + max(minSpare, 200*(now-s.now)): 200 becomes 200+1":                                        "a share that is a guess",
+	"Conn.discard: buf := make([]byte, 16<<10): 16 becomes 16+1":                                                           "a larger buffer",
+	"Guard.heapAbove: heapTries.Spent(time.Now(), cost, heap.Live() <= g.MaxHeap): heap.Live() <= g.MaxHeap: <= becomes <": "of a byte, of a heap that changes all the time",
+
+	"Listener.Serve: defer l.l.finish(): dropped": "the listener is closed by then: whoever would use it is told so, by begin or by quic-go",
 }

@@ -1,0 +1,71 @@
+package quiclife
+
+import (
+	"log/slog"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/quic-go/quic-go"
+	"github.com/stretchr/testify/require"
+
+	"github.com/quiclife/quiclife/internal/quictest"
+)
+
+// pending reports whether the sampler's timer is pending, and stops it.
+func pending(q *sampler) bool { return q.timer.Stop() }
+
+// TestEndedConnTakesNoSamples: its timer would hold it.
+func TestEndedConnTakesNoSamples(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		raw, _ := quictest.Net{}.Pair(t, nil, nil)
+		c := (&Guard{Logger: slog.New(slog.DiscardHandler)}).Wrap(raw, nil)
+		q := &c.sampler
+		c.sends()
+		require.True(t, pending(q), "after a write")
+		q.wrote.Store(false)
+		c.sends()
+		c.CloseWithError(0, "")
+		require.False(t, pending(q), "after the end")
+		q.wrote.Store(false)
+		c.sends()
+		require.False(t, pending(q), "after a write that came after the end")
+		c.lookAgain()
+		require.False(t, pending(q), "after a look that came after the end")
+	})
+}
+
+// TestLooksAreFewAfterAWrite: five, if nothing is acknowledged.
+func TestLooksAreFewAfterAWrite(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		raw, _ := quictest.Net{}.Pair(t, nil, nil)
+		c := (&Guard{Logger: slog.New(slog.DiscardHandler)}).Wrap(raw, nil)
+		defer c.CloseWithError(0, "")
+		q := &c.sampler
+		for range 2 {
+			c.sends()
+			require.True(t, pending(q), "after a write")
+			for look := range maxLooks {
+				c.lookAgain() // in no time, so that nothing is known
+				require.Equal(t, look < maxLooks-1, pending(q), "after look %d", look+1)
+			}
+		}
+	})
+}
+
+// TestOutageInTheHandshakeIsReckonedWith: a connection began when it was dialed.
+func TestOutageInTheHandshakeIsReckonedWith(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		raw, _ := quictest.Net{}.Pair(t, nil, nil)
+		g := &Guard{Logger: slog.New(slog.DiscardHandler)}
+		const handshake = 3 * time.Second
+		c, err := g.dial(nil, func() (*quic.Conn, error) { time.Sleep(handshake); return raw, nil })
+		require.NoError(t, err)
+		defer c.CloseWithError(0, "")
+		c.sampler.wrote.Store(true)
+		require.Equal(t, handshake+3*c.pto(), c.sample(), "how long to wait after a write")
+		c.beganAt(time.Now())
+		c.sampler.wrote.Store(true)
+		require.Equal(t, 3*c.pto(), c.sample(), "how long to wait after a write, had it begun now")
+	})
+}

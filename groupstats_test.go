@@ -302,7 +302,19 @@ func TestSlotIsTakenUntilItsCreditIsBack(t *testing.T) {
 		settled()
 		require.Zero(t, e.server.Stats().Open())
 		require.EqualValues(t, 1, guard.Stats().Full.Incoming, "connections without a slot, while the credit is owed")
+		for range 2 { // the second has no effect
+			server.ReleaseStreamCredit()
+			require.Zero(t, guard.Stats().Full.Incoming, "connections without a slot")
+		}
+		client, server = e.stream(t)
+		keep(t, server)
+		require.EqualValues(t, 1, guard.Stats().Full.Incoming, "connections without a slot, while the next is open")
 		server.ReleaseStreamCredit()
-		require.Zero(t, guard.Stats().Full.Incoming, "connections without a slot")
+		client.Close()
+		server.Close()
+		io.ReadAll(client)
+		io.ReadAll(server)
+		settled()
+		require.Zero(t, guard.Stats().Full.Incoming, "connections without a slot, though the credit was returned before the end")
 	})
 }

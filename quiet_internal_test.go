@@ -35,15 +35,19 @@ func TestEndedConnTakesNoSamples(t *testing.T) {
 	})
 }
 
-// TestLooksAreFewAfterAWrite: five, if nothing is acknowledged.
+// TestLooksAreFewAfterAWrite: five, if nothing is acknowledged, also if Shutdown
+// has taken a sample since.
 func TestLooksAreFewAfterAWrite(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		raw, _ := quictest.Net{}.Pair(t, nil, nil)
 		c := (&Guard{Logger: slog.New(slog.DiscardHandler)}).Wrap(raw, nil)
 		defer c.CloseWithError(0, "")
 		q := &c.sampler
-		for range 2 {
+		for _, sampled := range []bool{false, true} {
 			c.sends()
+			if sampled {
+				c.sample()
+			}
 			require.True(t, pending(q), "after a write")
 			for look := range maxLooks {
 				c.lookAgain() // in no time, so that nothing is known

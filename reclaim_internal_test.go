@@ -4,12 +4,16 @@ import (
 	"errors"
 	"io"
 	"os"
+	"runtime"
 	"testing"
 	"testing/synctest"
 	"time"
+	"weak"
 
 	"github.com/quic-go/quic-go"
 	"github.com/stretchr/testify/require"
+
+	"github.com/quiclife/quiclife/internal/quictest"
 )
 
 // scriptedReceiver is a receive half whose Reads return what the script says,
@@ -207,4 +211,112 @@ func TestWhichDroppedStreamsASweepStartsToDrain(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestLookFindsWhatHasLostItsHandle: then the next collection need not wait. If
+// one was asked for and nothing is found, the next waits longer.
+func TestLookFindsWhatHasLostItsHandle(t *testing.T) {
+	held := &handle{}
+	for _, c := range []struct {
+		name    string
+		set     func(*Conn)
+		dropped int64
+		next    time.Duration // collection, from now
+	}{
+		{"nothing", func(*Conn) {}, 0, -time.Second + 200*time.Millisecond},
+		{"nothing, though it was asked for", func(c *Conn) { c.asked = true }, 0, 400 * time.Millisecond},
+		{"one that is held", func(c *Conn) {
+			c.asked = true
+			c.kinds[incomingUni].streams.add(&streamState{conn: c, kind: incomingUni, handle: weak.Make(held)})
+		}, 0, 400 * time.Millisecond},
+		{"one", func(c *Conn) { c.kinds[incomingUni].streams.add(&streamState{conn: c, kind: incomingUni}) }, 1, 0},
+		{"one that is known", func(c *Conn) {
+			st := &streamState{conn: c, kind: incomingUni}
+			st.dropped.Store(1)
+			c.kinds[incomingUni].streams.add(st)
+			c.kinds[incomingUni].dropped = 1
+			c.asked = true
+		}, 1, 400 * time.Millisecond},
+		{"two", func(c *Conn) {
+			for range 2 {
+				c.kinds[incomingUni].streams.add(&streamState{conn: c, kind: incomingUni})
+			}
+			c.asked = true
+		}, 2, 0},
+		{"one that owes its credit", func(c *Conn) {
+			c.guard.ReportOnly = true
+			c.owing.add(&streamState{conn: c, kind: incoming, receive: &calledHalf{}})
+		}, 0, 0},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			conn := restingConn(t)
+			conn.raw, _ = quictest.Net{}.Pair(t, nil, nil)
+			conn.start = time.Now()
+			for range 2 {
+				conn.asking.Failed(conn.now())
+			}
+			time.Sleep(time.Second)
+			c.set(conn)
+			for st := conn.kinds[incomingUni].streams.first; st != nil; st = st.next {
+				st.finalSize.Store(sizeUnknown)
+			}
+			conn.look()
+			require.Equal(t, c.dropped, conn.kinds[incomingUni].dropped, "%s: dropped", c.name)
+			require.Equal(t, c.next, conn.asking.Next()-conn.now(), "%s: the next collection", c.name)
+			require.False(t, conn.asked, "%s: there is an answer", c.name)
+		})
+	}
+	runtime.KeepAlive(held)
+}
+
+// TestWhatBecomesOfADroppedStream: what was written may still arrive, and what
+// was closed may still be answered, for as long as the grace is. The rest is
+// ended at once. Its slot is coming back then, or will.
+func TestWhatBecomesOfADroppedStream(t *testing.T) {
+	const dropped, grace = 5 * time.Second, time.Second
+	for _, c := range []struct {
+		name            string
+		set             func(*streamState)
+		now             time.Duration
+		ended, reported bool
+		next            time.Duration
+	}{
+		{"nothing under way", func(*streamState) {}, dropped, true, false, 0},
+		{"written to", func(st *streamState) { st.written.Store(1) }, dropped, false, true, dropped + grace},
+		{"written to, and reported", func(st *streamState) { st.written.Store(1); st.reported = true }, dropped, false, false, dropped + grace},
+		{"written to, a nanosecond before", func(st *streamState) { st.written.Store(1) }, dropped + grace - 1, false, true, dropped + grace},
+		{"written to, in the end", func(st *streamState) { st.written.Store(1) }, dropped + grace, true, false, 0},
+		{"closed", func(st *streamState) { st.sendHalf = HalfFinished }, dropped, false, false, dropped + grace},
+		{"closed, and all is read", func(st *streamState) { st.sendHalf = HalfFinished; st.finalSize.Store(3); st.read.Store(3) }, dropped, false, false, dropped + grace},
+		{"closed, and not all is read", func(st *streamState) { st.sendHalf = HalfFinished; st.finalSize.Store(3) }, dropped, true, false, 0},
+		{"closed, in the end", func(st *streamState) { st.sendHalf = HalfFinished }, dropped + grace, true, false, 0},
+		{"written to and closed, both have ended", func(st *streamState) {
+			st.written.Store(1)
+			st.sendHalf, st.receiveHalf = HalfFinished, HalfFinished
+		}, dropped, true, false, 0},
+	} {
+		for _, reportOnly := range []bool{false, true} {
+			conn := &Conn{guard: &Guard{ReportOnly: reportOnly}}
+			s := &sweep{conn: conn, now: c.now}
+			s.grace[incoming] = grace
+			st := &streamState{conn: conn, kind: incoming, sendHalf: HalfOpen, receiveHalf: HalfOpen}
+			st.finalSize.Store(sizeUnknown)
+			st.dropped.Store(int64(dropped))
+			c.set(st)
+			s.droppedLocked(st, &conn.kinds[incoming])
+			require.Equal(t, c.ended, len(s.ends) == 1, "%s: ended", c.name)
+			require.Equal(t, c.reported, len(s.reports) == 1, "%s: reported", c.name)
+			require.Equal(t, c.next, s.next, "%s: looked at again", c.name)
+			require.Equal(t, !reportOnly, s.coming[incoming], "%s: a slot is coming back", c.name)
+		}
+	}
+	conn := &Conn{guard: &Guard{NoStopSending: true}}
+	st, _ := drainedStream(conn)
+	s := &sweep{conn: conn, now: time.Hour}
+	s.droppedLocked(st, &conn.kinds[incoming])
+	require.Empty(t, s.ends, "drained, and ended as far as it can be")
+	require.False(t, s.coming[incoming], "its slot is not coming back")
+	st.draining.Store(nil)
+	s.droppedLocked(st, &conn.kinds[incoming])
+	require.Len(t, s.ends, 1, "not yet drained")
 }

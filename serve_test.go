@@ -851,3 +851,24 @@ func TestListenerServeShutsDownWhatNobodyAccepted(t *testing.T) {
 		}
 	})
 }
+
+// TestContextForgetsStreamOfDo: however its func has ended.
+func TestContextForgetsStreamOfDo(t *testing.T) {
+	t.Parallel()
+	setup{}.in(t, func(t *testing.T, e ends) {
+		for name, f := range map[string]func(*quiclife.Stream) error{
+			"nil":   func(*quiclife.Stream) error { return nil },
+			"error": func(*quiclife.Stream) error { return io.ErrNoProgress },
+			"panic": func(*quiclife.Stream) error { panic("oops") },
+		} {
+			ctx := newCountingContext()
+			func() {
+				defer func() { recover() }()
+				e.client.Do(ctx, f)
+			}()
+			now, most := ctx.count()
+			require.Zero(t, now, "%s: streams that the context holds", name)
+			require.Positive(t, most)
+		}
+	})
+}

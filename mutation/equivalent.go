@@ -62,4 +62,11 @@ var equivalents = map[string]string{
 	"Guard.heapAbove: heapTries.Spent(time.Now(), cost, heap.Live() <= g.MaxHeap): heap.Live() <= g.MaxHeap: <= becomes <": "of a byte, of a heap that changes all the time",
 
 	"Listener.Serve: defer l.l.finish(): dropped": "the listener is closed by then: whoever would use it is told so, by begin or by quic-go",
+
+	"slots.queue[P].Pop: return p: p: zero is returned": "we do not look at what heap.Remove returns",
+
+	"GuardStats.add: if most := s.Most.of(k); r.stats.Open > *most: r.stats.Open > *most: > becomes >=": "it is set to what it was",
+	"Guard.abandonGrace: return max(g.AbandonGrace, 0): 0 becomes 1":                                    "of a nanosecond",
+
+	"streamState.reclaim: send := false: false: negated": "it is set before anybody looks at it",
 }

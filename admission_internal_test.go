@@ -43,3 +43,12 @@ func TestUnwrapOfEarlyListenerIsNoted(t *testing.T) {
 	require.Same(t, l.raw, l.Unwrap())
 	require.True(t, l.l.gate.unwrapped.Load(), "connections may be accepted unseen")
 }
+
+// TestConnsOfAnUnwrappedTransportAreUnseen: those of a listener that quic-go makes.
+func TestConnsOfAnUnwrappedTransportAreUnseen(t *testing.T) {
+	ctx, err := (&Transport{Guard: &Guard{}}).Unwrap().ConnContext(t.Context(), &quic.ClientInfo{})
+	require.NoError(t, err)
+	a, ok := ctx.Value(admissionKey{}).(*admission)
+	require.True(t, ok, "the context has no admission")
+	require.True(t, a.unseen, "it counts as one that waits to be accepted")
+}

@@ -30,7 +30,6 @@ var equivalents = map[string]string{
 
 	"registry.wanting: return r.blocked > 0 || r.failedAt > 0 && now-r.failedAt < shortFor: now-r.failedAt < shortFor: < becomes <=": "of a nanosecond, of a time that is a guess",
 
-	"callers: depth := len(s) - 1: 1 becomes 0":                                                                       "a stack that is deeper than we keep has one frame more, and CallersFrames needs no zero at its end",
 	"streamState.awaitReader: if timeout := st.conn.guard.halfCloseTimeout(); timeout > 0: 0 becomes 1":               "of a nanosecond",
 	"streamState.awaitReader: if timeout := st.conn.guard.halfCloseTimeout(); timeout > 0: timeout > 0: > becomes >=": "it is never 0, which stands for 5 minutes",
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"testing"
+	"testing/synctest"
 
 	"github.com/stretchr/testify/require"
 )
@@ -43,4 +44,29 @@ func TestListenerThatHasLeftStaysOut(t *testing.T) {
 		_, member := g.listeners[l]
 		require.Equal(t, !left, member, "a member of the group, has left: %v", left)
 	}
+}
+
+// TestShutdownsThatOverlapAreAwaitedToTheLast.
+func TestShutdownsThatOverlapAreAwaitedToTheLast(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := &Guard{}
+		g.awaitShutdown(nil, nil) // there is none
+		for _, calls := range []int{1, 2} {
+			for range calls {
+				g.beginShutdown()
+			}
+			ended := make(chan struct{})
+			go func() { g.awaitShutdown(nil, nil); close(ended) }()
+			for n := range calls {
+				synctest.Wait()
+				select {
+				case <-ended:
+					t.Fatalf("did not wait for the last of %d, but for %d", calls, n)
+				default:
+				}
+				g.endShutdown()
+			}
+			<-ended
+		}
+	})
 }

@@ -139,6 +139,7 @@ func TestGuardStats(t *testing.T) {
 
 		s := guard.Stats()
 		require.EqualValues(t, 2, s.Conns)
+		require.Equal(t, [3]int64{2, 1, 2}, [3]int64{s.Outgoing.Open, s.OutgoingUni.Open, s.Incoming.Open}, "open streams")
 		require.EqualValues(t, 2, s.Most.Outgoing, "open on the connection that has most")
 		require.EqualValues(t, 2, s.Most.Incoming)
 		require.EqualValues(t, 4, s.Outgoing.Limit, "of two connections")

@@ -373,7 +373,7 @@ func TestEndOfOneConnDoesNotEndNetListener(t *testing.T) {
 // TestNetListenerRefusesUniStreams: they hold no slot, and no window.
 func TestNetListenerRefusesUniStreams(t *testing.T) {
 	bubble(t, func(t *testing.T) {
-		conf := &quic.Config{MaxIncomingUniStreams: 10}
+		conf := &quic.Config{MaxIncomingUniStreams: 1}
 		l := listening(t, &quiclife.Guard{Codes: quiclife.Codes{Refused: 4}}, conf, 1)
 		ln := l.ln.NetListener()
 		l.dial(t, 0, "hello").Close()

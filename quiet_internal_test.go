@@ -73,3 +73,34 @@ func TestOutageInTheHandshakeIsReckonedWith(t *testing.T) {
 		require.Equal(t, 3*c.pto(), c.sample(), "how long to wait after a write, had it begun now")
 	})
 }
+
+// TestQuietOfAnEndedConnectionIsNoSuccess: nothing is sent after its end.
+func TestQuietOfAnEndedConnectionIsNoSuccess(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := restingConn(t)
+		c.raw, _ = quictest.Net{}.Pair(t, nil, nil)
+		ended := &IdleTimeoutError{}
+		endedWith(c, ended)
+		for range 50 { // the handshake is complete as well
+			require.Same(t, ended, c.awaitQuiet(t.Context()))
+		}
+	})
+}
+
+// TestShutdownOfUnwrappedConnectionWaits: something may have been written just
+// before, which nobody has told us of.
+func TestShutdownOfUnwrappedConnectionWaits(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		raw, _ := quictest.Net{}.Pair(t, &quic.Config{MaxIdleTimeout: 10 * time.Hour}, &quic.Config{MaxIdleTimeout: 10 * time.Hour})
+		c := (&Guard{Logger: slog.New(slog.DiscardHandler)}).Wrap(raw, nil)
+		defer c.CloseWithError(0, "")
+		for range 2 { // until nothing has changed since the last sample
+			time.Sleep(time.Hour)
+			c.sample()
+		}
+		time.Sleep(time.Hour)
+		start := time.Now()
+		require.NoError(t, c.awaitQuiet(t.Context()))
+		require.GreaterOrEqual(t, time.Since(start), 3*c.pto())
+	})
+}

@@ -68,4 +68,18 @@ var equivalents = map[string]string{
 	"Guard.abandonGrace: return max(g.AbandonGrace, 0): 0 becomes 1":                                    "of a nanosecond",
 
 	"streamState.reclaim: send := false: false: negated": "it is set before anybody looks at it",
+
+	"slots.queue[P].Less: return q[i].turns[0].order < q[j].turns[0].order: q[i].turns[0].order < q[j].turns[0].order: < becomes <=": "no two turns have the same order",
+	"streamState.claimOurs: return false, false, false: false: negated":                                                              "nobody looks at it if the stream is not ours",
+	"streamState.claimOurs: return false, false, false: false: negated #2":                                                           "nobody looks at it if the stream is not ours",
+
+	"Guard.wrap: c.stallAsking = pace.Backoff{First: stallInterval, Most: 2 * time.Minute}: 2 becomes 2+1": "a time that is a guess",
+
+	"effectiveLimit: case configured < 0: configured < 0: < becomes <=": "the case before has 0",
+
+	"Stream.SetDeadline: return s.SetWriteDeadline(t): s.SetWriteDeadline(t): zero is returned":                                                                               "quic-go's deadlines return nil",
+	"Stream.SetReadDeadline: func (s *Stream) SetReadDeadline(t time.Time) error { return s.st.setReadDeadline(t) }: s.st.setReadDeadline(t): zero is returned":               "quic-go's deadlines return nil",
+	"Stream.SetWriteDeadline: func (s *Stream) SetWriteDeadline(t time.Time) error { return s.st.setWriteDeadline(t) }: s.st.setWriteDeadline(t): zero is returned":           "quic-go's deadlines return nil",
+	"SendStream.SetWriteDeadline: func (s *SendStream) SetWriteDeadline(t time.Time) error { return s.st.setWriteDeadline(t) }: s.st.setWriteDeadline(t): zero is returned":   "quic-go's deadlines return nil",
+	"ReceiveStream.SetReadDeadline: func (s *ReceiveStream) SetReadDeadline(t time.Time) error { return s.st.setReadDeadline(t) }: s.st.setReadDeadline(t): zero is returned": "quic-go's deadlines return nil",
 }

@@ -49,3 +49,15 @@ func TestWriteThatCloseEndsReturnsWhyItCouldNotBeQueued(t *testing.T) {
 	require.Zero(t, n)
 	require.Equal(t, io.ErrClosedPipe, err)
 }
+
+// TestWriteBlocksUnlessCloseWaitsForIt: and says which.
+func TestWriteBlocksUnlessCloseWaitsForIt(t *testing.T) {
+	for _, closing := range []bool{false, true} {
+		st := &streamState{closing: closing, writing: queueing}
+		require.Equal(t, !closing, st.block(), "may block, Close waits: %v", closing)
+		require.Equal(t, !closing, st.writing == blocking, "blocks, Close waits: %v", closing)
+		st.writing = blocking
+		require.Equal(t, closing, st.hurried(), "Close waits: %v", closing)
+		require.Equal(t, !closing, st.writing == blocking, "blocks still, Close waits: %v", closing)
+	}
+}

@@ -1031,3 +1031,21 @@ func TestWholeWriteAtItsDeadlineSucceeds(t *testing.T) {
 		}
 	}
 }
+
+// TestWriteTakesNoMoreThanItsLimiterAllows: also with an IdleTimeout, which
+// watches the bytes go.
+func TestWriteTakesNoMoreThanItsLimiterAllows(t *testing.T) {
+	t.Parallel()
+	setup{guard: &quiclife.Guard{IdleTimeout: time.Hour}}.in(t, func(t *testing.T, e ends) {
+		client, server := e.stream(t)
+		for _, most := range []int{0, -1, 2} {
+			n, err := client.WriteWithLimit([]byte("xyz"), func(int) int { return most })
+			require.Equal(t, quic.ErrWriteLimitReached, err)
+			require.Equal(t, max(most, 0), n, "taken, at a limit of %d", most)
+		}
+		require.EqualValues(t, 1+2, client.Info().BytesWritten)
+		expect(t, server, "xy")
+		client.Release()
+		server.Release()
+	})
+}

@@ -28,8 +28,6 @@ var equivalents = map[string]string{
 
 	"streamState.drain: for start := time.Now(); time.Since(start) < longest;: time.Since(start) < longest: < becomes <=": "one read more, in the last nanosecond",
 
-	"registry.wanting: return r.blocked > 0 || r.failedAt > 0 && now-r.failedAt < shortFor: now-r.failedAt < shortFor: < becomes <=": "of a nanosecond, of a time that is a guess",
-
 	"streamState.awaitReader: if timeout := st.conn.guard.halfCloseTimeout(); timeout > 0: 0 becomes 1":               "of a nanosecond",
 	"streamState.awaitReader: if timeout := st.conn.guard.halfCloseTimeout(); timeout > 0: timeout > 0: > becomes >=": "it is never 0, which stands for 5 minutes",
 
@@ -82,4 +80,8 @@ var equivalents = map[string]string{
 	"Stream.SetWriteDeadline: func (s *Stream) SetWriteDeadline(t time.Time) error { return s.st.setWriteDeadline(t) }: s.st.setWriteDeadline(t): zero is returned":           "quic-go's deadlines return nil",
 	"SendStream.SetWriteDeadline: func (s *SendStream) SetWriteDeadline(t time.Time) error { return s.st.setWriteDeadline(t) }: s.st.setWriteDeadline(t): zero is returned":   "quic-go's deadlines return nil",
 	"ReceiveStream.SetReadDeadline: func (s *ReceiveStream) SetReadDeadline(t time.Time) error { return s.st.setReadDeadline(t) }: s.st.setReadDeadline(t): zero is returned": "quic-go's deadlines return nil",
+
+	"streamState.writeCounted: if st.conn.guard.IdleTimeout > 0: st.conn.guard.IdleTimeout > 0: > becomes >=": "bytes are counted as they go, and in the end they are as many",
+
+	"longAgo: var longAgo = time.Unix(1, 0): 0 becomes 1": "of a nanosecond, long ago",
 }

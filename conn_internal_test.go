@@ -3,8 +3,11 @@ package quiclife
 import (
 	"errors"
 	"testing"
+	"testing/synctest"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/quiclife/quiclife/internal/quictest"
 )
 
 // TestClosedLocally: what this side has sent a CONNECTION_CLOSE for.
@@ -22,4 +25,21 @@ func TestClosedLocally(t *testing.T) {
 	} {
 		require.Equal(t, c.local, closedLocally(c.err), "%#v", c.err)
 	}
+}
+
+// TestCloseWithErrorReturnsWhenTheCountsAreDown, though nobody has told of the
+// connection's end yet.
+func TestCloseWithErrorReturnsWhenTheCountsAreDown(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := restingConn(t)
+		c.raw, _ = quictest.Net{}.Pair(t, nil, nil)
+		c.collector = &collector{}
+		endedWith(c, &ApplicationError{})
+		g := c.guard
+		g.countConn()
+		g.add(c)
+		require.NoError(t, c.CloseWithError(0, ""))
+		require.Zero(t, g.counted, "places that are taken")
+		require.Empty(t, g.conns, "members of the group")
+	})
 }

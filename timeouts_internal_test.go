@@ -58,10 +58,8 @@ func TestSweepSeesWhichStreamsAreInNobodysUse(t *testing.T) {
 func TestWakeIsAtTheEarliestTime(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := restingConn(t)
-		c.timer = nil
 		c.wakeLocked(0)
 		require.EqualValues(t, 1, c.sweepAt, "0 is never")
-		c.timer.Stop()
 		for _, w := range []struct{ before, at, want time.Duration }{
 			{0, time.Hour, time.Hour},
 			{time.Hour, 2 * time.Hour, time.Hour},
@@ -80,19 +78,26 @@ func TestWakeIsAtTheEarliestTime(t *testing.T) {
 
 		c = restingConn(t)
 		c.timer = nil
-		time.Sleep(5 * time.Second)
-		for _, at := range []time.Duration{10 * time.Second, 7 * time.Second} { // one makes the timer, one sets it
+		wake := func(at time.Duration) {
+			c.mu.Lock()
+			defer c.mu.Unlock()
 			c.wakeLocked(at)
 		}
+		due := func() time.Duration {
+			synctest.Wait()
+			c.mu.Lock()
+			defer c.mu.Unlock()
+			return c.sweepAt
+		}
+		time.Sleep(5 * time.Second)
+		wake(10 * time.Second) // makes the timer
+		wake(7 * time.Second)  // sets it
 		time.Sleep(2*time.Second - 1)
-		synctest.Wait()
-		require.Equal(t, 7*time.Second, c.sweepAt, "the timer has fired too early")
+		require.Equal(t, 7*time.Second, due(), "the timer has fired too early")
 		time.Sleep(1)
-		synctest.Wait()
-		require.Zero(t, c.sweepAt, "the timer has not fired")
-		c.wakeLocked(8 * time.Second)
+		require.Zero(t, due(), "the timer has not fired")
+		wake(8 * time.Second)
 		time.Sleep(time.Second)
-		synctest.Wait()
-		require.Zero(t, c.sweepAt, "the timer has not fired again")
+		require.Zero(t, due(), "the timer has not fired again")
 	})
 }

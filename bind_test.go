@@ -494,8 +494,9 @@ type countingContext struct {
 	context.Context
 	done chan struct{}
 
-	bound func()       // called when somebody has begun to wait, or nil
-	err   func() error // what Err returns, or nil
+	bound   func()       // called when somebody has begun to wait, or nil
+	unbound func()       // called when somebody waits no more, or nil
+	err     func() error // what Err returns, or nil
 
 	mu      sync.Mutex // guards the fields below
 	waiting map[*func()]struct{}
@@ -525,6 +526,9 @@ func (c *countingContext) AfterFunc(f func()) func() bool {
 		c.bound()
 	}
 	return func() bool {
+		if c.unbound != nil {
+			c.unbound()
+		}
 		c.mu.Lock()
 		defer c.mu.Unlock()
 		_, waits := c.waiting[&f]

@@ -54,3 +54,14 @@ func TestEachCollectionIsLookedAtOnce(t *testing.T) {
 	}
 	require.True(t, c.asked, "taken for an answer to what was asked since")
 }
+
+// TestOneSentinelWatchesForTheNextCollection, however many connections there are.
+func TestOneSentinelWatchesForTheNextCollection(t *testing.T) {
+	k := &collector{}
+	for range 2 {
+		c := endedConn()
+		k.add(c)
+		require.True(t, k.watching, "another connection would have another sentinel")
+		k.remove(c)
+	}
+}

@@ -224,12 +224,14 @@ func TestNoCollectionWhileAllStreamsAreInUse(t *testing.T) {
 // TestOpenThatWaitsAsksForFewCollections: those that find nothing become rare.
 func TestOpenThatWaitsAsksForFewCollections(t *testing.T) {
 	conf := &quic.Config{MaxIncomingStreams: 1, MaxIdleTimeout: time.Hour}
-	setup{serverConf: conf, clientConf: conf}.in(t, func(t *testing.T, e ends) {
+	guard := &quiclife.Guard{}
+	setup{serverConf: conf, clientConf: conf, guard: guard}.in(t, func(t *testing.T, e ends) {
 		client, server := e.stream(t)
 		keep(t, client)
 		keep(t, server)
 		go e.client.OpenStreamSync(context.Background())
 		time.Sleep(time.Minute)
+		require.EqualValues(t, quiclife.CollectionsAsked(e.client)+quiclife.CollectionsAsked(e.server), guard.Stats().Collections)
 		for _, c := range []*quiclife.Conn{e.client, e.server} {
 			n := quiclife.CollectionsAsked(c)
 			require.Positive(t, n)

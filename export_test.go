@@ -204,3 +204,68 @@ func SetLiveHeap(read func() int64) (restore func()) {
 func ListenUnder(g *Guard, conn net.PacketConn, tlsConf *tls.Config, conf *Config) (*Listener, error) {
 	return g.listen(own(conn), tlsConf, conf)
 }
+
+// DuringCalls has f called at the beginning of each call on quic-go's halves of
+// a stream that does not block.
+func DuringCalls(s any, f func()) {
+	var st *streamState
+	switch s := s.(type) {
+	case *Stream:
+		st = s.st
+	case *SendStream:
+		st = s.st
+	case *ReceiveStream:
+		st = s.st
+	}
+	var send sender
+	var receive receiver
+	if st.kind.sends() {
+		send = duringSend{st.send(), f}
+	}
+	if st.kind.receives() {
+		receive = duringReceive{st.receive(), f}
+	}
+	st.put(send, receive)
+}
+
+type duringSend struct {
+	sender
+	f func()
+}
+
+func (s duringSend) Context() context.Context { s.f(); return s.sender.Context() }
+
+func (s duringSend) TryWriteAll(p []byte) error { s.f(); return s.sender.TryWriteAll(p) }
+
+func (s duringSend) Close() error { s.f(); return s.sender.Close() }
+
+func (s duringSend) CancelWrite(code quic.StreamErrorCode) { s.f(); s.sender.CancelWrite(code) }
+
+type duringReceive struct {
+	receiver
+	f func()
+}
+
+func (s duringReceive) SetReceiveFinalSizeCallback(callback func(int64)) {
+	s.f()
+	s.receiver.SetReceiveFinalSizeCallback(callback)
+}
+
+func (s duringReceive) CancelRead(code quic.StreamErrorCode) { s.f(); s.receiver.CancelRead(code) }
+
+// AwaitPeer is OpenStreamSync at the peer's limit, where wait is quic-go's.
+func AwaitPeer(ctx context.Context, c *Conn, wait func(context.Context) (*quic.Stream, error)) error {
+	_, err := awaitPeer(ctx, c, outgoing, wait)
+	return err
+}
+
+// EndUnnoticed has c find its connection ended, of which nobody has told it yet.
+// To be called while nobody uses c.
+func EndUnnoticed(c *Conn) {
+	ended, end := context.WithCancelCause(context.Background())
+	end(&ApplicationError{Remote: true})
+	c.lifetime = ended
+}
+
+// Admit counts a connection that is about to be dialed, or says why not.
+func Admit(g *Guard) error { return g.admit(nil) }

@@ -1,10 +1,15 @@
 package quiclife
 
 import (
+	"log/slog"
 	"testing"
 	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/require"
 
 	"github.com/quiclife/quiclife/internal/heap"
+	"github.com/quiclife/quiclife/internal/pace"
 )
 
 // TestHeapAtItsLimit: MaxHeap is the last heap that is allowed.
@@ -19,4 +24,58 @@ func TestHeapAtItsLimit(t *testing.T) {
 			}
 		}
 	})
+}
+
+// TestStreamsAreShortAfterALimitThatTheyCountAgainst, for a second. Connections
+// are no streams.
+func TestStreamsAreShortAfterALimitThatTheyCountAgainst(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		for scope, short := range map[LimitScope]bool{LimitStreams: true, LimitHeap: true, LimitConns: false} {
+			g := &Guard{Logger: slog.New(slog.DiscardHandler)}
+			require.False(t, g.short(), "before any limit was reached")
+			g.refuse(&LimitError{Scope: scope})
+			require.Equal(t, short, g.short(), "short at the limit of %v", scope)
+			time.Sleep(shortFor - 1)
+			require.Equal(t, short, g.short(), "short at the limit of %v, in the same second", scope)
+			time.Sleep(1)
+			require.False(t, g.short(), "short at the limit of %v, a second later", scope)
+			synctest.Wait()
+		}
+	})
+}
+
+// TestConnectionsAreLookedAtOncePerSecondAtALimit: whoever is refused meanwhile.
+func TestConnectionsAreLookedAtOncePerSecondAtALimit(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := &Guard{Logger: slog.New(slog.DiscardHandler)}
+		c := restingConn(t)
+		g.add(c)
+		for i, looked := range []bool{true, false, true} {
+			c.sweepAt = 0
+			g.refuse(&LimitError{Scope: LimitHeap})
+			synctest.Wait()
+			require.Equal(t, looked, c.sweepAt > 0, "looked at, after refusal %d", i)
+			time.Sleep(shortFor / 2)
+		}
+	})
+}
+
+// TestGarbageIsCollectedForMaxHeapNowAndThen: above it alone, and what came of it
+// counts.
+func TestGarbageIsCollectedForMaxHeapNowAndThen(t *testing.T) {
+	before, tries := liveHeap, heapTries
+	defer func() { liveHeap, heapTries = before, tries }()
+	liveHeap = &heap.Gauge{Read: func() int64 { return 2 }}
+	for _, limit := range []int64{0, 2} {
+		heapTries = &pace.Tries{First: time.Hour, Most: time.Hour, Share: 1}
+		(&Guard{MaxHeap: limit}).heapAbove()
+		require.True(t, heapTries.Take(time.Now()), "something was tried, at a limit of %d", limit)
+	}
+	heapTries = &pace.Tries{First: time.Hour, Most: time.Hour, Share: 1e-12}
+	now := time.Now()
+	(&Guard{MaxHeap: 1}).heapAbove()
+	require.Eventually(t, func() bool {
+		now = now.Add(2 * time.Hour)
+		return !heapTries.Take(now) // what a collection costs is paid for in years
+	}, 20*time.Second, time.Millisecond, "nothing was collected")
 }

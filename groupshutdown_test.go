@@ -12,6 +12,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/quiclife/quiclife"
+	"github.com/quiclife/quiclife/internal/quictest"
 )
 
 // TestBeforeShutdownComesBeforeConnections are shut down, side by side, and
@@ -217,4 +218,20 @@ func TestConnsDrainAfterBeforeShutdown(t *testing.T) {
 			})
 		})
 	}
+}
+
+// TestGuardShutdownMakesRoomForConnections: also where nobody has told of the end
+// of the old ones yet.
+func TestGuardShutdownMakesRoomForConnections(t *testing.T) {
+	guard := &quiclife.Guard{}
+	setup{guard: guard}.in(t, func(t *testing.T, e ends) {
+		guard.MaxConns = 1
+		e.server.CloseWithError(0, "")
+		settled()
+		rc, _ := quictest.Net{}.Pair(t, nil, nil)
+		c := guard.Wrap(rc, nil)
+		quiclife.EndUnnoticed(c)
+		require.NoError(t, guard.Shutdown(t.Context()))
+		require.NoError(t, quiclife.Admit(guard), "a place is taken by a connection that has ended")
+	})
 }

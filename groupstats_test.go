@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"reflect"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -138,6 +139,7 @@ func TestGuardStats(t *testing.T) {
 
 		s := guard.Stats()
 		require.EqualValues(t, 2, s.Conns)
+		require.Equal(t, [3]int64{2, 1, 2}, [3]int64{s.Outgoing.Open, s.OutgoingUni.Open, s.Incoming.Open}, "open streams")
 		require.EqualValues(t, 2, s.Most.Outgoing, "open on the connection that has most")
 		require.EqualValues(t, 2, s.Most.Incoming)
 		require.EqualValues(t, 4, s.Outgoing.Limit, "of two connections")
@@ -237,4 +239,83 @@ func TestOutcomesAreToldApart(t *testing.T) {
 			})
 		})
 	}
+}
+
+// TestGuardStatsCountWhatFailsAtEachLimit: streams that waited for their turn too
+// long, and those that were refused for the heap.
+func TestGuardStatsCountWhatFailsAtEachLimit(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		guard := &quiclife.Guard{MaxStreams: 1, Logger: slog.New(slog.DiscardHandler)}
+		clients, stop := star(t, guard, nil, 1, quiclife.Handlers{Stream: func(_ context.Context, s *quiclife.Stream) error {
+			_, err := io.Copy(io.Discard, s)
+			return err
+		}})
+		held, err := clients[0].OpenStream()
+		require.NoError(t, err)
+		write(t, held, "x")
+		settled()
+		require.Error(t, askFor(t.Context(), clients[0]), "nothing is handled beside the first")
+		require.Equal(t, quiclife.LimitCounts{Streams: 1}, guard.Stats().LimitErrors)
+		held.Release()
+		stop()
+	})
+	guard := &quiclife.Guard{}
+	setup{guard: guard}.in(t, func(t *testing.T, e ends) {
+		defer quiclife.SetLiveHeap(func() int64 { return 2 })()
+		guard.MaxHeap = 1
+		_, err := e.client.OpenStream()
+		require.Error(t, err)
+		require.Equal(t, quiclife.LimitCounts{Heap: 1}, guard.Stats().LimitErrors)
+	})
+}
+
+// TestGuardStatsAreExact: a stream that was dropped, and one whose connection has
+// ended, show at once.
+func TestGuardStatsAreExact(t *testing.T) {
+	guard := &quiclife.Guard{AbandonGrace: -1}
+	setup{guard: guard}.in(t, func(t *testing.T, e ends) {
+		time.Sleep(time.Second)
+		drop(t, e.client, func(*quiclife.Stream) {})
+		time.Sleep(time.Minute / 6)
+		require.Equal(t, time.Minute/6, guard.Stats().Oldest.Outgoing, "since it was opened")
+		runtime.GC()
+		require.EqualValues(t, 1, guard.Stats().Outgoing.Reclaimed, "dropped")
+		s, err := e.client.OpenStream()
+		require.NoError(t, err)
+		keep(t, s)
+		quiclife.EndUnnoticed(e.client)
+		stats := guard.Stats()
+		require.EqualValues(t, 1, stats.Outgoing.Reset, "ended with the connection")
+		require.EqualValues(t, 1, stats.Conns, "only the server's is left")
+	})
+}
+
+// TestSlotIsTakenUntilItsCreditIsBack: a stream that has ended and owes its
+// credit is one that the peer may not open.
+func TestSlotIsTakenUntilItsCreditIsBack(t *testing.T) {
+	guard := &quiclife.Guard{}
+	setup{guard: guard, serverConf: &quic.Config{MaxIncomingStreams: 1, RequireStreamCreditRelease: true}}.in(t, func(t *testing.T, e ends) {
+		client, server := e.stream(t)
+		client.Close()
+		server.Close()
+		io.ReadAll(client)
+		io.ReadAll(server)
+		settled()
+		require.Zero(t, e.server.Stats().Open())
+		require.EqualValues(t, 1, guard.Stats().Full.Incoming, "connections without a slot, while the credit is owed")
+		for range 2 { // the second has no effect
+			server.ReleaseStreamCredit()
+			require.Zero(t, guard.Stats().Full.Incoming, "connections without a slot")
+		}
+		client, server = e.stream(t)
+		keep(t, server)
+		require.EqualValues(t, 1, guard.Stats().Full.Incoming, "connections without a slot, while the next is open")
+		server.ReleaseStreamCredit()
+		client.Close()
+		server.Close()
+		io.ReadAll(client)
+		io.ReadAll(server)
+		settled()
+		require.Zero(t, guard.Stats().Full.Incoming, "connections without a slot, though the credit was returned before the end")
+	})
 }

@@ -40,9 +40,7 @@ func (c *Conn) awaitHandling(ctx context.Context) error {
 		"scope", LimitStreams.String(), "limit", g.MaxStreams, "most", greediest{g}, "most_open", greed{g})
 	var late <-chan time.Time
 	if wait := g.maxWait(); wait > 0 {
-		timer := time.NewTimer(wait)
-		defer timer.Stop()
-		late = timer.C
+		late = time.After(wait)
 	}
 	var err error
 	select {

@@ -215,3 +215,42 @@ func TestEachRunOfFailuresAtPeersLimitIsLoggedOnce(t *testing.T) {
 		}
 	})
 }
+
+// TestLimitErrorSaysAllItKnows, and nothing that it does not.
+func TestLimitErrorSaysAllItKnows(t *testing.T) {
+	oldest := quiclife.StreamInfo{Age: 1500 * time.Microsecond, Send: quiclife.HalfOpen, Receive: quiclife.HalfOpen}
+	const first = "the oldest: stream 0 (opened by us 2ms ago, send open, receive open, 0 bytes written, 0 read)"
+	for _, c := range []struct {
+		err  quiclife.LimitError
+		want string
+	}{
+		{quiclife.LimitError{Scope: quiclife.LimitOutgoing, Open: 1, Opened: 2, Limit: 1, Oldest: oldest}, "this side's limit of bidirectional streams reached: limit 1, 1 open here of 2 opened, " + first},
+		{quiclife.LimitError{Scope: quiclife.LimitOutgoing, Unidirectional: true, Opened: 2, Limit: 2}, "this side's limit of unidirectional streams reached: limit 2, 0 open here of 2 opened"},
+		{quiclife.LimitError{Scope: quiclife.LimitPeer, Open: 1, Opened: 1, Oldest: oldest}, "the peer's limit of bidirectional streams reached: 1 open here of 1 opened, " + first},
+		{quiclife.LimitError{Scope: quiclife.LimitPeer, Opened: 1}, "the peer's limit of bidirectional streams reached: 0 open here of 1 opened, the peer has not ended the others"},
+		{quiclife.LimitError{Scope: quiclife.LimitPeer, Open: 1, Opened: 2, Oldest: oldest}, "the peer's limit of bidirectional streams reached: 1 open here of 2 opened, the peer may not have ended the others, " + first},
+		{quiclife.LimitError{Scope: quiclife.LimitPeer, Err: &quic.StreamLimitReachedError{}}, "the peer's limit of bidirectional streams reached: 0 open here of 0 opened"},
+		{quiclife.LimitError{Scope: quiclife.LimitPeer, Err: context.Canceled}, "the peer's limit of bidirectional streams reached: 0 open here of 0 opened: context canceled"},
+		{quiclife.LimitError{Scope: quiclife.LimitStreams, Open: 3, Limit: 3}, "limit of streams that are handled reached: 3 of 3"},
+		{quiclife.LimitError{Scope: quiclife.LimitConns, Open: 1, Limit: 3, Err: context.Canceled}, "limit of connections reached: 1 of 3: context canceled"},
+		{quiclife.LimitError{Scope: quiclife.LimitHeap, Open: 4, Limit: 3}, "limit of live heap reached: 4 of 3"},
+	} {
+		require.EqualError(t, &c.err, "quiclife: "+c.want)
+	}
+}
+
+// TestLimitErrorHasAttributes: of streams also their kind, and only what there is.
+func TestLimitErrorHasAttributes(t *testing.T) {
+	attrs := func(e quiclife.LimitError) (keys []string) {
+		for _, a := range e.LogValue().Group() {
+			keys = append(keys, a.Key)
+		}
+		return keys
+	}
+	for _, scope := range []quiclife.LimitScope{quiclife.LimitPeer, quiclife.LimitOutgoing} {
+		require.Equal(t, []string{"scope", "open", "limit", "kind", "opened"}, attrs(quiclife.LimitError{Scope: scope}))
+	}
+	require.Equal(t, []string{"scope", "open", "limit"}, attrs(quiclife.LimitError{Scope: quiclife.LimitConns}))
+	require.Equal(t, []string{"scope", "open", "limit", "oldest", "error"},
+		attrs(quiclife.LimitError{Scope: quiclife.LimitConns, Oldest: quiclife.StreamInfo{ID: 4}, Err: context.Canceled}))
+}

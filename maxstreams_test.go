@@ -346,3 +346,27 @@ func TestNetListenerKeepsToMaxStreams(t *testing.T) {
 		e.requireNothingLeftOf(t, first, second, third)
 	})
 }
+
+// TestRefusedStreamsOfServeLoseNoSlot of their connection: it is served on when
+// its turn has come.
+func TestRefusedStreamsOfServeLoseNoSlot(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		guard := &quiclife.Guard{MaxStreams: 1, Logger: slog.New(slog.DiscardHandler)}
+		clients, stop := star(t, guard, &quic.Config{MaxIncomingStreams: 1, MaxIdleTimeout: time.Hour}, 2, quiclife.Handlers{
+			Stream: func(_ context.Context, s *quiclife.Stream) error { _, err := io.Copy(s, s); return err },
+		})
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		held, err := clients[0].OpenStream()
+		require.NoError(t, err)
+		write(t, held, "x")
+		settled()
+		for range 3 {
+			require.ErrorAs(t, askFor(ctx, clients[1]), new(*quiclife.StreamError))
+		}
+		held.Release()
+		settled()
+		require.NoError(t, askFor(ctx, clients[1]))
+		stop()
+	})
+}

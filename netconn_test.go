@@ -414,3 +414,19 @@ func TestShutdownUnblocksNetListener(t *testing.T) {
 		s.Release()
 	})
 }
+
+// TestClosedNetConnTakesNoByte: nor does it return one.
+func TestClosedNetConnTakesNoByte(t *testing.T) {
+	t.Parallel()
+	setup{}.in(t, func(t *testing.T, e ends) {
+		a, b := e.netConns(t)
+		require.NoError(t, a.Close())
+		n, err := a.Write([]byte("x"))
+		require.Zero(t, n, "written")
+		require.Equal(t, net.ErrClosed, err)
+		n, err = a.Read(make([]byte, 1))
+		require.Zero(t, n, "read")
+		require.Equal(t, net.ErrClosed, err)
+		b.Close()
+	})
+}

@@ -239,6 +239,31 @@ func TestNetListenerCloseLetsStreamsLiveOn(t *testing.T) {
 	})
 }
 
+// TestNetListenerCloseLosesNoAnswer: the stream has ended here, but not all of
+// what was written has been sent.
+func TestNetListenerCloseLosesNoAnswer(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		l := listening(t, &quiclife.Guard{}, nil, 1)
+		ln := l.ln.NetListener()
+		c := l.dial(t, 0, "question")
+		served := accept(t, ln, "question")
+		require.NoError(t, c.CloseWrite())
+		expectAll(t, served, "")
+		require.NoError(t, ln.Close())
+		read := make(chan int, 1)
+		go func() {
+			b, _ := io.ReadAll(c)
+			read <- len(b)
+		}()
+		for _, size := range []int{200_000, 10_000} { // the second is only queued
+			write(t, served, string(make([]byte, size)))
+		}
+		require.NoError(t, served.Close())
+		require.Equal(t, 210_000, <-read, "bytes of the answer that arrived")
+		c.Close()
+	})
+}
+
 // TestNetListenerCloseRefusesWhatNobodyAccepted, be it a stream that is in hand,
 // one behind it, or a connection.
 func TestNetListenerCloseRefusesWhatNobodyAccepted(t *testing.T) {
@@ -373,7 +398,7 @@ func TestEndOfOneConnDoesNotEndNetListener(t *testing.T) {
 // TestNetListenerRefusesUniStreams: they hold no slot, and no window.
 func TestNetListenerRefusesUniStreams(t *testing.T) {
 	bubble(t, func(t *testing.T) {
-		conf := &quic.Config{MaxIncomingUniStreams: 10}
+		conf := &quic.Config{MaxIncomingUniStreams: 1}
 		l := listening(t, &quiclife.Guard{Codes: quiclife.Codes{Refused: 4}}, conf, 1)
 		ln := l.ln.NetListener()
 		l.dial(t, 0, "hello").Close()

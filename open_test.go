@@ -290,6 +290,18 @@ func TestOpenThatEndsWithConnectionReturnsItsError(t *testing.T) {
 		require.NotErrorAs(t, err, new(*quiclife.LimitError))
 		keep(t, s)
 	})
+	setup{}.in(t, func(t *testing.T, e ends) {
+		ctx, cancel := context.WithCancel(t.Context())
+		ended := &quiclife.ApplicationError{ErrorCode: 4, Remote: true}
+		err := quiclife.AwaitPeer(ctx, e.client, func(context.Context) (*quic.Stream, error) {
+			e.server.CloseWithError(4, "")
+			<-e.client.Context().Done()
+			cancel() // just as the connection ends
+			return nil, context.Cause(e.client.Context())
+		})
+		require.ErrorIs(t, err, ended)
+		require.NotErrorAs(t, err, new(*quiclife.LimitError))
+	})
 }
 
 // TestNoOpenWaitsWhileASlotIsFree: not where the slot comes back just as an open

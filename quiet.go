@@ -153,14 +153,11 @@ func (c *Conn) awaitQuiet(ctx context.Context) error {
 		case wait <= 0:
 			return nil
 		}
-		timer := time.NewTimer(min(wait, quiet.Poll(c.pto(), time.Since(start))))
 		select {
-		case <-timer.C:
+		case <-time.After(min(wait, quiet.Poll(c.pto(), time.Since(start)))):
 		case <-c.lifetime.Done():
-			timer.Stop()
 			return c.peerClosed()
 		case <-ctx.Done():
-			timer.Stop()
 			return ctx.Err()
 		}
 	}

@@ -178,3 +178,23 @@ func TestReaderThatPollsIsReading(t *testing.T) {
 		peer.Release()
 	})
 }
+
+// TestPeekOfTheLastByteConsumesNothing: the error that comes with it does not
+// count as read.
+func TestPeekOfTheLastByteConsumesNothing(t *testing.T) {
+	t.Parallel()
+	setup{}.in(t, func(t *testing.T, e ends) {
+		client, server := e.stream(t)
+		write(t, client, "y")
+		client.Close()
+		for range 2 {
+			b := make([]byte, 2)
+			n, err := server.Peek(b)
+			require.Equal(t, io.EOF, err)
+			require.Equal(t, "y", string(b[:n]))
+		}
+		expectAll(t, server, "y")
+		client.Release()
+		server.Release()
+	})
+}

@@ -68,10 +68,8 @@ func (p *refusalPace) wait(ctx context.Context) error {
 	if early <= 0 {
 		return nil
 	}
-	timer := time.NewTimer(early)
-	defer timer.Stop()
 	select {
-	case <-timer.C:
+	case <-time.After(early):
 		return nil
 	case <-ctx.Done():
 		return ctx.Err()

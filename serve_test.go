@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"log/slog"
 	"runtime"
 	"strings"
 	"sync"
@@ -849,5 +850,62 @@ func TestListenerServeShutsDownWhatNobodyAccepted(t *testing.T) {
 		for i, c := range clients {
 			require.Error(t, c.Context().Err(), "connection %d lives", i)
 		}
+	})
+}
+
+// TestContextForgetsStreamOfDo: however its func has ended.
+func TestContextForgetsStreamOfDo(t *testing.T) {
+	t.Parallel()
+	setup{}.in(t, func(t *testing.T, e ends) {
+		for name, f := range map[string]func(*quiclife.Stream) error{
+			"nil":   func(*quiclife.Stream) error { return nil },
+			"error": func(*quiclife.Stream) error { return io.ErrNoProgress },
+			"panic": func(*quiclife.Stream) error { panic("oops") },
+		} {
+			ctx := newCountingContext()
+			func() {
+				defer func() { recover() }()
+				e.client.Do(ctx, f)
+			}()
+			now, most := ctx.count()
+			require.Zero(t, now, "%s: streams that the context holds", name)
+			require.Positive(t, most)
+		}
+	})
+}
+
+// TestContextForgetsServe: once the connection has ended.
+func TestContextForgetsServe(t *testing.T) {
+	t.Parallel()
+	setup{}.in(t, func(t *testing.T, e ends) {
+		ctx := newCountingContext()
+		done := e.serve(ctx, quiclife.Handlers{})
+		settled()
+		now, _ := ctx.count()
+		require.Positive(t, now)
+		e.client.CloseWithError(0, "")
+		<-done
+		now, _ = ctx.count()
+		require.Zero(t, now, "what the context holds")
+	})
+}
+
+// TestListenerServeWaitsForHandlersOfCutConnections: until they have returned.
+func TestListenerServeWaitsForHandlersOfCutConnections(t *testing.T) {
+	t.Parallel()
+	bubble(t, func(t *testing.T) {
+		var returned atomic.Bool
+		guard := &quiclife.Guard{DrainTimeout: time.Second, Logger: slog.New(slog.DiscardHandler)}
+		clients, stop := star(t, guard, nil, 1, quiclife.Handlers{Stream: func(context.Context, *quiclife.Stream) error {
+			time.Sleep(time.Minute)
+			returned.Store(true)
+			return nil
+		}})
+		s, err := clients[0].OpenStream()
+		require.NoError(t, err)
+		write(t, s, "x")
+		settled()
+		require.ErrorAs(t, stop(), new(*quiclife.ShutdownError))
+		require.True(t, returned.Load(), "the handler still runs")
 	})
 }

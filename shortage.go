@@ -125,7 +125,6 @@ func (s *sweep) shortagesLocked(grace time.Duration) {
 		if s.short[k] {
 			s.grace[k] = min(s.grace[k], grace)
 		}
-		r.relieved = s.short[k] && r.relieved
 		switch due := r.waitSince + stuckAfter; {
 		case r.blocked == 0 || r.stuck:
 		case s.now < due:

@@ -907,3 +907,11 @@ func dropSome(seed uint64, percent int) func(simnet.Packet) bool {
 		return int(n>>33)%100 < percent
 	}
 }
+
+// TestShutdownErrorHasAttributes: of the first stream only if one was cut.
+func TestShutdownErrorHasAttributes(t *testing.T) {
+	attrs := (&quiclife.ShutdownError{Err: context.Canceled}).LogValue().Group()
+	require.Len(t, attrs, 2, "%v", attrs)
+	require.Equal(t, "cut=0", attrs[0].String())
+	require.Equal(t, "error=context canceled", attrs[1].String())
+}

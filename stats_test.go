@@ -86,9 +86,16 @@ func TestStreamsStopsAtBreak(t *testing.T) {
 // TestHalfStatePrintsWords: in messages and logs.
 func TestHalfStatePrintsWords(t *testing.T) {
 	var names []string
-	for h := range 4 {
+	for h := range 8 {
 		names = append(names, fmt.Sprint(quiclife.HalfState(h)))
 	}
-	require.Equal(t, "absent open finished aborted", strings.Join(names, " "))
-	require.Equal(t, "invalid", quiclife.HalfState(99).String())
+	require.Equal(t, "absent open finished aborted ending detached invalid invalid", strings.Join(names, " "))
+}
+
+// TestStreamInfoPrintsWhatMatters: who opened it, when and where, and that it
+// was dropped.
+func TestStreamInfoPrintsWhatMatters(t *testing.T) {
+	info := quiclife.StreamInfo{ID: 5, Incoming: true, Age: time.Second, Send: quiclife.HalfAbsent, Receive: quiclife.HalfOpen, BytesRead: 3,
+		Dropped: true, Stack: "main.handle main.go:7\nmain.main main.go:3\n"}
+	require.Equal(t, "stream 5 (opened by the peer 1s ago at main.handle main.go:7, dropped, send absent, receive open, 0 bytes written, 3 read)", info.String())
 }

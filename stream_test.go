@@ -6,6 +6,7 @@ import (
 	"runtime"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/quic-go/quic-go"
@@ -271,4 +272,178 @@ func TestEndingCallsKeepTheirHandleAlive(t *testing.T) {
 	}
 	require.Empty(t, found.list())
 	e.client.CloseWithError(0, "")
+}
+
+// TestCallKeepsItsStreamAliveToItsEnd: a collection in the middle of the last
+// call on a stream does not take it for dropped. The calls that block are in
+// TestBlockedCallKeepsItsStreamAlive.
+func TestCallKeepsItsStreamAliveToItsEnd(t *testing.T) {
+	bind := func(s interface {
+		BindContext(context.Context) func() bool
+	}, during func()) {
+		ctx := newCountingContext()
+		ctx.bound = during
+		s.BindContext(ctx)
+	}
+	// Of a receive stream Detach calls nothing of quic-go's.
+	bound := func(s *quiclife.ReceiveStream, during func()) *quiclife.ReceiveStream {
+		ctx := newCountingContext()
+		ctx.unbound = during
+		s.BindContext(ctx)
+		return s
+	}
+	for _, c := range []struct {
+		name    string
+		stream  func(s *quiclife.Stream, during func())
+		send    func(s *quiclife.SendStream, during func())
+		receive func(s *quiclife.ReceiveStream, during func())
+	}{
+		{
+			name:   "TryWriteAll",
+			stream: func(s *quiclife.Stream, _ func()) { s.TryWriteAll([]byte("x")) },
+			send:   func(s *quiclife.SendStream, _ func()) { s.TryWriteAll([]byte("x")) },
+		},
+		{
+			name:   "Close",
+			stream: func(s *quiclife.Stream, _ func()) { s.Close() },
+			send:   func(s *quiclife.SendStream, _ func()) { s.Close() },
+		},
+		{
+			name:   "CancelWrite",
+			stream: func(s *quiclife.Stream, _ func()) { s.CancelWrite(1) },
+			send:   func(s *quiclife.SendStream, _ func()) { s.CancelWrite(1) },
+		},
+		{
+			name:    "CancelRead",
+			stream:  func(s *quiclife.Stream, _ func()) { s.CancelRead(1) },
+			receive: func(s *quiclife.ReceiveStream, _ func()) { s.CancelRead(1) },
+		},
+		{
+			name:    "Release",
+			stream:  func(s *quiclife.Stream, _ func()) { s.Release() },
+			send:    func(s *quiclife.SendStream, _ func()) { s.Release() },
+			receive: func(s *quiclife.ReceiveStream, _ func()) { s.Release() },
+		},
+		{
+			name:    "Reset",
+			stream:  func(s *quiclife.Stream, _ func()) { s.Reset(1) },
+			send:    func(s *quiclife.SendStream, _ func()) { s.Reset(1) },
+			receive: func(s *quiclife.ReceiveStream, _ func()) { s.Reset(1) },
+		},
+		{
+			name:    "Detach",
+			stream:  func(s *quiclife.Stream, _ func()) { s.Detach() },
+			send:    func(s *quiclife.SendStream, _ func()) { s.Detach() },
+			receive: func(s *quiclife.ReceiveStream, during func()) { bound(s, during).Detach() },
+		},
+		{
+			name:    "SetReceiveFinalSizeCallback",
+			stream:  func(s *quiclife.Stream, _ func()) { s.SetReceiveFinalSizeCallback(func(int64) {}) },
+			receive: func(s *quiclife.ReceiveStream, _ func()) { s.SetReceiveFinalSizeCallback(func(int64) {}) },
+		},
+		{
+			name:    "BindContext",
+			stream:  func(s *quiclife.Stream, during func()) { bind(s, during) },
+			send:    func(s *quiclife.SendStream, during func()) { bind(s, during) },
+			receive: func(s *quiclife.ReceiveStream, during func()) { bind(s, during) },
+		},
+	} {
+		setup{guard: &quiclife.Guard{ReportOnly: true}}.in(t, func(t *testing.T, e ends) {
+			calls, dropped := 0, 0
+			looking := false
+			during := func() {
+				if looking { // for a dropped stream, that asks quic-go as well
+					return
+				}
+				looking = true
+				defer func() { looking = false }()
+				calls++
+				collectAndLook(e.client)
+				for info := range e.client.Streams() {
+					if info.Dropped {
+						dropped++
+					}
+				}
+			}
+			check := func(of string) {
+				require.Positive(t, calls, "%s of a %s was not watched", c.name, of)
+				require.Zero(t, dropped, "%s of a %s: taken for dropped during it", c.name, of)
+				calls = 0
+				e.client.CloseWithError(0, "")
+				rc, rs := quictest.Net{}.Pair(t, nil, nil)
+				e = setup{guard: &quiclife.Guard{ReportOnly: true}}.wrap(rc, rs)
+			}
+			if c.stream != nil {
+				s, err := e.client.OpenStream()
+				require.NoError(t, err)
+				quiclife.DuringCalls(s, during)
+				c.stream(s, during)
+				check("Stream")
+			}
+			if c.send != nil {
+				s, err := e.client.OpenUniStream()
+				require.NoError(t, err)
+				quiclife.DuringCalls(s, during)
+				c.send(s, during)
+				check("SendStream")
+			}
+			if c.receive != nil {
+				require.NoError(t, dropUni(t.Context(), e.server))
+				s, err := e.client.AcceptUniStream(t.Context())
+				require.NoError(t, err)
+				quiclife.DuringCalls(s, during)
+				c.receive(s, during)
+				check("ReceiveStream")
+			}
+		})
+	}
+}
+
+// TestCloseOfDetachedStreamFailsAsQUICGoDoes: it is quic-go's Close.
+func TestCloseOfDetachedStreamFailsAsQUICGoDoes(t *testing.T) {
+	t.Parallel()
+	setup{}.in(t, func(t *testing.T, e ends) {
+		client, server := e.stream(t)
+		raw := client.Detach()
+		raw.CancelWrite(1)
+		require.ErrorContains(t, client.Close(), "canceled stream")
+		raw.CancelRead(1)
+		server.Release()
+	})
+}
+
+// TestUrgentStreamIsSentFirst: SetPriority reaches quic-go, for both types.
+func TestUrgentStreamIsSentFirst(t *testing.T) {
+	t.Parallel()
+	type prioritized interface {
+		io.WriteCloser
+		SetPriority(urgency int8, incremental bool)
+	}
+	for name, open := range map[string]func(*quiclife.Conn) (prioritized, error){
+		"Stream":     func(c *quiclife.Conn) (prioritized, error) { return c.OpenStream() },
+		"SendStream": func(c *quiclife.Conn) (prioritized, error) { return c.OpenUniStream() },
+	} {
+		setup{}.in(t, func(t *testing.T, e ends) {
+			const size = 400_000
+			order := make(chan string, 2)
+			for i, urgency := range []int8{7, 0} {
+				s, err := open(e.client)
+				require.NoError(t, err)
+				s.SetPriority(urgency, false)
+				go func() {
+					s.Write(make([]byte, size))
+					order <- []string{"first", "urgent"}[i]
+					s.Close()
+				}()
+				synctest.Wait() // the first has a start
+			}
+			go e.server.Serve(t.Context(), quiclife.Handlers{
+				Stream:    func(_ context.Context, s *quiclife.Stream) error { _, err := io.Copy(io.Discard, s); return err },
+				UniStream: func(_ context.Context, s *quiclife.ReceiveStream) error { _, err := io.Copy(io.Discard, s); return err },
+			})
+			require.Equal(t, "urgent", <-order, "sent first, of two of a %s", name)
+			<-order
+			e.client.CloseWithError(0, "")
+		})
+	}
 }

@@ -111,3 +111,20 @@ func TestUniStreamFinalSizeCallbackIsCalledOnce(t *testing.T) {
 		})
 	}
 }
+
+// TestUniStreamPeekEndsStreamThatWasReset: at once, though data that came before
+// was not read.
+func TestUniStreamPeekEndsStreamThatWasReset(t *testing.T) {
+	t.Parallel()
+	setup{}.in(t, func(t *testing.T, e ends) {
+		s, r := e.uniStream(t)
+		write(t, s, "not read")
+		settled()
+		s.CancelWrite(7)
+		settled()
+		n, err := r.Peek(make([]byte, 1))
+		require.ErrorIs(t, err, &quiclife.StreamError{StreamID: r.StreamID(), ErrorCode: 7, Remote: true})
+		require.Zero(t, n)
+		requireHalves(t, r, quiclife.HalfAbsent, quiclife.HalfAborted)
+	})
+}

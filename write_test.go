@@ -352,6 +352,10 @@ func TestReleaseAfterQueuedWriteKeepsConnectionAlive(t *testing.T) {
 	for how, write := range map[string]func(s *quiclife.Stream) error{
 		"Write":       func(s *quiclife.Stream) error { _, err := s.Write([]byte("not so")); return err },
 		"TryWriteAll": func(s *quiclife.Stream) error { return s.TryWriteAll([]byte("not so")) },
+		"Write, TryWriteAll of a byte": func(s *quiclife.Stream) error {
+			s.Write([]byte("not so")) // after which nothing is queued
+			return s.TryWriteAll([]byte("n"))
+		},
 	} {
 		for end, abort := range map[string]func(s *quiclife.Stream){
 			"CancelWrite": func(s *quiclife.Stream) { s.CancelWrite(1) },
@@ -414,6 +418,15 @@ func TestResetTakesBackWhatCameAfterTheBoundary(t *testing.T) {
 		peer.Release()
 		settled()
 		e.requireNothingLeft(t)
+
+		s, peer = e.stream(t)
+		require.NoError(t, s.TryWriteAll([]byte("not so, without a boundary")))
+		s.Release()
+		settled()
+		b, err = io.ReadAll(peer)
+		require.ErrorIs(t, err, &quiclife.StreamError{StreamID: s.StreamID(), Remote: true})
+		require.Empty(t, string(b))
+		peer.Release()
 	})
 }
 
@@ -1017,4 +1030,22 @@ func TestWholeWriteAtItsDeadlineSucceeds(t *testing.T) {
 			})
 		}
 	}
+}
+
+// TestWriteTakesNoMoreThanItsLimiterAllows: also with an IdleTimeout, which
+// watches the bytes go.
+func TestWriteTakesNoMoreThanItsLimiterAllows(t *testing.T) {
+	t.Parallel()
+	setup{guard: &quiclife.Guard{IdleTimeout: time.Hour}}.in(t, func(t *testing.T, e ends) {
+		client, server := e.stream(t)
+		for _, most := range []int{0, -1, 2} {
+			n, err := client.WriteWithLimit([]byte("xyz"), func(int) int { return most })
+			require.Equal(t, quic.ErrWriteLimitReached, err)
+			require.Equal(t, max(most, 0), n, "taken, at a limit of %d", most)
+		}
+		require.EqualValues(t, 1+2, client.Info().BytesWritten)
+		expect(t, server, "xy")
+		client.Release()
+		server.Release()
+	})
 }

@@ -39,7 +39,7 @@ var conn = []mutation{
 `,
 		new: `	err := c.closeRaw(code, desc)
 `,
-		killer: "TestCloseWithErrorReturnsBeforeGroupForgetsConn",
+		killer: "TestCloseWithErrorReturnsWhenTheCountsAreDown",
 	},
 	{
 		name: "accept: streams not refused during Shutdown",

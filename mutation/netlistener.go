@@ -46,7 +46,7 @@ var netListeners = []mutation{
 `,
 		new: `		c.CloseWithError(0, "")
 `,
-		killer: "TestNetListenerCloseLetsStreamsLiveOn",
+		killer: "TestNetListenerCloseLosesNoAnswer",
 	},
 	{
 		name:   "serve: takes part in another's Shutdown",

@@ -66,3 +66,14 @@ func TestTriesKeepWithinTheirShare(t *testing.T) {
 	require.False(t, tries.Take(now.Add(19*time.Second)), "before it has paid for itself")
 	require.True(t, tries.Take(now.Add(20*time.Second)))
 }
+
+func TestElapsedIsOncePerPeriod(t *testing.T) {
+	now := time.Now()
+	var last time.Time
+	require.True(t, pace.Elapsed(&last, now, time.Second), "the first time")
+	require.False(t, pace.Elapsed(&last, now, time.Second), "at the same time")
+	require.False(t, pace.Elapsed(&last, now.Add(time.Second-1), time.Second), "before the period has passed")
+	require.True(t, pace.Elapsed(&last, now.Add(time.Second), time.Second), "when it has")
+	require.Equal(t, now.Add(time.Second), last)
+	require.True(t, pace.Elapsed(&last, now, time.Second), "another clock")
+}

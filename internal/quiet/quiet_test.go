@@ -188,3 +188,9 @@ func TestPollDuringLongWaitIsRare(t *testing.T) {
 	}
 	require.Less(t, polls, 90)
 }
+
+func TestPollLosesAnEighthOfTheTime(t *testing.T) {
+	require.Equal(t, 10*ms, quiet.Poll(80*ms, 0), "as the PTO allows")
+	require.Equal(t, 100*ms, quiet.Poll(80*ms, 800*ms), "as who has waited for so long allows")
+	require.Equal(t, time.Second, quiet.Poll(80*ms, time.Hour), "the longest")
+}

@@ -2,8 +2,10 @@ package slots_test
 
 import (
 	"math/rand/v2"
+	"runtime"
 	"slices"
 	"testing"
+	"weak"
 
 	"github.com/stretchr/testify/require"
 
@@ -110,4 +112,15 @@ func TestTurnGivenToWhoLeavesIsPassedOn(t *testing.T) {
 	require.True(t, given(c.Given), "c, after b has left")
 	f.Release("c")
 	require.Zero(t, f.Taken())
+}
+
+func TestPartyThatHasLeftIsForgotten(t *testing.T) {
+	f := slots.Fair[*[64]byte]{}
+	key := new([64]byte)
+	gone := weak.Make(key)
+	f.Leave(f.Take(key))
+	key = nil
+	runtime.GC()
+	require.Nil(t, gone.Value(), "something holds it")
+	runtime.KeepAlive(&f)
 }

@@ -1,0 +1,72 @@
+package quiclife
+
+import (
+	"context"
+	"errors"
+	"testing"
+	"testing/synctest"
+
+	"github.com/stretchr/testify/require"
+)
+
+// TestGroupErrorCountsApart: connections, functions of BeforeShutdown and sockets.
+func TestGroupErrorCountsApart(t *testing.T) {
+	failed := errors.New("failed")
+	cut := func(n int) error { return &ShutdownError{Streams: make([]StreamInfo, n), Err: context.Canceled} }
+	for _, c := range []struct {
+		hooks, conns, sockets []error
+		want                  string
+	}{
+		{nil, []error{failed}, nil, "failed"},
+		{nil, []error{cut(2), cut(3)}, nil, "of 7 connections 2 ended with 5 open streams cut, or with data that may not have arrived"},
+		{[]error{failed, failed}, []error{cut(1)}, nil, "of 7 connections 1 ended with 1 open streams cut, or with data that may not have arrived; 2 functions of BeforeShutdown failed"},
+		{[]error{failed}, []error{cut(1), nil}, []error{failed}, "of 7 connections 1 ended with 1 open streams cut, or with data that may not have arrived; 1 functions of BeforeShutdown failed; 1 sockets are still open"},
+	} {
+		e := &groupError{errs: c.hooks, hooks: len(c.hooks), conns: 7, sockets: len(c.sockets)}
+		for _, err := range c.conns {
+			e.add(err)
+		}
+		e.errs = append(e.errs, c.sockets...)
+		if c.want != "failed" {
+			c.want = "quiclife: shutdown: " + c.want
+		}
+		require.EqualError(t, e, c.want)
+	}
+}
+
+// TestListenerThatHasLeftStaysOut: it was closed, with its transport, while it was
+// made.
+func TestListenerThatHasLeftStaysOut(t *testing.T) {
+	g := &Guard{}
+	for _, left := range []bool{false, true} {
+		l := &listener{guard: g, left: left}
+		require.Same(t, l, g.listening(l))
+		_, member := g.listeners[l]
+		require.Equal(t, !left, member, "a member of the group, has left: %v", left)
+	}
+}
+
+// TestShutdownsThatOverlapAreAwaitedToTheLast.
+func TestShutdownsThatOverlapAreAwaitedToTheLast(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := &Guard{}
+		g.awaitShutdown(nil, nil) // there is none
+		for _, calls := range []int{1, 2} {
+			for range calls {
+				g.beginShutdown()
+			}
+			ended := make(chan struct{})
+			go func() { g.awaitShutdown(nil, nil); close(ended) }()
+			for n := range calls {
+				synctest.Wait()
+				select {
+				case <-ended:
+					t.Fatalf("did not wait for the last of %d, but for %d", calls, n)
+				default:
+				}
+				g.endShutdown()
+			}
+			<-ended
+		}
+	})
+}

@@ -251,6 +251,8 @@ func TestEachOrderIsOne(t *testing.T) {
 		w := get(t, h, strings.ReplaceAll(link[1], "&amp;", "&"))
 		require.Equal(t, 200, w.Code)
 		require.Equal(t, 1, strings.Count(w.Body.String(), "aria-sort"), link[1])
+		ascending := strings.Contains(link[1], "remote") || strings.Contains(link[1], "opener")
+		require.Equal(t, ascending, strings.Contains(w.Body.String(), `aria-sort="ascending"`), link[1])
 	}
 }
 

@@ -1,6 +1,7 @@
 package quiclife
 
 import (
+	"math"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -184,11 +185,12 @@ func (s *GuardStats) add(c *Conn) {
 		if c.ended {
 			continue
 		}
-		s.Stats.of(k).Limit += r.stats.Limit
+		limit := &s.Stats.of(k).Limit
+		*limit += min(r.stats.Limit, math.MaxInt64-*limit)
 		if most := s.Most.of(k); r.stats.Open > *most {
 			*most = r.stats.Open
 		}
-		if r.full() {
+		if r.full(now) {
 			*s.Full.of(k)++
 		}
 		if oldest := s.Oldest.of(k); r.streams.first != nil {
@@ -198,7 +200,7 @@ func (s *GuardStats) add(c *Conn) {
 }
 
 // full says whether the kind has no slot left. Of what we open at the peer's
-// limit that is known only while somebody waits for one.
-func (r *registry) full() bool {
-	return r.blocked > 0 || r.stats.Limit > 0 && r.stats.Open+r.owing >= r.stats.Limit
+// limit that is known only while somebody waits for one, or has tried lately.
+func (r *registry) full(now time.Duration) bool {
+	return r.wanting(now) || r.stats.Limit > 0 && r.stats.Open+r.owing >= r.stats.Limit
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"io"
 	"log/slog"
+	"math"
 	"math/rand/v2"
 	"reflect"
 	"runtime"
@@ -317,5 +318,33 @@ func TestSlotIsTakenUntilItsCreditIsBack(t *testing.T) {
 		io.ReadAll(server)
 		settled()
 		require.Zero(t, guard.Stats().Full.Incoming, "connections without a slot, though the credit was returned before the end")
+	})
+}
+
+// TestLimitsOfManyConnectionsAddUp, also those that mean as many as QUIC has.
+func TestLimitsOfManyConnectionsAddUp(t *testing.T) {
+	guard := &quiclife.Guard{}
+	conf := &quic.Config{MaxIncomingStreams: math.MaxInt64}
+	setup{guard: guard, serverConf: conf}.in(t, func(t *testing.T, e ends) {
+		for range 8 { // each has its own streams
+			guard.Wrap(e.rawServer, conf)
+		}
+		require.Greater(t, guard.Stats().Incoming.Limit, int64(1)<<60)
+	})
+}
+
+// TestConnectionIsFullWhileItsOpensFail at the peer's limit, though none waits.
+func TestConnectionIsFullWhileItsOpensFail(t *testing.T) {
+	guard := &quiclife.Guard{}
+	setup{guard: guard, serverConf: &quic.Config{MaxIncomingStreams: 1}}.in(t, func(t *testing.T, e ends) {
+		s, peer := e.stream(t)
+		require.Zero(t, guard.Stats().Full.Outgoing)
+		_, err := e.client.OpenStream()
+		require.Error(t, err)
+		require.EqualValues(t, 1, guard.Stats().Full.Outgoing)
+		time.Sleep(2 * time.Second)
+		require.Zero(t, guard.Stats().Full.Outgoing, "nobody has tried lately")
+		s.Release()
+		peer.Release()
 	})
 }

@@ -155,6 +155,7 @@ func (u *unended) leak() (l peek.Leak, leaked bool) {
 func (st *streamState) gone() bool {
 	st.conn.mu.Lock()
 	defer st.conn.mu.Unlock()
+	st.conn.weakenLocked() // all, or the young ones of its kind would not be the newest
 	if st.young != nil {
 		st.weakenLocked()
 	}

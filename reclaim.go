@@ -111,7 +111,7 @@ func (s *sweep) droppedLocked(st *streamState, r *registry) {
 	if st.kind.uni() && !s.inTheWayLocked(st, r) {
 		return
 	}
-	due := st.extra.droppedAt + s.grace[st.kind]
+	due := after(st.extra.droppedAt, s.grace[st.kind])
 	unsent := st.sendHalf == HalfOpen && st.written.Load() > 0
 	size := st.finalSize.Load()
 	allRead := size == sizeUnknown || size == st.read.Load() // in the latter case consumeEOF is at it

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"math"
 	"strings"
 	"sync"
 	"testing"
@@ -101,6 +102,19 @@ func TestDroppedStreamIsReportedAndEnded(t *testing.T) {
 			})
 		})
 	}
+}
+
+// TestGraceThatIsMeantToBeForEverDoesNotOverflow, or what was written would be
+// lost at once.
+func TestGraceThatIsMeantToBeForEverDoesNotOverflow(t *testing.T) {
+	guard := &quiclife.Guard{AbandonGrace: math.MaxInt64, HalfCloseTimeout: -1}
+	setup{guard: guard, clientConf: longConf, serverConf: longConf}.in(t, func(t *testing.T, e ends) {
+		drop(t, e.client, func(s *quiclife.Stream) { write(t, s, "x") })
+		settled()
+		collectAndLook(e.client)
+		require.EqualValues(t, 1, e.client.Stats().Outgoing.Open)
+		require.NoError(t, e.client.CloseWithError(0, ""))
+	})
 }
 
 // TestUnwrittenStreamIsEndedAtOnce: a dropped stream with nothing under way has

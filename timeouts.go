@@ -180,7 +180,12 @@ type watch struct {
 
 const hasPassed = math.MaxInt64 // of watch.due
 
-func (w *watch) start(now, timeout time.Duration, count int64) { w.due, w.mark = now+timeout, count }
+func (w *watch) start(now, timeout time.Duration, count int64) {
+	w.due, w.mark = after(now, timeout), count
+}
+
+// after is d after t. A d that is meant to be never does not overflow.
+func after(t, d time.Duration) time.Duration { return t + min(d, hasPassed-1-t) }
 
 // passed starts the watch when it is first called, and reports once that the
 // time has passed. Until then it has s look again soon enough to see a change at
@@ -195,7 +200,7 @@ func (w *watch) passed(s *sweep, timeout time.Duration, count int64) bool {
 		w.due = hasPassed
 		return true
 	}
-	s.at(min(w.due, s.now+timeout/4))
+	s.at(min(w.due, s.now+max(timeout/4, 1)))
 	return false
 }
 

@@ -3,6 +3,7 @@ package quiclife_test
 import (
 	"io"
 	"log/slog"
+	"math"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -345,6 +346,58 @@ func TestIdleTimeoutSparesWriteWhoseBytesMove(t *testing.T) {
 				require.Equal(t, size, read)
 				require.EqualValues(t, size, s.Info().BytesWritten)
 				s.Release()
+			})
+		})
+	}
+}
+
+// TestTimeoutThatIsMeantToBeNeverDoesNotOverflow, and holds up none of the
+// others.
+func TestTimeoutThatIsMeantToBeNeverDoesNotOverflow(t *testing.T) {
+	const never = math.MaxInt64
+	for _, c := range []struct {
+		name  string
+		guard *quiclife.Guard
+		leak  []quiclife.LeakReason
+	}{
+		{"all", &quiclife.Guard{IdleTimeout: never, HalfCloseTimeout: never}, nil},
+		{"IdleTimeout", &quiclife.Guard{IdleTimeout: never, HalfCloseTimeout: time.Minute}, []quiclife.LeakReason{quiclife.LeakUnread}},
+		{"HalfCloseTimeout", &quiclife.Guard{IdleTimeout: time.Minute, HalfCloseTimeout: never}, []quiclife.LeakReason{quiclife.LeakIdle}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			var found leaks
+			c.guard.OnLeak = found.add
+			c.guard.Logger = slog.New(slog.DiscardHandler)
+			setup{clientConf: longConf, serverConf: longConf}.in(t, func(t *testing.T, e ends) {
+				client := c.guard.Wrap(e.rawClient, longConf)
+				s, err := client.OpenStream()
+				require.NoError(t, err)
+				write(t, s, "x")
+				require.NoError(t, s.Close())
+				for range 100 {
+					time.Sleep(2 * time.Second)
+					client.Stats() // has the streams looked at
+				}
+				found.require(t, c.leak...)
+				s.Release()
+			})
+		})
+	}
+}
+
+// TestTinyTimeouts: a quarter of them is nothing.
+func TestTinyTimeouts(t *testing.T) {
+	for name, guard := range map[string]*quiclife.Guard{
+		"IdleTimeout":      {IdleTimeout: 1, HalfCloseTimeout: -1},
+		"HalfCloseTimeout": {HalfCloseTimeout: 2},
+	} {
+		t.Run(name, func(t *testing.T) {
+			setup{guard: guard, clientConf: longConf, serverConf: longConf}.in(t, func(t *testing.T, e ends) {
+				s, err := e.client.OpenStream()
+				require.NoError(t, err)
+				require.NoError(t, s.Close())
+				settled()
+				requireHalves(t, s, quiclife.HalfFinished, quiclife.HalfAborted)
 			})
 		})
 	}

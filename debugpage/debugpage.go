@@ -87,8 +87,8 @@ type handler struct {
 // through it: neither through a proxy, nor from a web page that gave its own
 // name a loopback address.
 func local(r *http.Request) bool {
-	for _, forwarded := range []string{"Forwarded", "X-Forwarded-For", "X-Forwarded-Host", "X-Real-Ip"} {
-		if len(r.Header.Values(forwarded)) > 0 {
+	for name := range r.Header {
+		if name == "Forwarded" || name == "Via" || name == "X-Real-Ip" || strings.HasPrefix(name, "X-Forwarded-") {
 			return false
 		}
 	}

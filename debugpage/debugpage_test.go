@@ -12,7 +12,9 @@ import (
 	"net/url"
 	"regexp"
 	"runtime"
+	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -144,6 +146,8 @@ func TestOnlyRequestsFromThisMachineAreAnswered(t *testing.T) {
 		{"from elsewhere", "192.0.2.1:1", "localhost:6060", "", 403},
 		{"through a proxy", "127.0.0.1:1", "localhost:6060", "X-Forwarded-For", 403},
 		{"through another proxy", "127.0.0.1:1", "localhost:6060", "Forwarded", 403},
+		{"through a proxy that keeps to the RFC alone", "127.0.0.1:1", "localhost:6060", "Via", 403},
+		{"through a proxy that says little", "127.0.0.1:1", "localhost:6060", "X-Forwarded-Proto", 403},
 		{"under a foreign name", "127.0.0.1:1", "evil.example:6060", "", 403},
 		{"under no name", "127.0.0.1:1", "", "", 403},
 		{"from a socket of another kind", "@", "localhost", "", 403},
@@ -247,6 +251,8 @@ func TestEachOrderIsOne(t *testing.T) {
 		w := get(t, h, strings.ReplaceAll(link[1], "&amp;", "&"))
 		require.Equal(t, 200, w.Code)
 		require.Equal(t, 1, strings.Count(w.Body.String(), "aria-sort"), link[1])
+		ascending := strings.Contains(link[1], "remote") || strings.Contains(link[1], "opener")
+		require.Equal(t, ascending, strings.Contains(w.Body.String(), `aria-sort="ascending"`), link[1])
 	}
 }
 
@@ -311,4 +317,61 @@ func TestRowsAreLimited(t *testing.T) {
 	}
 	text := get(t, debugpage.Handler(guard), "?format=text&q=outgoing").Body.String()
 	require.Contains(t, text, "OPEN STREAMS: 500 of 600\n")
+}
+
+// TestEmptyTablesAreLists in JSON, or programs that go through them stumble.
+func TestEmptyTablesAreLists(t *testing.T) {
+	require.NotContains(t, get(t, debugpage.Handler(&quiclife.Guard{}), "?format=json").Body.String(), "null")
+}
+
+// TestFilterKeepsTheRefresh, as links do.
+func TestFilterKeepsTheRefresh(t *testing.T) {
+	page := get(t, debugpage.Handler(&quiclife.Guard{}), "?refresh=7").Body.String()
+	require.Contains(t, page, `<input type="hidden" name="refresh" value="7">`)
+}
+
+// TestLeakOfCreditSaysWhatReturnsIt: its halves have ended, so there is nothing
+// to read or close.
+func TestLeakOfCreditSaysWhatReturnsIt(t *testing.T) {
+	conf := &quic.Config{RequireStreamCreditRelease: true}
+	guard, client, server := pair(t, conf)
+	h := debugpage.Handler(guard)
+	func() {
+		s := open(t, client)
+		require.NoError(t, s.Close())
+		peer, err := server.AcceptStream(t.Context())
+		require.NoError(t, err)
+		peer.Read(make([]byte, 1))
+		require.NoError(t, peer.Close())
+	}()
+	var page string
+	require.Eventually(t, func() bool {
+		runtime.GC()
+		page = get(t, h, "?format=json").Body.String()
+		return strings.Contains(page, `"reason":"uncredited"`)
+	}, 10*time.Second, time.Millisecond)
+	require.Contains(t, page, `"to_do":"ReleaseStreamCredit, or defer Release."`)
+	require.NotContains(t, page, "read the answer")
+}
+
+// TestStreamsThatEndMeanwhileAreNotShownAsOpen: the page takes its time, and
+// streams end beside it.
+func TestStreamsThatEndMeanwhileAreNotShownAsOpen(t *testing.T) {
+	guard, client, _ := pair(t, &quic.Config{MaxIncomingStreams: 1 << 20})
+	h := debugpage.Handler(guard)
+	for range 10 {
+		streams := make([]*quiclife.Stream, 5000/slow)
+		for i := range streams {
+			streams[i] = open(t, client)
+		}
+		var ends sync.WaitGroup
+		ends.Go(func() {
+			for _, s := range slices.Backward(streams) {
+				s.Release()
+			}
+		})
+		text := get(t, h, "?format=text").Body.String()
+		ends.Wait()
+		require.NotContains(t, text, "send half aborted, receive half aborted")
+	}
 }

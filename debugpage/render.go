@@ -36,6 +36,9 @@ var functions = template.FuncMap{
 		sorted := ""
 		if v.q.sort == column {
 			sorted = ` aria-sort="descending"`
+			if column == "remote" || column == "opener" {
+				sorted = ` aria-sort="ascending"`
+			}
 		}
 		return template.HTML(fmt.Sprintf(`<th class="%s"%s><a href="%s">%s</a>`, class, sorted, template.HTMLEscapeString(v.q.with("sort", column)), name))
 	},

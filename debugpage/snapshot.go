@@ -41,7 +41,7 @@ func (t *table[R]) add(row R) { t.Rows = append(t.Rows, row) }
 func (t *table[R]) cut(order func(a, b R) int) {
 	slices.SortStableFunc(t.Rows, order)
 	t.Of = len(t.Rows)
-	t.Rows = slices.Clip(t.Rows[:min(t.Of, mostRows)])
+	t.Rows = append([]R{}, t.Rows[:min(t.Of, mostRows)]...) // not nil, which is null in JSON
 }
 
 // A kind has the counts of one kind of stream, of all connections.
@@ -178,6 +178,9 @@ func takeGuard(g *quiclife.Guard, q query) guard {
 		}
 		found := q.matches(remote, local)
 		for info := range c.Streams() {
+			if info.Send != quiclife.HalfOpen && info.Receive != quiclife.HalfOpen {
+				continue // it has ended meanwhile
+			}
 			row.Oldest = max(row.Oldest, age(info.Age))
 			key := keyOf(info)
 			if !q.matches(remote, local, key.Opener, key.State, key.Kind) {

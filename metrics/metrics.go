@@ -186,6 +186,6 @@ func (c *collector) describe() {
 	errors.add(func(s *quiclife.GuardStats) float64 { return float64(s.HandlerErrors) })
 	panics := c.metric(counter, "handler_panics_total", "Handlers that panicked.")
 	panics.add(func(s *quiclife.GuardStats) float64 { return float64(s.HandlerPanics) })
-	collections := c.metric(counter, "collections_total", "Garbage collections that were asked for, to find dropped streams.")
+	collections := c.metric(counter, "collections_total", "Times that a connection asked for a garbage collection, to find dropped streams.")
 	collections.add(func(s *quiclife.GuardStats) float64 { return float64(s.Collections) })
 }

@@ -66,7 +66,7 @@ var timeouts = []mutation{
 	},
 	{
 		name:   "passed: seen too late",
-		old:    "s.at(min(w.due, s.now+timeout/4))",
+		old:    "s.at(min(w.due, s.now+max(timeout/4, 1)))",
 		new:    "s.at(w.due)",
 		killer: "TestIdleTimeout",
 	},

@@ -19,12 +19,14 @@ func Halves(s quiclife.StreamInfo) string {
 	return fmt.Sprintf("send half %v, receive half %v", s.Send, s.Receive)
 }
 
-// ToDo says what the program should do about s, which is open: one sentence or
-// more.
+// ToDo says what the program should do about s, which is open, or owes its
+// credit: one sentence or more.
 func ToDo(s quiclife.StreamInfo) string {
 	const open = quiclife.HalfOpen
 	moved := s.BytesRead+s.BytesWritten > 0
 	switch {
+	case s.Send != open && s.Receive != open:
+		return "ReleaseStreamCredit, or defer Release."
 	case s.Unidirectional && s.Send == open:
 		return "Close, or defer Release."
 	case s.Unidirectional:

@@ -1,0 +1,42 @@
+// Quiclifevet finds streams of quic-go and of quiclife that are not ended.
+//
+//	go vet -vettool=$(which quiclifevet) ./...
+//	quiclifevet ./...
+//	go tool quiclifevet ./...   # after go get -tool github.com/quiclife/quiclife/vet/cmd/quiclifevet
+//
+// It has the analyzers streamleak and limitcompare; quiclifevet help says what
+// each of them reports. A line with the comment
+// //quiclife:ended is left alone. With -fix, which needs the second or third
+// form, what it suggests is done.
+package main
+
+import (
+	"os"
+	"strings"
+
+	"golang.org/x/tools/go/analysis"
+	"golang.org/x/tools/go/analysis/multichecker"
+	"golang.org/x/tools/go/analysis/unitchecker"
+
+	"github.com/quiclife/quiclife/vet/limitcompare"
+	"github.com/quiclife/quiclife/vet/streamleak"
+)
+
+func main() {
+	analyzers := []*analysis.Analyzer{streamleak.Analyzer, limitcompare.Analyzer}
+	if calledByGoVet(os.Args[1:]) {
+		unitchecker.Main(analyzers...)
+	}
+	multichecker.Main(analyzers...)
+}
+
+// calledByGoVet says whether the arguments are those with which go vet calls
+// its tools.
+func calledByGoVet(args []string) bool {
+	for _, arg := range args {
+		if arg == "-V=full" || arg == "-flags" || strings.HasSuffix(arg, ".cfg") {
+			return true
+		}
+	}
+	return false
+}

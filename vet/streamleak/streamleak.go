@@ -3,7 +3,6 @@
 package streamleak
 
 import (
-	"fmt"
 	"go/token"
 
 	"golang.org/x/tools/go/analysis"
@@ -73,15 +72,7 @@ func message(pass *analysis.Pass, o *streams.Opened, e streams.End) string {
 	default:
 		half = "its send half is not"
 	}
-	where := "returns"
-	if e.Loop {
-		where = "goes on to the next stream"
-	}
-	at := ""
-	if !e.Loop {
-		at = fmt.Sprintf(" at line %d", pass.Fset.Position(e.Pos).Line)
-	}
-	return fmt.Sprintf("this stream leaks: %s ended on the path that %s%s", half, where, at)
+	return "this stream leaks: " + half + " ended on the path that " + e.Where(pass)
 }
 
 func related(leaks []streams.End) (infos []analysis.RelatedInformation) {

@@ -4,8 +4,8 @@
 //	quiclifevet ./...
 //	go tool quiclifevet ./...   # after go get -tool github.com/quiclife/quiclife/vet/cmd/quiclifevet
 //
-// It has the analyzers streamleak and limitcompare; quiclifevet help says what
-// each of them reports. A line with the comment
+// It has the analyzers streamleak, limitcompare, halfclose and closeloss;
+// quiclifevet help says what each of them reports. A line with the comment
 // //quiclife:ended is left alone. With -fix, which needs the second or third
 // form, what it suggests is done.
 package main
@@ -18,12 +18,14 @@ import (
 	"golang.org/x/tools/go/analysis/multichecker"
 	"golang.org/x/tools/go/analysis/unitchecker"
 
+	"github.com/quiclife/quiclife/vet/closeloss"
+	"github.com/quiclife/quiclife/vet/halfclose"
 	"github.com/quiclife/quiclife/vet/limitcompare"
 	"github.com/quiclife/quiclife/vet/streamleak"
 )
 
 func main() {
-	analyzers := []*analysis.Analyzer{streamleak.Analyzer, limitcompare.Analyzer}
+	analyzers := []*analysis.Analyzer{streamleak.Analyzer, limitcompare.Analyzer, halfclose.Analyzer, closeloss.Analyzer}
 	if calledByGoVet(os.Args[1:]) {
 		unitchecker.Main(analyzers...)
 	}

@@ -47,6 +47,14 @@ type End struct {
 	Halves
 }
 
+// Where says where the path goes that lets go of the stream.
+func (e End) Where(pass *analysis.Pass) string {
+	if e.Loop {
+		return "goes on to the next stream"
+	}
+	return fmt.Sprintf("returns at line %d", pass.Fset.Position(e.Pos).Line)
+}
+
 // Leaks says whether the stream is still open there, for all that is known.
 func (e End) Leaks(o *Opened) bool {
 	switch o.Kind {

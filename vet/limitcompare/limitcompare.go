@@ -11,7 +11,6 @@ import (
 	"strings"
 
 	"golang.org/x/tools/go/analysis"
-	"golang.org/x/tools/go/analysis/passes/buildssa"
 	"golang.org/x/tools/go/ssa"
 
 	"github.com/quiclife/quiclife/vet/internal/streams"
@@ -29,7 +28,7 @@ var Analyzer = &analysis.Analyzer{
 	Name:     "limitcompare",
 	Doc:      doc,
 	Run:      run,
-	Requires: []*analysis.Analyzer{buildssa.Analyzer},
+	Requires: []*analysis.Analyzer{streams.Build},
 }
 
 // bare are the errors that opens return as they are.
@@ -37,7 +36,7 @@ var bare = map[string]bool{"ErrShutdown": true, "Err0RTTRejected": true}
 
 func run(pass *analysis.Pass) (any, error) {
 	seen := make(map[token.Pos]bool)
-	for _, fn := range pass.ResultOf[buildssa.Analyzer].(*buildssa.SSA).SrcFuncs {
+	for _, fn := range pass.ResultOf[streams.Build].([]*ssa.Function) {
 		for _, b := range fn.Blocks {
 			for _, in := range b.Instrs {
 				if c, ok := in.(*ssa.Call); ok {

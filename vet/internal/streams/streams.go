@@ -9,7 +9,6 @@ import (
 	"strings"
 
 	"golang.org/x/tools/go/analysis"
-	"golang.org/x/tools/go/analysis/passes/buildssa"
 	"golang.org/x/tools/go/ssa"
 )
 
@@ -19,7 +18,7 @@ var Analyzer = &analysis.Analyzer{
 	Name:       "quicstreams",
 	Doc:        "follow the streams of quic-go and quiclife\n\nIt reports nothing; other analyzers use what it finds.",
 	Run:        run,
-	Requires:   []*analysis.Analyzer{buildssa.Analyzer},
+	Requires:   []*analysis.Analyzer{Build},
 	FactTypes:  []analysis.Fact{new(fact)},
 	ResultType: reflect.TypeFor[[]*Opened](),
 }
@@ -152,8 +151,8 @@ func run(pass *analysis.Pass) (any, error) {
 		closes:    make(map[*ssa.Function]bool),
 		callers:   make(map[*ssa.Function][]ssa.CallInstruction),
 	}
-	in := pass.ResultOf[buildssa.Analyzer].(*buildssa.SSA)
-	for _, fn := range in.SrcFuncs {
+	funcs := pass.ResultOf[Build].([]*ssa.Function)
+	for _, fn := range funcs {
 		for _, b := range fn.Blocks {
 			for _, instr := range b.Instrs {
 				if c, ok := instr.(ssa.CallInstruction); ok && c.Common().StaticCallee() != nil {
@@ -164,7 +163,7 @@ func run(pass *analysis.Pass) (any, error) {
 		}
 	}
 	var found []*Opened
-	for _, fn := range in.SrcFuncs {
+	for _, fn := range funcs {
 		for _, b := range fn.Blocks {
 			for i, instr := range b.Instrs {
 				if c, ok := instr.(*ssa.Call); ok {

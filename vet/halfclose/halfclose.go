@@ -1,5 +1,5 @@
-// Package halfclose finds streams of quic-go of which Close has ended one half,
-// and nothing the other.
+// Package halfclose finds streams of quic-go whose send half is ended, and whose
+// receive half is not.
 package halfclose
 
 import (
@@ -8,14 +8,16 @@ import (
 	"github.com/quiclife/quiclife/vet/internal/streams"
 )
 
-const doc = `report streams of quic-go that Close ends by half
+const doc = `report streams of quic-go that are ended by half
 
-Close ends the send half of a stream. The receive half stays, and with it the
-stream, until somebody reads io.EOF or calls CancelRead. Reading exactly the
-bytes of a message is not enough: the peer's FIN may come in a frame of its own.
+Close and CancelWrite end the send half of a stream. The receive half stays, and
+with it the stream, until somebody reads io.EOF or calls CancelRead. Reading
+exactly the bytes of a message is not enough: the peer's FIN may come in a frame
+of its own.
 
-The analyzer reports a bidirectional stream of quic-go that is closed and does
-not leave its function, of which as much is read as was asked for, or nothing.
+The analyzer reports a bidirectional stream of quic-go whose send half is ended
+and that does not leave its function, of which as much is read as was asked for,
+or nothing.
 Streams of quiclife end by themselves once the FIN has come. The comment
 //quiclife:ended silences a line.`
 
@@ -43,18 +45,18 @@ func run(pass *analysis.Pass) (any, error) {
 		if e.Receive == streams.ReadPart {
 			read = "it need not have been read to io.EOF"
 		}
-		d := analysis.Diagnostic{
-			Pos: o.Call.Pos(),
-			Message: "the receive half of this stream leaks: Close ends the send half alone, and " + read +
-				" on the path that " + e.Where(pass) + "; read to io.EOF, or CancelRead",
+		end := "Close"
+		if e.Send == streams.SendCancelled {
+			end = "CancelWrite"
 		}
-		pass.Report(d)
+		pass.Reportf(o.Call.Pos(), "the receive half of this stream leaks: %s ends the send half alone, and %s on the path that %s; read to io.EOF, or CancelRead", end, read, e.Where(pass))
 	}
 	return nil, nil
 }
 
 // halfClosed returns the first end that leaves the receive half open, if the
-// function ends the send half wherever it lets go of the stream.
+// function ends the send half wherever it lets go of the stream. Where a
+// function fails, its caller may well close the connection.
 func halfClosed(o *streams.Opened) (first streams.End, ok bool) {
 	if o.Library != streams.QuicGo || o.Kind != streams.Bidirectional || o.Escapes {
 		return first, false
@@ -63,7 +65,7 @@ func halfClosed(o *streams.Opened) (first streams.End, ok bool) {
 		if e.Leaks(o) {
 			return first, false // that is for streamleak
 		}
-		if !ok && e.Send == streams.SendClosed && e.Receive <= streams.ReadPart {
+		if !ok && !e.Fails && (e.Send == streams.SendClosed || e.Send == streams.SendCancelled) && e.Receive <= streams.ReadPart {
 			first, ok = e, true
 		}
 	}

@@ -44,7 +44,6 @@ func run(pass *analysis.Pass) (any, error) {
 			Pos:            o.Call.Pos(),
 			Message:        message(pass, o, leaks[0]),
 			SuggestedFixes: fixes(pass, o, leaks),
-			Related:        related(leaks),
 		})
 	}
 	return nil, nil
@@ -73,15 +72,6 @@ func message(pass *analysis.Pass, o *streams.Opened, e streams.End) string {
 		half = "its send half is not"
 	}
 	return "this stream leaks: " + half + " ended on the path that " + e.Where(pass)
-}
-
-func related(leaks []streams.End) (infos []analysis.RelatedInformation) {
-	for _, e := range leaks {
-		if !e.Loop {
-			infos = append(infos, analysis.RelatedInformation{Pos: e.Pos, Message: "returns here"})
-		}
-	}
-	return infos
 }
 
 // fixes suggests a deferred Release, where that is right for certain: the type

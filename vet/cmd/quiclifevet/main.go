@@ -5,7 +5,9 @@
 //	go tool quiclifevet ./...   # after go get -tool github.com/quiclife/quiclife/vet/cmd/quiclifevet
 //
 // It has the analyzers streamleak, limitcompare, halfclose and closeloss;
-// quiclifevet help says what each of them reports. A line with the comment
+// quiclifevet help says what each of them reports. The last one is off unless it
+// is asked for: with -closeloss, or with others beside it that are to run as
+// well, as in -closeloss -streamleak. A line with the comment
 // //quiclife:ended is left alone. With -fix, which needs the second or third
 // form, what it suggests is done.
 package main
@@ -25,11 +27,27 @@ import (
 )
 
 func main() {
-	analyzers := []*analysis.Analyzer{streamleak.Analyzer, limitcompare.Analyzer, halfclose.Analyzer, closeloss.Analyzer}
-	if calledByGoVet(os.Args[1:]) {
+	args := os.Args[1:]
+	analyzers := []*analysis.Analyzer{streamleak.Analyzer, limitcompare.Analyzer, halfclose.Analyzer}
+	if named(args, "closeloss") {
+		analyzers = append(analyzers, closeloss.Analyzer)
+	}
+	if calledByGoVet(args) {
 		unitchecker.Main(analyzers...)
 	}
 	multichecker.Main(analyzers...)
+}
+
+// named says whether the arguments name an analyzer that is off otherwise, or
+// ask for the flags or for help.
+func named(args []string, analyzer string) bool {
+	for _, arg := range args {
+		flag := strings.TrimLeft(arg, "-")
+		if flag == "flags" || flag == "help" || flag != arg && strings.HasPrefix(flag, analyzer) {
+			return true
+		}
+	}
+	return false
 }
 
 // calledByGoVet says whether the arguments are those with which go vet calls

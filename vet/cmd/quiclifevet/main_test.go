@@ -30,7 +30,7 @@ func run(t *testing.T, name string, args ...string) (string, error) {
 	return string(out), err
 }
 
-const leak = "main.go:38:24: this stream leaks: neither half is ended on the path that returns at line 43"
+const leak = "main.go:46:24: this stream leaks: neither half is ended on the path that returns at line 51"
 
 func TestGoVetRunsTheTool(t *testing.T) {
 	out, err := run(t, "go", "vet", "-vettool="+build(t), "leakmain")
@@ -43,6 +43,20 @@ func TestTheToolRunsAlone(t *testing.T) {
 	out, err := run(t, build(t), "leakmain")
 	if err == nil || !strings.Contains(out, leak) {
 		t.Errorf("quiclifevet says %q, %v; expected %q and a failure", out, err, leak)
+	}
+}
+
+const loss = "closeloss.go:25:25: this drops what was written to the stream of line 17"
+
+func TestCloselossIsOffUnlessAskedFor(t *testing.T) {
+	tool := build(t)
+	for _, args := range [][]string{{"go", "vet", "-vettool=" + tool}, {tool}} {
+		if out, _ := run(t, args[0], append(args[1:], "closeloss")...); strings.Contains(out, "drops") {
+			t.Errorf("%v without -closeloss says %q", args, out)
+		}
+		if out, _ := run(t, args[0], append(args[1:], "-closeloss", "closeloss")...); !strings.Contains(out, loss) {
+			t.Errorf("%v with -closeloss says %q; expected %q", args, out, loss)
+		}
 	}
 }
 

@@ -10,7 +10,7 @@ import (
 // call runs a plain call.
 func (w *walk) call(in *ssa.Call, s *state) []*state {
 	c := &in.Call
-	if isConnClose(c) {
+	if w.closes(c) {
 		if s.justClosed && s.Last == opWrite && sameValue(w.conn, receiver(c)) {
 			w.losses[in.Pos()] = true
 		}
@@ -30,6 +30,9 @@ func (w *walk) call(in *ssa.Call, s *state) []*state {
 			w.do(in, o, s)
 		}
 		return []*state{s}
+	}
+	if closure := started(c); closure != nil {
+		return w.starts(closure, s)
 	}
 	if closure, ok := c.Value.(*ssa.MakeClosure); ok && !w.passes(c, s) {
 		// It shares variables with this function, so what it does may hang on
@@ -52,7 +55,7 @@ func (w *walk) call(in *ssa.Call, s *state) []*state {
 // goes runs a go statement. Nobody looks at what the function returns.
 func (w *walk) goes(in *ssa.Go, s *state) []*state {
 	c := &in.Call
-	if isConnClose(c) {
+	if w.closes(c) {
 		return nil
 	}
 	if m := MethodName(c); m != "" && w.isStream(receiver(c), s) {
@@ -69,11 +72,7 @@ func (w *walk) goes(in *ssa.Go, s *state) []*state {
 		return []*state{s}
 	}
 	if closure, ok := c.Value.(*ssa.MakeClosure); ok && !w.passes(c, s) {
-		effect := w.closureEffect(closure, s)
-		if w.pkg.closesConn(closure.Fn.(*ssa.Function)) {
-			s.connEnds = true
-		}
-		return w.fork(nil, effect, s)
+		return w.starts(closure, s)
 	}
 	if !w.passes(c, s) {
 		if callee := c.StaticCallee(); callee != nil && w.pkg.closesConn(callee) {
@@ -88,11 +87,29 @@ func (w *walk) goes(in *ssa.Go, s *state) []*state {
 	return w.fork(nil, effect, s)
 }
 
+// started returns the closure that c starts in a goroutine, or nil.
+func started(c *ssa.CallCommon) *ssa.MakeClosure {
+	if fullName(c) != "(*sync.WaitGroup).Go" || len(c.Args) != 2 {
+		return nil
+	}
+	closure, _ := c.Args[1].(*ssa.MakeClosure)
+	return closure
+}
+
+// starts runs a closure in a goroutine.
+func (w *walk) starts(c *ssa.MakeClosure, s *state) []*state {
+	effect := w.closureEffect(c, s)
+	if w.pkg.closesConn(c.Fn.(*ssa.Function)) {
+		s.connEnds = true
+	}
+	return w.fork(nil, effect, s)
+}
+
 // deferred runs a defer statement. What will be called counts from here on.
 func (w *walk) deferred(in *ssa.Defer, s *state) []*state {
 	c := &in.Call
 	w.noteDefer(in, s)
-	if isConnClose(c) {
+	if w.closes(c) {
 		s.connEnds = true
 		return []*state{s}
 	}
@@ -163,7 +180,7 @@ func (w *walk) method(in ssa.CallInstruction, result *ssa.Call, name string, s *
 		s.Send = max(s.Send, SendClosed)
 		s.justClosed = true
 	case "CancelWrite":
-		s.Send = SendEnded
+		s.Send = max(s.Send, SendCancelled)
 	case "CancelRead":
 		s.Receive = ReceiveEnded
 	case "Release", "Reset", "BindContext":
@@ -174,7 +191,11 @@ func (w *walk) method(in ssa.CallInstruction, result *ssa.Call, name string, s *
 		w.do(result, opRead, s)
 	case "Write", "WriteWithLimit", "TryWriteAll":
 		w.do(result, opWrite, s)
-	case "Peek", "SetDeadline", "SetReadDeadline", "SetWriteDeadline", "StreamID", "Context", "Conn", "Info", "SetPriority",
+	case "SetDeadline", "SetReadDeadline", "SetWriteDeadline":
+		if result != nil {
+			s.isNil[result] = true // they cannot fail, though their signature says so
+		}
+	case "Peek", "StreamID", "Context", "Conn", "Info", "SetPriority",
 		"SetReliableBoundary", "SetReceiveFinalSizeCallback", "ReleaseStreamCredit":
 	default:
 		return w.unless(true, s)
@@ -372,7 +393,7 @@ func (w *walk) noteDefer(in *ssa.Defer, s *state) {
 	}
 	d := deferred{call: in}
 	switch c := &in.Call; {
-	case isConnClose(c):
+	case w.closes(c):
 		d.conn = sameValue(w.conn, receiver(c))
 	case MethodName(c) == "Close" && w.isStream(receiver(c), s):
 		d.stream = true
@@ -396,6 +417,16 @@ func (w *walk) runDefers(s *state) {
 			s.justClosed = false
 		}
 	}
+}
+
+// closes says whether c closes a connection: any of the libraries', or that of
+// the stream, by whatever method sounds like it.
+func (w *walk) closes(c *ssa.CallCommon) bool {
+	if isConnClose(c) {
+		return true
+	}
+	name := strings.ToLower(MethodName(c))
+	return (strings.HasPrefix(name, "close") || strings.HasPrefix(name, "shutdown")) && sameValue(w.conn, receiver(c))
 }
 
 // isConnClose says whether c closes a connection of one of the libraries, or of

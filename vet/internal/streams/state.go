@@ -13,9 +13,10 @@ import (
 type Send uint8
 
 const (
-	SendOpen   Send = iota
-	SendClosed      // by Close
-	SendEnded       // by CancelWrite, Release and the like, or an error of Write
+	SendOpen      Send = iota
+	SendClosed         // by Close
+	SendCancelled      // by CancelWrite
+	SendEnded          // by Release and the like, or an error of Write
 )
 
 // A Receive is how far a receive half has come.

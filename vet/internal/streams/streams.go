@@ -195,8 +195,8 @@ func (p *pkg) opened(fn *ssa.Function, b *ssa.BasicBlock, i int, c *ssa.Call) *O
 			err = e
 		}
 	}
-	if accepts := strings.HasPrefix(MethodName(&c.Call), "Accept"); stream == nil || accepts && len(*stream.Referrers()) == 0 {
-		o.Escapes = true // none was expected, only the error
+	if stream == nil || len(*stream.Referrers()) == 0 {
+		o.Escapes = true // none is expected, only the error is wanted
 		return o
 	}
 	w := p.newWalk(fn, stream)
@@ -212,7 +212,9 @@ func (p *pkg) opened(fn *ssa.Function, b *ssa.BasicBlock, i int, c *ssa.Call) *O
 	}
 	o.Escapes = w.escapes
 	for e := range w.ends {
-		o.Ends = append(o.Ends, e)
+		if !e.Fails || !p.failureCloses(fn) {
+			o.Ends = append(o.Ends, e)
+		}
 	}
 	slices.SortFunc(o.Ends, func(a, b End) int { return int(a.Pos - b.Pos) })
 	for pos := range w.losses {
@@ -243,7 +245,7 @@ func (w *walk) deferredBefore(b *ssa.BasicBlock, i int, s *state) {
 			switch in := in.(type) {
 			case *ssa.Defer:
 				w.noteDefer(in, s)
-				if c := in.Call; isConnClose(&c) || c.StaticCallee() != nil && w.pkg.closesConn(c.StaticCallee()) {
+				if c := in.Call; w.closes(&c) || c.StaticCallee() != nil && w.pkg.closesConn(c.StaticCallee()) {
 					s.connEnds = true
 				}
 			case *ssa.MakeClosure:
@@ -259,9 +261,9 @@ func (w *walk) deferredBefore(b *ssa.BasicBlock, i int, s *state) {
 	}
 }
 
-// exits says whether the process ends after fn has returned: it is main, or
-// called by main alone, and not in a loop.
-func (p *pkg) exits(fn *ssa.Function) bool {
+// exits says whether the process ends after fn has returned: it is main, or all
+// that call it are such functions, and not in a loop.
+func (p *pkg) exits(fn *ssa.Function, depth int) bool {
 	if p.pass.Pkg.Name() != "main" || fn.Parent() != nil {
 		return false
 	}
@@ -269,13 +271,24 @@ func (p *pkg) exits(fn *ssa.Function) bool {
 		return true
 	}
 	for _, c := range p.callers[fn] {
-		if _, plain := c.(*ssa.Call); !plain || c.Parent().Name() != "main" || !p.exits(c.Parent()) {
+		if _, plain := c.(*ssa.Call); !plain || depth > 5 || !p.exits(c.Parent(), depth+1) {
 			return false
 		}
 		for _, succ := range c.Block().Succs {
 			if p.function(c.Parent()).reach[succ.Index][c.Block().Index] {
 				return false
 			}
+		}
+	}
+	return len(p.callers[fn]) > 0
+}
+
+// failureCloses says whether the functions of the package that call fn close
+// connections. They are taken to do it where fn fails, as in a handshake.
+func (p *pkg) failureCloses(fn *ssa.Function) bool {
+	for _, c := range p.callers[fn] {
+		if !p.closesConn(c.Parent()) {
+			return false
 		}
 	}
 	return len(p.callers[fn]) > 0

@@ -30,6 +30,7 @@ type Library uint8
 const (
 	QuicGo Library = iota
 	Quiclife
+	Either // the type is a type parameter
 )
 
 // streamType says whether t is a stream of one of the libraries: a pointer to
@@ -89,9 +90,13 @@ func Opens(c *ssa.Call) (Kind, Library, bool) {
 	if results.Len() != 2 || !isError(results.At(1).Type()) {
 		return 0, 0, false
 	}
-	kind, lib, ok := streamType(results.At(0).Type())
-	if !ok || !openers[MethodName(&c.Call)] {
+	name := MethodName(&c.Call)
+	if !openers[name] {
 		return 0, 0, false
+	}
+	kind, lib, ok := streamType(results.At(0).Type())
+	if !ok {
+		return genericStream(results.At(0).Type(), name)
 	}
 	if callee := c.Call.StaticCallee(); callee != nil && callee.Object() != nil {
 		// A method of somebody else's may keep the stream as well.
@@ -100,6 +105,21 @@ func Opens(c *ssa.Call) (Kind, Library, bool) {
 		}
 	}
 	return kind, lib, true
+}
+
+// genericStream is streamType for a type parameter that stands for a stream of
+// either library, by the name of the method that returns it.
+func genericStream(t types.Type, method string) (Kind, Library, bool) {
+	if _, ok := types.Unalias(t).(*types.TypeParam); !ok || !isStreamInterface(t) {
+		return 0, 0, false
+	}
+	switch method {
+	case "OpenUniStream", "OpenUniStreamSync":
+		return SendOnly, Either, true
+	case "AcceptUniStream":
+		return ReceiveOnly, Either, true
+	}
+	return Bidirectional, Either, true
 }
 
 // MethodName returns the name of the method that c calls, or "".

@@ -285,6 +285,9 @@ func (w *walk) assume(cond ssa.Value, taken bool, s *state) bool {
 		if a, ok := c.Tuple.(*ssa.TypeAssert); ok && c.Index == 1 {
 			return w.assumeType(a, taken, s)
 		}
+		if as, ok := c.Tuple.(*ssa.Call); ok && c.Index == 1 && fullName(&as.Call) == "errors.AsType" {
+			return w.assumeCall(as, taken, s)
+		}
 	case *ssa.Call:
 		return w.assumeCall(c, taken, s)
 	}
@@ -336,13 +339,13 @@ func (w *walk) assumeCall(c *ssa.Call, taken bool, s *state) bool {
 	switch w.nilness(c.Call.Args[0], s) {
 	case isNil:
 		switch fullName(&c.Call) {
-		case "errors.Is", "errors.As":
+		case "errors.Is", "errors.As", "errors.AsType":
 			return !taken
 		}
 		s.unsure = true
 	case maybeNil:
 		switch fullName(&c.Call) {
-		case "errors.Is", "errors.As":
+		case "errors.Is", "errors.As", "errors.AsType":
 			if taken {
 				w.learn(c.Call.Args[0], false, s)
 			}
@@ -376,7 +379,7 @@ func (w *walk) learn(v ssa.Value, null bool, s *state) {
 		s.Receive = ReceiveEnded
 	case opWrite:
 		if !null {
-			s.Send = SendEnded
+			s.Send, s.Last = SendEnded, opNone
 		}
 	}
 }
@@ -475,6 +478,9 @@ func (w *walk) store(in *ssa.Store, s *state) []*state {
 func calledOnly(c *ssa.MakeClosure) bool {
 	for _, use := range *c.Referrers() {
 		call, ok := use.(ssa.CallInstruction)
+		if ok && started(call.Common()) == c {
+			continue
+		}
 		if !ok || call.Common().Value != c {
 			return false
 		}
@@ -543,7 +549,7 @@ func (w *walk) returns(in *ssa.Return, s *state) {
 			failed = s.ops[tuple(w.resolve(in.Results[n-1], s))]
 		}
 	}
-	if !s.connEnds && !w.pkg.exits(w.fn) {
+	if !s.connEnds && !w.pkg.exits(w.fn, 0) {
 		w.ends[End{Pos: pos, Fails: err == notNil, Halves: s.Halves}] = true
 	}
 	out := Outcome{Halves: s.Halves, Err: err, ConnEnds: s.connEnds}

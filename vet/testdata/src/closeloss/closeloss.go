@@ -87,6 +87,20 @@ func answeredBefore(c *quic.Conn) error {
 	return err
 }
 
+func writeFailed(c *quic.Conn) error {
+	defer c.CloseWithError(0, "")
+	s, err := c.OpenStream()
+	if err != nil {
+		return err
+	}
+	defer s.Close()
+	if _, err := s.Write(nil); err != nil {
+		return err
+	}
+	_, err = io.ReadFull(s, nil)
+	return err
+}
+
 func waited(ctx context.Context, c *quic.Conn) {
 	s, err := c.OpenStream()
 	if err != nil {

@@ -110,6 +110,33 @@ func answer(s *quic.Stream) {
 	s.Write(msg)
 }
 
+func cancelWriteOnly(ctx context.Context, c *quic.Conn) {
+	s, err := c.AcceptStream(ctx) // want `CancelWrite ends the send half alone, and it need not have been read to io.EOF`
+	if err != nil {
+		return
+	}
+	if msg, err := helpers.ReadMessage(s); err == nil && len(msg) == 0 {
+		s.CancelWrite(0)
+		return
+	}
+	s.CancelRead(0)
+	s.CancelWrite(0)
+}
+
+// Whoever calls it may close the connection.
+func fails(c *quic.Conn) error {
+	s, err := c.OpenStream()
+	if err != nil {
+		return err
+	}
+	defer s.Close()
+	if s.StreamID() > 10 {
+		return errors.New("many")
+	}
+	_, err = io.ReadAll(s)
+	return err
+}
+
 // These read to the end, or fail, or cancel.
 
 func all(c *quic.Conn) error {
@@ -210,6 +237,7 @@ func reset(c *quic.Conn) {
 		return
 	}
 	s.CancelWrite(0)
+	s.CancelRead(0)
 }
 
 // These leave the function.

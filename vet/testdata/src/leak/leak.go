@@ -18,10 +18,7 @@ import (
 	"helpers"
 )
 
-var (
-	bad      bool
-	deadline time.Time
-)
+var bad bool
 
 func pack() ([]byte, error) { return nil, nil }
 
@@ -175,6 +172,17 @@ func streamNotNil(c *quic.Conn) {
 		return
 	}
 	defer s.Close()
+}
+
+func deadline(c *quic.Conn) error {
+	s, err := c.OpenStream()
+	if err != nil {
+		return err
+	}
+	if err := s.SetDeadline(time.Now()); err != nil {
+		return err // it never fails
+	}
+	return s.Close()
 }
 
 func correlated(c *quic.Conn, keep bool) {
@@ -418,7 +426,7 @@ func open[C interface{ OpenStream() (*quic.Stream, error) }](c C) {
 	if err != nil {
 		return
 	}
-	s.SetDeadline(deadline)
+	s.SetDeadline(time.Now())
 }
 
 func helperEndsOnError(c *quic.Conn) error {
@@ -517,6 +525,54 @@ func serveInClosure(ctx context.Context, c *quic.Conn) error {
 			s.Close()
 		}()
 	}
+}
+
+func serveInWaitGroup(ctx context.Context, c *quic.Conn) {
+	var handlers sync.WaitGroup
+	defer handlers.Wait()
+	for {
+		s, err := c.AcceptStream(ctx) // want `its send half is not ended on the path that goes on to the next stream`
+		if err != nil {
+			return
+		}
+		handlers.Go(func() {
+			handleBadly(s)
+		})
+	}
+}
+
+func serveInWaitGroupWell(ctx context.Context, c *quic.Conn) {
+	var handlers sync.WaitGroup
+	defer handlers.Wait()
+	for {
+		s, err := c.AcceptStream(ctx)
+		if err != nil {
+			return
+		}
+		handlers.Go(func() {
+			defer s.Close()
+			handleBadly(s)
+		})
+	}
+}
+
+type opener[S io.ReadWriteCloser] interface {
+	OpenStream() (S, error)
+	OpenStreamSync(context.Context) (S, error)
+}
+
+func genericStream[S io.ReadWriteCloser](ctx context.Context, c opener[S]) error {
+	s, err := c.OpenStream() // want `neither half is ended on the path that returns`
+	if _, full := errors.AsType[*quic.StreamLimitReachedError](err); full {
+		s, err = c.OpenStreamSync(ctx) // want `neither half is ended on the path that returns`
+	}
+	if err != nil {
+		return err
+	}
+	if bad {
+		return errors.New("bad")
+	}
+	return s.Close()
 }
 
 func serveWell(ctx context.Context, c *quic.Conn) error {
@@ -724,6 +780,66 @@ func connClosedOnError(c *quic.Conn) error {
 		return err
 	}
 	return s.Close()
+}
+
+// greet fails only where its caller closes the connection.
+func greet(c *quic.Conn) error {
+	s, err := c.OpenStream()
+	if err != nil {
+		return err
+	}
+	if _, err := pack(); err != nil {
+		return err
+	}
+	return s.Close()
+}
+
+func dialAndGreet(ctx context.Context) (*quic.Conn, error) {
+	c, err := quic.DialAddr(ctx, "")
+	if err != nil {
+		return nil, err
+	}
+	if err := greet(c); err != nil {
+		c.CloseWithError(1, "")
+		return nil, err
+	}
+	return c, nil
+}
+
+// ask fails where its caller goes on.
+func ask(c *quic.Conn) error {
+	s, err := c.OpenStream() // want `neither half is ended on the path that returns`
+	if err != nil {
+		return err
+	}
+	if _, err := pack(); err != nil {
+		return err
+	}
+	return s.Close()
+}
+
+func askAgain(c *quic.Conn) error {
+	for range 3 {
+		if err := ask(c); err == nil {
+			return nil
+		}
+	}
+	return errors.New("no answer")
+}
+
+type session interface {
+	OpenStream() (*quic.Stream, error)
+	Close() error
+}
+
+func sessionClosed(c session) error {
+	defer c.Close()
+	s, err := c.OpenStream()
+	if err != nil {
+		return err
+	}
+	_, err = s.Write(nil)
+	return err
 }
 
 func connClosedByContext(ctx context.Context, c *quic.Conn) {

@@ -31,7 +31,15 @@ func run(c *quic.Conn) error {
 		return err
 	}
 	_, err = s.Write(nil)
+	deeper(c)
 	return err
+}
+
+func deeper(c *quic.Conn) {
+	s, err := c.OpenStream()
+	if err == nil {
+		s.Write(nil)
+	}
 }
 
 func again(c *quic.Conn) {

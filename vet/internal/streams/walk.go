@@ -302,14 +302,25 @@ func (w *walk) assumeEqual(x, y ssa.Value, equal bool, s *state) bool {
 	case nx == isNil && ny == notNil, nx == notNil && ny == isNil:
 		return !equal
 	case ny == isNil:
-		w.learn(x, equal, s)
+		return w.learnNil(x, equal, s)
 	case nx == isNil:
-		w.learn(y, equal, s)
+		return w.learnNil(y, equal, s)
 	case ny == notNil && equal:
 		w.learn(x, false, s)
 	case nx == notNil && equal:
 		w.learn(y, false, s)
 	}
+	return true
+}
+
+// learnNil is learn, and says whether that is possible. Functions check their
+// parameters out of caution, but are not called with a stream and a connection
+// that is nil.
+func (w *walk) learnNil(v ssa.Value, null bool, s *state) bool {
+	if _, given := w.resolve(v, s).(*ssa.Parameter); given && null && !isError(v.Type()) {
+		return false
+	}
+	w.learn(v, null, s)
 	return true
 }
 

@@ -527,6 +527,24 @@ func serveInClosure(ctx context.Context, c *quic.Conn) error {
 	}
 }
 
+func serveCautiously(ctx context.Context, c *quic.Conn) error {
+	for {
+		s, err := c.AcceptStream(ctx)
+		if err != nil {
+			return err
+		}
+		go handleCautiously(s, c)
+	}
+}
+
+func handleCautiously(s *quic.Stream, c *quic.Conn) {
+	if c == nil || s == nil {
+		return
+	}
+	defer s.Close()
+	helpers.ReadMessage(s)
+}
+
 func serveInWaitGroup(ctx context.Context, c *quic.Conn) {
 	var handlers sync.WaitGroup
 	defer handlers.Wait()

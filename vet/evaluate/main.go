@@ -2,13 +2,15 @@
 //
 //	go run ./evaluate -src DIR -half tuning     # what is reported in that half
 //	go run ./evaluate -src DIR -half held-out
+//	go run ./evaluate -src DIR -half second
 //	go run ./evaluate -src DIR -delete          # what is found when one end is deleted
 //	go run ./evaluate -dir PROGRAM              # one program, which is not in the list
 //
 // The list modules.txt names the programs, with the commit of each. DIR has
 // their sources, in a directory for each, as in DIR/coredns/coredns; fetching
 // them is up to you. They are type-checked, never built or run. A program is in
-// the held-out half if the SHA-256 of its name is odd in its fourth byte.
+// the held-out half if the SHA-256 of its name is odd in its fourth byte. Those
+// marked second were added after that half had been looked at.
 package main
 
 import (
@@ -41,7 +43,7 @@ func main() {
 	log.SetFlags(0)
 	src := flag.String("src", "", "`directory` of the sources of the programs in modules.txt")
 	dir := flag.String("dir", "", "`directory` of one program")
-	half := flag.String("half", "", "tuning or held-out; both if empty")
+	half := flag.String("half", "", "tuning, held-out or second; all if empty")
 	deletes := flag.Bool("delete", false, "delete one end at a time, and count what is found")
 	flag.Parse()
 	if (*src == "") == (*dir == "") {
@@ -52,8 +54,12 @@ func main() {
 		return
 	}
 	for list := bufio.NewScanner(strings.NewReader(modules)); list.Scan(); {
-		name, _, _ := strings.Cut(list.Text(), " ")
-		if *half == "" || *half == halfOf(name) {
+		fields := strings.Fields(list.Text())
+		name, of := fields[0], halfOf(fields[0])
+		if len(fields) > 2 {
+			of = fields[2]
+		}
+		if *half == "" || *half == of {
 			if flag.NArg() == 0 || slices.Contains(flag.Args(), name) {
 				judge(name, filepath.Join(*src, name), *deletes)
 			}

@@ -179,6 +179,9 @@ func (w *walk) method(in ssa.CallInstruction, result *ssa.Call, name string, s *
 	case "Close":
 		s.Send = max(s.Send, SendClosed)
 		s.justClosed = true
+		if result != nil {
+			s.ops[result] = opClose
+		}
 	case "CancelWrite":
 		s.Send = max(s.Send, SendCancelled)
 	case "CancelRead":

@@ -11,6 +11,7 @@ const (
 	opWrite           // an error ends the send half
 	opWrapR           // returns something that reads from it
 	opWrapW           // returns something that writes to it
+	opClose           // ends the send half; an error says that there was nothing to end
 )
 
 // known says what functions of the standard library do with each argument.

@@ -3,6 +3,7 @@ package streams
 import (
 	"go/token"
 	"go/types"
+	"strings"
 
 	"golang.org/x/tools/go/ssa"
 )
@@ -234,9 +235,29 @@ func (w *walk) nilness(v ssa.Value, s *state) nilness {
 			return notNil // io.EOF and its like
 		}
 	case *ssa.Call:
-		switch fullName(&v.Call) {
-		case "errors.New", "fmt.Errorf":
-			return notNil
+		return resultOf(&v.Call)
+	case *ssa.Extract:
+		if c, ok := v.Tuple.(*ssa.Call); ok && isError(v.Type()) {
+			return resultOf(&c.Call)
+		}
+	}
+	return maybeNil
+}
+
+// resultOf is what is known of the error that c returns.
+func resultOf(c *ssa.CallCommon) nilness {
+	name := fullName(c)
+	switch {
+	case name == "errors.New", name == "fmt.Errorf":
+		return notNil
+	case strings.HasPrefix(name, "(*bytes.Buffer).Write"), strings.HasPrefix(name, "(*strings.Builder).Write"), name == "crypto/rand.Read":
+		return isNil // as documented
+	case name == "encoding/binary.Write" || name == "io.WriteString" || strings.HasPrefix(name, "fmt.Fprint"):
+		if m, ok := c.Args[0].(*ssa.MakeInterface); ok {
+			switch m.X.Type().String() {
+			case "*bytes.Buffer", "*strings.Builder":
+				return isNil
+			}
 		}
 	}
 	return maybeNil
@@ -391,6 +412,10 @@ func (w *walk) learn(v ssa.Value, null bool, s *state) {
 	case opWrite:
 		if !null {
 			s.Send, s.Last = SendEnded, opNone
+		}
+	case opClose:
+		if !null {
+			s.Last = opNone
 		}
 	}
 }

@@ -101,6 +101,20 @@ func writeFailed(c *quic.Conn) error {
 	return err
 }
 
+func closeFailed(c *quic.Conn) error {
+	defer c.CloseWithError(0, "")
+	s, err := c.OpenStream()
+	if err != nil {
+		return err
+	}
+	s.Write(nil)
+	if err := s.Close(); err != nil {
+		return err
+	}
+	_, err = io.ReadAll(s)
+	return err
+}
+
 func waited(ctx context.Context, c *quic.Conn) {
 	s, err := c.OpenStream()
 	if err != nil {

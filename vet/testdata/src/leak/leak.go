@@ -2,7 +2,9 @@ package leak
 
 import (
 	"bufio"
+	"bytes"
 	"context"
+	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -181,6 +183,21 @@ func deadline(c *quic.Conn) error {
 	}
 	if err := s.SetDeadline(time.Now()); err != nil {
 		return err // it never fails
+	}
+	return s.Close()
+}
+
+func cannotFail(c *quic.Conn) error {
+	s, err := c.OpenStream()
+	if err != nil {
+		return err
+	}
+	var msg bytes.Buffer
+	if err := binary.Write(&msg, binary.BigEndian, uint16(10)); err != nil {
+		return err
+	}
+	if _, err := msg.Write(nil); err != nil {
+		return err
 	}
 	return s.Close()
 }

@@ -2,7 +2,7 @@
 //
 //	go run ./evaluate -src DIR -half tuning     # what is reported in that half
 //	go run ./evaluate -src DIR -half held-out
-//	go run ./evaluate -src DIR -half second
+//	go run ./evaluate -src DIR -half second          # and third
 //	go run ./evaluate -src DIR -delete          # what is found when one end is deleted
 //	go run ./evaluate -dir PROGRAM              # one program, which is not in the list
 //
@@ -10,7 +10,7 @@
 // their sources, in a directory for each, as in DIR/coredns/coredns; fetching
 // them is up to you. They are type-checked, never built or run. A program is in
 // the held-out half if the SHA-256 of its name is odd in its fourth byte. Those
-// marked second were added after that half had been looked at.
+// marked second and third were added after the ones before had been looked at.
 package main
 
 import (
@@ -43,7 +43,7 @@ func main() {
 	log.SetFlags(0)
 	src := flag.String("src", "", "`directory` of the sources of the programs in modules.txt")
 	dir := flag.String("dir", "", "`directory` of one program")
-	half := flag.String("half", "", "tuning, held-out or second; all if empty")
+	half := flag.String("half", "", "tuning, held-out, second or third; all if empty")
 	deletes := flag.Bool("delete", false, "delete one end at a time, and count what is found")
 	flag.Parse()
 	if (*src == "") == (*dir == "") {

@@ -200,7 +200,7 @@ func (p *pkg) opened(fn *ssa.Function, b *ssa.BasicBlock, i int, c *ssa.Call) *O
 		return o
 	}
 	w := p.newWalk(fn, stream)
-	w.origin, w.conn, w.kind = c, receiver(&c.Call), kind
+	w.origin, w.conn = c, receiver(&c.Call)
 	s := newState()
 	if err != nil {
 		s.isNil[err] = true

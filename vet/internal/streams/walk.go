@@ -20,7 +20,6 @@ type walk struct {
 	root   ssa.Value
 	origin ssa.Instruction
 	conn   ssa.Value // that opened the stream, if known
-	kind   Kind
 
 	seen     map[visit]bool
 	steps    int

@@ -249,6 +249,7 @@ func TestHTTPOverStreams(t *testing.T) {
 	}
 	wg.Wait()
 	transport.CloseIdleConnections()
+	eventually(t, func() bool { return e.client.Stats().Outgoing.Opened == e.server.Stats().Incoming.Opened }, "nobody accepts after Shutdown")
 	require.NoError(t, server.Shutdown(t.Context()))
 	require.Equal(t, http.ErrServerClosed, <-done)
 	eventually(t, func() bool { return e.client.Stats().Open()+e.server.Stats().Open() == 0 })

@@ -66,7 +66,7 @@ type samples struct {
 
 const (
 	streamsAtFirst  = 1 << 20 // about a second
-	streamsPerEvent = 16
+	streamsPerEvent = 4
 )
 
 // each is for ledger.Read.

@@ -50,7 +50,7 @@ func TestPageShowsWhoseMoveItIs(t *testing.T) {
 	require.Eventually(t, func() bool { return shows(get(t, h, "").Body.String()) }, 10*time.Second, 10*time.Millisecond)
 
 	page := get(t, h, "").Body.String()
-	require.Contains(t, page, "2 of 3 <small>of 2 opened</small>")
+	require.Contains(t, page, "2 of 3 <small>2 opened</small>")
 	require.Contains(t, page, "It waits for our application: the peer&#39;s FIN at 1 has come with all before it")
 	text := get(t, h, "?format=text").Body.String()
 	require.Contains(t, text, "LEDGER: 1\n")

@@ -70,8 +70,11 @@ func tallies(r *ledger.Report, streams iter.Seq[ledger.Stream], also func(ledger
 		all[i].Count = c
 	}
 	for s := range streams {
-		if t := &all[kindOf(&s)]; isHeld(&s) {
+		t := &all[kindOf(&s)]
+		if isHeld(&s) || len(s.Candidates) > 0 { // the latter may wait for the network
 			t.by[s.Blame] += s.Count
+		}
+		if isHeld(&s) {
 			if !s.Opened.IsZero() && (t.oldest.IsZero() || s.Opened.Before(t.oldest)) {
 				t.oldest = s.Opened
 			}

@@ -252,6 +252,39 @@ func full(n int) string {
 	return b.String()
 }
 
+// uni is a file of a server with n unidirectional streams that are complete, of
+// which letGo are let go of, and one that opens ten more with it and is not.
+func uni(n, letGo int) string {
+	var b strings.Builder
+	b.WriteString(strings.Replace(full(0), `"initial_max_streams_bidi":0,`, `"initial_max_streams_uni":100,"initial_max_stream_data_uni":1000,`, 1))
+	packet := func(at int, kind, frame string) {
+		fmt.Fprintf(&b, `{"time":%d,"name":"transport:packet_%s","data":{"header":{"packet_type":"1RTT","packet_number":%d},"frames":[%s]}}`+"\n", at, kind, at, frame)
+	}
+	for i := range n {
+		packet(10+i, "received", fmt.Sprintf(`{"frame_type":"stream","stream_id":%d,"offset":0,"length":9,"fin":true}`, 4*i+2))
+	}
+	for i := range letGo {
+		packet(10+n+i, "sent", fmt.Sprintf(`{"frame_type":"max_streams","stream_type":"unidirectional","maximum":%d}`, 100+1+i))
+	}
+	packet(10000, "received", fmt.Sprintf(`{"frame_type":"stream","stream_id":%d,"offset":0,"length":9}`, 4*(n+10)+2))
+	return b.String()
+}
+
+// TestStreamsThatAreNotToldApartAreCounted: complete ones of which some were
+// let go of, and ranges of which no frame was seen.
+func TestStreamsThatAreNotToldApartAreCounted(t *testing.T) {
+	out, _, _ := run(t, uni(10, 4), "-")
+	require.Contains(t, out, "1 connection, 17 streams held: peer-app 1, wire 10, complete 6\n")
+	require.Contains(t, out, "complete: both ends are done with these streams on the wire")
+	require.Regexp(t, `42\.\.78 \(10\) +incoming uni`, out)
+	jump := strings.Replace(uni(10, 4), `"maximum":102`, `"maximum":101`, 1)
+	out, _, _ = run(t, jump, "-")
+	require.Contains(t, out, "1 connection, 17 streams held: peer-app 1, wire 10, unknown 6\n", "slots are given back several at a time")
+	out, _, _ = run(t, uni(10, 0), "-")
+	require.Contains(t, out, "1 connection, 21 streams held: peer-app 1, wire 10, unknown 10\n", "whether it gives slots back one by one is not known")
+	require.NotContains(t, out, "complete: ")
+}
+
 func TestRowsAreLimitedAndCounted(t *testing.T) {
 	out, _, status := run(t, full(3000), "-")
 	require.Zero(t, status)

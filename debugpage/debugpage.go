@@ -23,6 +23,8 @@
 //
 // Tables have at most 500 rows, and say of how many.
 //
+// With [Options].Ledger it also shows whom streams wait for, at both ends.
+//
 // # Cost
 //
 // There is no cost between requests, but for the last 100 leaks that are kept
@@ -32,28 +34,47 @@
 package debugpage
 
 import (
+	"context"
 	"crypto/sha256"
 	_ "embed"
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
 	"html/template"
+	"iter"
 	"net"
 	"net/http"
 	"strconv"
 	"strings"
 	"sync"
 
+	"github.com/quic-go/quic-go"
+	"github.com/quic-go/quic-go/qlogwriter"
+
 	"github.com/quiclife/quiclife"
 	"github.com/quiclife/quiclife/internal/peek"
 )
 
-// Options say who may see the page.
+// Options say who may see the page, and what else is on it.
 type Options struct {
 	// Allow says whether a request is answered, in place of the rule of the
 	// package documentation; 403 is the answer to others. It is called from the
 	// server's goroutines. nil means that rule.
 	Allow func(*http.Request) bool
+
+	// Ledger, if not nil, is shown too, with all of its connections, whether a Guard
+	// has them or not: how many streams each end holds, whose move it is for each of
+	// them, and the frames that prove it. Streams of connections that have ended are
+	// listed with a filter only.
+	Ledger Ledger
+}
+
+// A Ledger is a [*ledger.Ledger], and nothing else. To import that package here
+// would change the qlog files of programs that have no ledger.
+//
+// [*ledger.Ledger]: https://pkg.go.dev/github.com/quiclife/quiclife/ledger#Ledger
+type Ledger interface {
+	Tracer(next func(ctx context.Context, isClient bool, id quic.ConnectionID) qlogwriter.Trace) func(context.Context, bool, quic.ConnectionID) qlogwriter.Trace
 }
 
 // Handler returns the page of the connections of guards, without any:
@@ -61,7 +82,7 @@ type Options struct {
 // panics.
 func Handler(guards ...*quiclife.Guard) http.Handler { return Options{}.Handler(guards...) }
 
-// Handler is [Handler] with options.
+// Handler is [Handler] with options. A Ledger that is not one, or nil, panics.
 func (o Options) Handler(guards ...*quiclife.Guard) http.Handler {
 	if len(guards) == 0 {
 		guards = []*quiclife.Guard{quiclife.DefaultGuard}
@@ -75,12 +96,23 @@ func (o Options) Handler(guards ...*quiclife.Guard) http.Handler {
 	if o.Allow == nil {
 		o.Allow = local
 	}
-	return &handler{allow: o.Allow, guards: guards}
+	h := &handler{allow: o.Allow, guards: guards}
+	if o.Ledger != nil {
+		ok := peek.LedgerConns != nil
+		if ok {
+			h.ledger, ok = peek.LedgerConns(o.Ledger)
+		}
+		if !ok {
+			panic(fmt.Sprintf("debugpage: Options.Ledger is a %T, and has to be a *ledger.Ledger that is not nil", o.Ledger))
+		}
+	}
+	return h
 }
 
 type handler struct {
 	allow  func(*http.Request) bool
 	guards []*quiclife.Guard
+	ledger iter.Seq[peek.LedgerConn] // nil without a Ledger
 }
 
 // local says whether a request comes from this machine, and from nobody else
@@ -129,6 +161,9 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	p := take(h.guards, q)
+	if h.ledger != nil {
+		p.Ledger = takeLedger(h.ledger, q)
+	}
 	switch q.format {
 	case "json":
 		header.Set("Content-Type", "application/json")

@@ -7,6 +7,8 @@ import (
 	"path"
 	"strings"
 	"text/tabwriter"
+
+	"github.com/quiclife/quiclife/internal/peek"
 )
 
 // A view is what the template shows.
@@ -31,6 +33,8 @@ var functions = template.FuncMap{
 	"lines": lines,
 	"short": short,
 	"of":    rowsOf,
+	"held":  countText,
+	"kind":  func(c peek.LedgerCount) string { return kindName(c.Incoming, c.Unidirectional) },
 	// sort is the head of a column by which the table can be sorted.
 	"sort": func(v queryView, column, name, class string) template.HTML {
 		sorted := ""
@@ -52,6 +56,9 @@ func (s snapshot) writeText(w io.Writer) {
 			fmt.Fprintf(w, "\nGUARD %d OF %d\n", i+1, len(s.Guards))
 		}
 		g.writeText(w)
+	}
+	if s.Ledger != nil {
+		s.Ledger.writeText(w)
 	}
 }
 

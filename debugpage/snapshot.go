@@ -18,6 +18,7 @@ const mostRows = 500
 type snapshot struct {
 	At     time.Time `json:"at"`
 	Guards []guard   `json:"guards"`
+	Ledger *books    `json:"ledger,omitempty"`
 }
 
 type guard struct {

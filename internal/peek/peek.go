@@ -1,9 +1,12 @@
-// Package peek is what the packages leaktest and debugpage ask of package
-// quiclife, and what no other program needs. Package quiclife, which cannot be
-// imported here, sets the funcs.
+// Package peek is what the packages leaktest and debugpage ask of the packages
+// quiclife and ledger, and what no other program needs. These, which cannot be
+// imported here, set the funcs.
 package peek
 
-import "time"
+import (
+	"iter"
+	"time"
+)
 
 // A Leak is a stream that has leaked, or will have if the program does nothing
 // more with it.
@@ -51,4 +54,48 @@ var (
 	// takes none of a kind that somebody has accepted or waited for, and none at
 	// all if the program has quic-go's connection, where it may accept as well.
 	TakeUnaccepted func(conn any) []any
+
+	// LedgerConns returns what a *ledger.Ledger has of its connections. It is not
+	// ok if it is something else, or nil. The func is nil if the program does not
+	// import package ledger. Package debugpage does not: http3's events would be
+	// among the schemas that each program with a page lists in its qlog files.
+	LedgerConns func(ledger any) (conns iter.Seq[LedgerConn], ok bool)
 )
+
+// A LedgerConn is a ledger.Report, and its streams.
+type LedgerConn struct {
+	Client  bool                   `json:"client"`
+	Local   string                 `json:"local"`
+	Remote  string                 `json:"remote"`
+	Ended   bool                   `json:"ended"`
+	Reason  string                 `json:"reason,omitempty"`
+	Held    int64                  `json:"held"`
+	Kinds   []LedgerCount          `json:"kinds"`
+	Streams iter.Seq[LedgerStream] `json:"-"`
+}
+
+// A LedgerCount is a ledger.Count.
+type LedgerCount struct {
+	Incoming       bool   `json:"incoming"` // opened by the peer, and accepted here
+	Unidirectional bool   `json:"unidirectional"`
+	Limit          int64  `json:"limit"`
+	Opened         int64  `json:"opened"`
+	Held           int64  `json:"held"`
+	HeldComplete   int64  `json:"held_complete"`
+	Exact          bool   `json:"exact"`
+	Why            string `json:"why,omitempty"`
+	Blocked        bool   `json:"blocked"`
+}
+
+// A LedgerStream is a ledger.Stream.
+type LedgerStream struct {
+	ID             int64     `json:"stream"`
+	Last           int64     `json:"last"`
+	Count          int64     `json:"count"`
+	Incoming       bool      `json:"incoming"`
+	Unidirectional bool      `json:"unidirectional"`
+	Label          string    `json:"label,omitempty"`
+	Opened         time.Time `json:"opened,omitzero"`
+	Blame          string    `json:"blame"`
+	Proof          string    `json:"proof"`
+}

@@ -117,7 +117,7 @@ func drawThroughput(subjects []subject, all results) (*plot.Plot, error) {
 		}
 	}
 	p.Legend.Left = true
-	p.Y.Max *= 1.6 // room for the legend
+	p.Y.Max *= 2.4 // room for the legend
 	p.NominalX(short...)
 	return p, nil
 }

@@ -67,8 +67,11 @@ func TestLeakedUniStreamsNeverBlockOpens(t *testing.T) {
 		require.NoError(t, dropUni(ctx, e.client), "stream %d", i)
 	}
 	t.Logf("%.0f streams a second", float64(n)/time.Since(start).Seconds())
-	stats := e.client.Stats().OutgoingUni
-	require.LessOrEqual(t, stats.Open, int64(100))
+	var stats quiclife.StreamStats
+	eventually(t, func() bool { // the peer may have given a slot back before we have noted that its stream has ended
+		stats = e.client.Stats().OutgoingUni
+		return stats.Open <= 100
+	}, "more streams open than the peer allows")
 	require.Equal(t, stats.Opened-stats.Open, stats.Reclaimed)
 	e.client.CloseWithError(0, "")
 }

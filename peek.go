@@ -11,7 +11,7 @@ import (
 
 // What the packages leaktest and debugpage ask, see internal/peek. A program that
 // does not use them pays for a nil check when a stream is reported, and when one
-// ends with its connection.
+// ends with its connection or is ended twice, and for an atomic load in Accept.
 
 func init() {
 	peek.Leaks = func(guard any) []peek.Leak { return guard.(*Guard).watch().leaks(guard.(*Guard)) }
@@ -29,12 +29,13 @@ type recentLeaks struct {
 const mostRecentLeaks = 100
 
 func (r *recentLeaks) add(l Leak) {
+	leak := peek.RecentLeak{At: time.Now(), Remote: l.Conn.RemoteAddr().String(), Stream: l.Stream, Reason: l.Reason.String()}
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if len(r.leaks) == mostRecentLeaks {
 		r.leaks = slices.Delete(r.leaks, 0, 1)
 	}
-	r.leaks = append(r.leaks, peek.RecentLeak{At: time.Now(), Remote: l.Conn.RemoteAddr().String(), Stream: l.Stream, Reason: l.Reason.String()})
+	r.leaks = append(r.leaks, leak)
 }
 
 func (r *recentLeaks) list() []peek.RecentLeak {
@@ -57,7 +58,7 @@ type leakWatch struct {
 type unended struct {
 	st    *streamState
 	info  StreamInfo        // right before
-	bound []context.Context // which would have ended it, too
+	bound []context.Context // which would have ended it, too; does not change
 
 	// streamState.mu guards these.
 	told          bool // a call has returned that the connection has ended, or Shutdown has cut the stream
@@ -134,9 +135,9 @@ func (x *extra) ended(send, receive bool) {
 func (u *unended) leak() (l peek.Leak, leaked bool) {
 	st := u.st
 	gone := st.gone()
+	canceled := slices.ContainsFunc(u.bound, func(ctx context.Context) bool { return ctx.Err() != nil })
 	st.mu.Lock()
 	defer st.mu.Unlock()
-	canceled := slices.ContainsFunc(u.bound, func(ctx context.Context) bool { return ctx.Err() != nil })
 	if u.told || st.given || canceled || !u.send && !u.receive {
 		return l, false
 	}

@@ -185,3 +185,20 @@ func TestStreamsThatAreRefusedAreNotTaken(t *testing.T) {
 		}
 	})
 }
+
+// TestContextThatLooksAtItsStreamHoldsUpNoCheck: no lock is held while a context
+// of the program's is asked.
+func TestContextThatLooksAtItsStreamHoldsUpNoCheck(t *testing.T) {
+	g := &quiclife.Guard{}
+	setup{guard: g}.in(t, func(t *testing.T, e ends) {
+		requireLeaks(t, g)
+		s, err := e.client.OpenStream()
+		require.NoError(t, err)
+		ctx := newCountingContext()
+		ctx.err = func() error { s.Info(); return nil }
+		s.BindContext(ctx)
+		e.client.CloseWithError(0, "")
+		requireLeaks(t, g, "cut off: open, open")
+		keep(t, s)
+	})
+}

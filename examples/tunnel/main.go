@@ -124,7 +124,7 @@ func run(w io.Writer) error {
 	client.Write(make([]byte, 100_000))
 	client.(*net.TCPConn).CloseWrite()
 	answer, err := io.ReadAll(client)
-	fmt.Fprintf(w, "the server got %q, error: %v\n", answer, err)
+	fmt.Fprintf(w, "the server says %q, the client's error: %v\n", answer, err)
 	err = tunnel.Shutdown(ctx, 0, "done") // waits for the stream to end
 	fmt.Fprintf(w, "streams: %+v\n", tunnel.Stats().Outgoing)
 	return err

@@ -43,6 +43,16 @@ func ask[S io.ReadWriteCloser](open func() (S, error)) error {
 	return err
 }
 
+// askOften asks 1000 times, or until it fails.
+func askOften[S io.ReadWriteCloser](open func() (S, error)) (answers int, err error) {
+	for answers = range 1000 {
+		if err := ask(open); err != nil {
+			return answers, err
+		}
+	}
+	return 1000, nil
+}
+
 // serve makes the same mistake: it reads exactly the question. A server pays
 // more for it. Each stream that it keeps takes a slot from the client.
 func serve[S io.ReadWriteCloser](ctx context.Context, accept func(context.Context) (S, error)) {
@@ -56,8 +66,7 @@ func serve[S io.ReadWriteCloser](ctx context.Context, accept func(context.Contex
 	}
 }
 
-// forget does not wait for the answer, and does not even close. Programs do
-// that when they return early, on an error.
+// forget does not even close. Programs do that when they return early, on an error.
 func forget(c *quiclife.Conn) error {
 	s, err := c.OpenStream()
 	if err != nil {
@@ -87,11 +96,10 @@ func run(w io.Writer) error {
 	}
 	defer plain.CloseWithError(0, "")
 	go serve(ctx, plainServer.AcceptStream)
-	answers, err := repeat(1000, func() error { return ask(plain.OpenStream) })
+	answers, err := askOften(plain.OpenStream)
 	fmt.Fprintf(w, "quic-go:  %d answers, then: %v\n", answers, err)
 
-	// Wrap is for connections that were made elsewhere. With the import swapped,
-	// DialAddr and Accept return a *quiclife.Conn.
+	// Wrap does for one connection what swapping the import does for a program.
 	raw, rawServer, err := connect(ctx)
 	if err != nil {
 		return err
@@ -101,7 +109,10 @@ func run(w io.Writer) error {
 	guard := &quiclife.Guard{CaptureStacks: true, OnLeak: func(l quiclife.Leak) { leaks <- l }} // it is logged too
 	client, server := guard.Wrap(raw, nil), quiclife.Wrap(rawServer, nil)
 	go serve(ctx, server.AcceptStream)
-	answers, err = repeat(1000, func() error { return ask(client.OpenStream) })
+	answers, err = askOften(client.OpenStream)
+	for client.Stats().Open()+server.Stats().Open() > 0 && ctx.Err() == nil {
+		runtime.Gosched() // the last FIN is on its way
+	}
 	fmt.Fprintf(w, "quiclife: %d answers, then: %v; held by the client %d, by the server %d\n",
 		answers, err, client.Stats().Open(), server.Stats().Open())
 
@@ -119,8 +130,7 @@ func run(w io.Writer) error {
 	return nil
 }
 
-// connect makes both ends of a connection over loopback, with quic-go. The
-// certificate is that of httptest, valid for 127.0.0.1.
+// connect makes both ends of a connection with quic-go. The certificate is httptest's.
 func connect(ctx context.Context) (client, server *quic.Conn, err error) {
 	web := httptest.NewTLSServer(nil)
 	defer web.Close()
@@ -137,14 +147,4 @@ func connect(ctx context.Context) (client, server *quic.Conn, err error) {
 	}
 	server, err = ln.Accept(ctx)
 	return client, server, err
-}
-
-// repeat calls f n times, or until it fails.
-func repeat(n int, f func() error) (done int, err error) {
-	for done < n && err == nil {
-		if err = f(); err == nil {
-			done++
-		}
-	}
-	return done, err
 }

@@ -127,6 +127,6 @@ func certificates() (server, client *tls.Config) {
 	defer web.Close()
 	trusted := x509.NewCertPool()
 	trusted.AddCert(web.Certificate())
-	return &tls.Config{Certificates: web.TLS.Certificates, NextProtos: []string{"http over streams"}},
-		&tls.Config{RootCAs: trusted, NextProtos: []string{"http over streams"}}
+	return &tls.Config{Certificates: web.TLS.Certificates, NextProtos: []string{"example-http"}},
+		&tls.Config{RootCAs: trusted, NextProtos: []string{"example-http"}}
 }

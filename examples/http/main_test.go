@@ -14,8 +14,8 @@ func TestShutdownWaitsForTheAnswer(t *testing.T) {
 	leaktest.Check(t, quiclife.DefaultGuard) // the client's
 	var out bytes.Buffer
 	require.NoError(t, run(&out))
-	require.Equal(t, `"/, over http over streams", error: <nil>
-"/about, over http over streams", error: <nil>
+	require.Equal(t, `"/, over example-http", error: <nil>
+"/about, over example-http", error: <nil>
 streams: 1 opened, 1 open, kept for the next request
 Shutdown: <nil>
 "first half, second half", error: <nil>

@@ -36,7 +36,7 @@ func run(w io.Writer) error {
 	defer cancel()
 	serverTLS, clientTLS := certificates()
 
-	quiet := slog.New(slog.DiscardHandler) // what happens at a limit is logged, too
+	quiet := slog.New(slog.DiscardHandler) // what happens at a limit would be logged too
 
 	// The server guards against its clients.
 	server := &quiclife.Guard{
@@ -68,7 +68,7 @@ func run(w io.Writer) error {
 	}
 	defer conn.CloseWithError(0, "")
 	_, err = client.DialAddr(ctx, ln.Addr().String(), clientTLS, nil)
-	fmt.Fprintf(w, "MaxConns: %v\n", err)
+	fmt.Fprintf(w, "MaxConns: %v\n", err) // a *quiclife.TransportError
 
 	first, err := open(ctx, conn)
 	if err != nil {

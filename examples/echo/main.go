@@ -43,14 +43,14 @@ func ask[S io.ReadWriteCloser](open func() (S, error)) error {
 	return err
 }
 
-// askOften asks 1000 times, or until it fails.
+// askOften asks 300 times, or until it fails.
 func askOften[S io.ReadWriteCloser](open func() (S, error)) (answers int, err error) {
-	for answers = range 1000 {
+	for answers = range 300 {
 		if err := ask(open); err != nil {
 			return answers, err
 		}
 	}
-	return 1000, nil
+	return 300, nil
 }
 
 // serve makes the same mistake: it reads exactly the question. A server pays
@@ -88,7 +88,7 @@ func remember(c *quiclife.Conn) error {
 }
 
 func run(w io.Writer) error {
-	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 	defer cancel()
 	plain, plainServer, err := connect(ctx)
 	if err != nil {

@@ -13,7 +13,7 @@ import (
 func TestShutdownWaitsForTheAnswer(t *testing.T) {
 	leaktest.Check(t, quiclife.DefaultGuard) // the client's
 	var out bytes.Buffer
-	require.NoError(t, run(&out))
+	require.NoError(t, run(&out), "it said: %s", &out)
 	require.Equal(t, `"/, over example-http", error: <nil>
 "/about, over example-http", error: <nil>
 streams: 1 opened, 1 open, kept for the next request

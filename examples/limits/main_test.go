@@ -9,7 +9,7 @@ import (
 
 func TestEachLimitSaysWhatItIs(t *testing.T) {
 	var out bytes.Buffer
-	require.NoError(t, run(&out))
+	require.NoError(t, run(&out), "it said: %s", &out)
 	for _, line := range []string{
 		"MaxConns: CONNECTION_REFUSED (remote)",
 		"MaxOutgoingStreams: quiclife: this side's limit of bidirectional streams reached: limit 2, 2 open",

@@ -14,7 +14,7 @@ import (
 func TestErrorsReachTheOtherEnd(t *testing.T) {
 	leaktest.Check(t, quiclife.DefaultGuard)
 	var out bytes.Buffer
-	require.NoError(t, run(log.New(&out, "", 0)))
+	require.NoError(t, run(log.New(&out, "", 0)), "it said: %s", &out)
 	for _, line := range []string{
 		`client: whoami: "you are rpc client", error: <nil>`,
 		`client: fly: no such method: true`,

@@ -13,7 +13,7 @@ import (
 func TestOnlyTheStubbornStreamIsCut(t *testing.T) {
 	leaktest.Check(t, quiclife.DefaultGuard) // the client's
 	var out bytes.Buffer
-	require.NoError(t, run(&out))
+	require.NoError(t, run(&out), "it said: %s", &out)
 	require.Contains(t, out.String(), "BeforeShutdown: the listener is closed")
 	require.Regexp(t, `(?m)^  cut: stream [04], with 5 bytes written$`, out.String())
 	require.Contains(t, out.String(), "client: feed ended with <nil>\n")

@@ -18,7 +18,7 @@ import (
 func TestHalfCloseGoesThroughTheTunnel(t *testing.T) {
 	leaktest.Check(t, quiclife.DefaultGuard)
 	var out bytes.Buffer
-	require.NoError(t, run(&out))
+	require.NoError(t, run(&out), "it said: %s", &out)
 	require.Contains(t, out.String(), `the server says "100000 bytes, error: <nil>", the client's error: <nil>`)
 	require.Contains(t, out.String(), "streams: {Open:0 Peak:1 Opened:1 Finished:1 ")
 }

@@ -43,14 +43,14 @@ func ask[S io.ReadWriteCloser](open func() (S, error)) error {
 	return err
 }
 
-// askOften asks 300 times, or until it fails.
+// askOften asks 200 times, or until it fails.
 func askOften[S io.ReadWriteCloser](open func() (S, error)) (answers int, err error) {
-	for answers = range 300 {
+	for answers = range 200 {
 		if err := ask(open); err != nil {
 			return answers, err
 		}
 	}
-	return 300, nil
+	return 200, nil
 }
 
 // serve makes the same mistake: it reads exactly the question. A server pays

@@ -93,7 +93,7 @@ func (g *Guard) Shutdown(ctx context.Context) error {
 // returns [ErrShutdown].
 func (g *Guard) BeforeShutdown(f func(ctx context.Context) error) {
 	if f == nil {
-		panic("quiclife: BeforeShutdown of a nil func")
+		panic("quiclife: BeforeShutdown of a nil function")
 	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -129,7 +129,7 @@ func (g *Guard) runHooks(ctx context.Context) []error {
 	case <-run.done:
 		return run.errs
 	default:
-		return []error{fmt.Errorf("quiclife: shutdown: a function of BeforeShutdown has not returned: %w", ctx.Err())}
+		return []error{fmt.Errorf("quiclife: shutdown: a BeforeShutdown function has not returned: %w", ctx.Err())}
 	}
 }
 
@@ -151,16 +151,16 @@ func (g *Guard) callHooks(ctx context.Context, run *hookRun, hooks []func(contex
 }
 
 // errHookExited is the error of a hook that called runtime.Goexit.
-var errHookExited = errors.New("quiclife: shutdown: a function of BeforeShutdown has ended its goroutine")
+var errHookExited = errors.New("quiclife: shutdown: a BeforeShutdown function called runtime.Goexit")
 
 func callHook(ctx context.Context, f func(context.Context) error) (err error) {
 	defer func() {
 		if v := recover(); v != nil {
-			err = fmt.Errorf("quiclife: shutdown: a function of BeforeShutdown panicked: %v", v)
+			err = fmt.Errorf("quiclife: shutdown: a BeforeShutdown function panicked: %v", v)
 		}
 	}()
 	if err := f(ctx); err != nil { // http3 returns the error of ctx, which does not say where it comes from
-		return fmt.Errorf("quiclife: shutdown: a function of BeforeShutdown failed: %w", err)
+		return fmt.Errorf("quiclife: shutdown: a BeforeShutdown function failed: %w", err)
 	}
 	return nil
 }
@@ -243,10 +243,10 @@ func (e *groupError) Error() string {
 	if len(e.errs) == 1 {
 		return e.errs[0].Error()
 	}
-	s := fmt.Sprintf("quiclife: shutdown: of %d connections %d ended with %d open streams cut, or with data that may not have arrived",
-		e.conns, len(e.errs)-e.hooks-e.sockets, e.streams)
+	s := fmt.Sprintf("quiclife: shutdown: %d of %d connections cut, with %d open streams; data may not have arrived",
+		len(e.errs)-e.hooks-e.sockets, e.conns, e.streams)
 	if e.hooks > 0 {
-		s += fmt.Sprintf("; %d functions of BeforeShutdown failed", e.hooks)
+		s += fmt.Sprintf("; %d BeforeShutdown functions failed", e.hooks)
 	}
 	if e.sockets > 0 {
 		s += fmt.Sprintf("; %d sockets are still open", e.sockets)

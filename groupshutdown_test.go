@@ -45,11 +45,11 @@ func TestErrorsOfBeforeShutdown(t *testing.T) {
 	failure := errors.New("no")
 	guard := &quiclife.Guard{}
 	guard.BeforeShutdown(func(context.Context) error { return failure })
-	require.EqualError(t, guard.Shutdown(t.Context()), "quiclife: shutdown: a function of BeforeShutdown failed: no", "an error that is alone should say where it is from")
+	require.EqualError(t, guard.Shutdown(t.Context()), "quiclife: shutdown: a BeforeShutdown function failed: no", "an error that is alone should say where it is from")
 	guard.BeforeShutdown(func(context.Context) error { panic("oops") })
 	err := guard.Shutdown(t.Context())
 	require.ErrorIs(t, err, failure)
-	require.ErrorContains(t, err, "2 functions of BeforeShutdown failed")
+	require.ErrorContains(t, err, "2 BeforeShutdown functions failed")
 	var all interface{ Unwrap() []error }
 	require.ErrorAs(t, err, &all)
 	require.Len(t, all.Unwrap(), 2)
@@ -108,7 +108,7 @@ func TestConcurrentShutdownsShareBeforeShutdown(t *testing.T) {
 }
 
 func TestBeforeShutdownOfNilPanics(t *testing.T) {
-	require.PanicsWithValue(t, "quiclife: BeforeShutdown of a nil func", func() { new(quiclife.Guard).BeforeShutdown(nil) })
+	require.PanicsWithValue(t, "quiclife: BeforeShutdown of a nil function", func() { new(quiclife.Guard).BeforeShutdown(nil) })
 }
 
 // TestConcurrentShutdownsHaveErrorsOfTheirOwn: those of one do not turn up in the

@@ -31,7 +31,7 @@ func (s LimitScope) MarshalText() ([]byte, error) { return []byte(s.String()), n
 
 // prose describes the limit for an error text.
 func (s LimitScope) prose() string {
-	return nameOf(s, "the peer's limit of %s streams", "this side's limit of %s streams", "limit of streams that are handled", "limit of connections", "limit of live heap")
+	return nameOf(s, "the peer's limit of %s streams", "this side's limit of %s streams", "limit of handled streams", "limit of connections", "limit of live heap")
 }
 
 // nameOf returns the name of a value of an enumeration.

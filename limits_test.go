@@ -231,7 +231,7 @@ func TestLimitErrorSaysAllItKnows(t *testing.T) {
 		{quiclife.LimitError{Scope: quiclife.LimitPeer, Open: 1, Opened: 2, Oldest: oldest}, "the peer's limit of bidirectional streams reached: 1 open here of 2 opened, the peer may not have ended the others, " + first},
 		{quiclife.LimitError{Scope: quiclife.LimitPeer, Err: &quic.StreamLimitReachedError{}}, "the peer's limit of bidirectional streams reached: 0 open here of 0 opened"},
 		{quiclife.LimitError{Scope: quiclife.LimitPeer, Err: context.Canceled}, "the peer's limit of bidirectional streams reached: 0 open here of 0 opened: context canceled"},
-		{quiclife.LimitError{Scope: quiclife.LimitStreams, Open: 3, Limit: 3}, "limit of streams that are handled reached: 3 of 3"},
+		{quiclife.LimitError{Scope: quiclife.LimitStreams, Open: 3, Limit: 3}, "limit of handled streams reached: 3 of 3"},
 		{quiclife.LimitError{Scope: quiclife.LimitConns, Open: 1, Limit: 3, Err: context.Canceled}, "limit of connections reached: 1 of 3: context canceled"},
 		{quiclife.LimitError{Scope: quiclife.LimitHeap, Open: 4, Limit: 3}, "limit of live heap reached: 4 of 3"},
 	} {

@@ -91,7 +91,7 @@ func (c *Conn) Serve(ctx context.Context, h Handlers) error {
 	c.serving = true
 	c.mu.Unlock()
 	if serving {
-		return errors.New("quiclife: Serve is running on this connection already")
+		return errors.New("quiclife: Serve is already running on this connection")
 	}
 	defer func() {
 		c.mu.Lock()

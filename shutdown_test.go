@@ -488,7 +488,7 @@ func TestGuardShutdownErrorCountsSocketsApart(t *testing.T) {
 		keep(t, s)
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
-		require.EqualError(t, guard.Shutdown(ctx), "quiclife: shutdown: of 1 connections 1 ended with 1 open streams cut, or with data that may not have arrived; 1 sockets are still open")
+		require.EqualError(t, guard.Shutdown(ctx), "quiclife: shutdown: 1 of 1 connections cut, with 1 open streams; data may not have arrived; 1 sockets are still open")
 		settled()
 	})
 }
@@ -720,7 +720,7 @@ func TestGuardShutdownErrorIsOneLineWithCounts(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
 		err := guard.Shutdown(ctx)
-		require.EqualError(t, err, "quiclife: shutdown: of 3 connections 3 ended with 6 open streams cut, or with data that may not have arrived")
+		require.EqualError(t, err, "quiclife: shutdown: 3 of 3 connections cut, with 6 open streams; data may not have arrived")
 		require.ErrorIs(t, err, context.DeadlineExceeded)
 		var several interface{ Unwrap() []error }
 		require.ErrorAs(t, err, &several)

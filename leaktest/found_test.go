@@ -69,7 +69,7 @@ func TestUnidirectionalStreamsThatLeakAreNamed(t *testing.T) {
 			}
 		})
 		fate := map[string]string{"held": "Still held by the program", "dropped": "Dropped by the program", "closed": "Open when the connection ended"}[end]
-		requireWords(t, paragraph(t, message, "1 unidirectional stream opened at"), fate, "send half open.", "8 bytes written", "Close, or defer Release. If it is a control stream: leaktest.Allow.")
+		requireWords(t, paragraph(t, message, "1 unidirectional stream opened at"), fate, "send half open.", "8 bytes written", "Close, or defer Release. If it is a control stream, use leaktest.Allow.")
 		if end != "closed" { // else the FIN may have been under way
 			requireWords(t, paragraph(t, message, "1 unidirectional stream accepted at"), fate, "receive half open.", "3 read", "read to io.EOF, or defer Release.")
 		}
@@ -124,7 +124,7 @@ func TestCreditThatWasNotReturnedIsALeak(t *testing.T) {
 			}
 		}
 		message := failureWith(t, conf, body(false))
-		requireWords(t, paragraph(t, message, "1 stream accepted at"), "Ended, but the credit was not returned: send half finished, receive half finished.", "To do: Release, as")
+		requireWords(t, paragraph(t, message, "1 stream accepted at"), "Ended, but the credit was not returned: send half finished, receive half finished.", "To do: Release, because")
 		requireWords(t, message, "1 stream leaked, of 2 that were opened.")
 		require.Empty(t, failureWith(t, conf, body(true)), end)
 		runtime.KeepAlive(held)
@@ -270,7 +270,7 @@ func TestCheckSparesWhatWasThere(t *testing.T) {
 		leaktest.Check(user, g)
 		write(t, open(t, client), "x")
 		message := user.end()
-		requireWords(t, message, "1 stream leaked, of 2 that were opened.", "1 stream opened somewhere (Guard.CaptureStacks would tell where)")
+		requireWords(t, message, "1 stream leaked, of 2 that were opened.", "1 stream opened somewhere (set Guard.CaptureStacks to see where)")
 		client.CloseWithError(0, "")
 
 		user = &testOfAUser{TB: t}
@@ -376,7 +376,7 @@ func TestManyKindsOfLeaksAreNotAllListed(t *testing.T) {
 			openDeep(t, client, n)
 		}
 	})
-	requireWords(t, message, "12 streams leaked.", "And others, opened in 2 more places, or otherwise.")
+	requireWords(t, message, "12 streams leaked.", "And 2 more groups of streams.")
 	require.Equal(t, 10, strings.Count(message, "1 stream opened at"))
 }
 
@@ -397,7 +397,7 @@ func TestSimulatedIsForBubbles(t *testing.T) {
 		defer func() { recover() }()
 		leaktest.Simulated(user, nil, nil)
 	}()
-	require.Contains(t, user.with, "outside of a synctest bubble")
+	require.Contains(t, user.with, "inside a synctest bubble")
 }
 
 // A fatal panics where a test would end.

@@ -207,12 +207,12 @@ var ways = []struct {
 	{
 		name:  "an error path forgets the stream",
 		leak:  func(*testing.T, *quiclife.Stream) {},
-		words: []string{"send half open, receive half open", "0 bytes written and 0 read", "defer Release right after it was opened"},
+		words: []string{"send half open, receive half open", "0 bytes written and 0 read", "defer Release right after opening or accepting it"},
 	},
 	{
 		name:  "returns after a Write",
 		leak:  func(t *testing.T, s *quiclife.Stream) { write(t, s, "request") },
-		words: []string{"send half open, receive half open", "7 bytes written", "defer Release for the paths that return before"},
+		words: []string{"send half open, receive half open", "7 bytes written", "defer Release for paths that return early"},
 	},
 	{
 		name: "CancelWrite without CancelRead",

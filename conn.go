@@ -90,9 +90,10 @@ type Conn struct {
 func Wrap(raw *quic.Conn, conf *Config) *Conn { return DefaultGuard.Wrap(raw, conf) }
 
 // Wrap takes over a connection that was made with quic-go itself. conf is the
-// Config that raw was made with. If the server had a GetConfigForClient, it is
-// the Config that this returned. nil means quic-go's defaults. Wrap reads the
-// limits on incoming streams from it, and RequireStreamCreditRelease.
+// Config that raw was made with. If the server has a GetConfigForClient, pass
+// the Config that GetConfigForClient returned. nil means quic-go's defaults.
+// Wrap reads the limits on incoming streams and RequireStreamCreditRelease from
+// conf.
 //
 // Wrap does not block. Streams that were opened or accepted through raw, before
 // or after Wrap, are not counted, and Shutdown does not wait for them. Wrapping
@@ -364,9 +365,9 @@ func (c *Conn) ConnectionStats() ConnectionStats { return c.raw.ConnectionStats(
 
 // Context returns a context that is done when the connection has ended. Its
 // cause is the error that ended the connection. If there is a
-// [Transport.ConnContext], it is derived from the context that this returned,
-// and is done when that one is. This ends neither the connection nor its
-// streams.
+// [Transport.ConnContext], the context is derived from the one that ConnContext
+// returned, and is also done when that one is done. That ends neither the
+// connection nor its streams.
 func (c *Conn) Context() context.Context { return c.raw.Context() }
 
 // HandshakeComplete is quic-go's [quic.Conn.HandshakeComplete].

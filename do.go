@@ -16,9 +16,9 @@ import (
 // Codes.HandlerError, and Do returns the error. If f panics, the stream is
 // reset with Codes.Panic, and the panic goes on.
 //
-// When ctx is done, the stream is reset with Codes.HandlerError, so that calls
-// on the stream that block f return. The error of Do then matches ctx.Err() and
-// the error of f.
+// When ctx is done, the stream is reset with Codes.HandlerError, so that
+// blocked calls on the stream return. The error of Do then matches ctx.Err()
+// and the error of f.
 func (c *Conn) Do(ctx context.Context, f func(*Stream) error) error {
 	return do(ctx, c, c.OpenStreamSync, (*Stream).finish, f)
 }

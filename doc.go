@@ -16,9 +16,9 @@
 //     [Guard.Stats] shows what all connections of a group have done so far.
 //   - [Guard] is the policy for a group of connections: limits, timeouts, the
 //     error codes that the peer sees, and how leaks are reported.
-//   - [Conn.Serve] and [Listener.Serve] run a function for each incoming
-//     stream, and [Conn.Do] opens a stream for one. When the function returns,
-//     the stream ends.
+//   - [Conn.Serve] and [Listener.Serve] run a function for each stream that the
+//     peer opens. [Conn.Do] runs a function with a stream that it opens. The
+//     stream ends when the function returns.
 //   - [Conn.Shutdown] and [Guard.Shutdown] end connections so that no data is
 //     lost. Guard.Shutdown first calls the functions registered with
 //     [Guard.BeforeShutdown].
@@ -36,6 +36,12 @@
 // halves have ended, the stream no longer counts as open. quic-go frees it once
 // the peer has acknowledged everything that was sent on it.
 //
+// Limits say how many streams of each kind may be open at a time. Each open
+// stream takes one slot of its limit. Slots of a kind are short if a call that
+// opens a stream waits for a slot or has failed within the last second, if
+// three quarters of the slots for incoming streams are taken, or if the Guard
+// reached a limit within the last second.
+//
 // The program ends a half as it does with quic-go. The send half ends with
 // Close or CancelWrite, or when Write returns an error other than a timeout.
 // The receive half ends with CancelRead, or when Read returns io.EOF or an
@@ -44,12 +50,12 @@
 //
 //   - When the send half has ended and all bytes up to the peer's FIN have been
 //     read, the receive half is finished, even if nobody has read the io.EOF.
-//   - A stream is dropped when the program no longer refers to it and has not
-//     ended it. The garbage collector finds dropped streams. A dropped
-//     bidirectional stream is reported as a [Leak] and reset; see
-//     Guard.AbandonGrace. Finding a new stream takes two collections, or one if
-//     slots are short. A dropped unidirectional stream may be a control stream,
-//     so it is left alone until slots for its kind are short.
+//   - A stream is dropped if the program no longer refers to it and has not
+//     ended it. The garbage collector finds dropped streams. It takes two
+//     collections if none has run since the stream was opened, or one if slots
+//     are short. A dropped bidirectional stream is reported as a [Leak] and
+//     reset; see Guard.AbandonGrace. A dropped unidirectional stream may be a
+//     control stream, so it is left alone until slots of its kind are short.
 //   - If nobody reads from the receive half after the send half has ended, it
 //     is aborted after Guard.HalfCloseTimeout. If Guard.IdleTimeout is set, a
 //     stream on which no byte moves for that long is reset.

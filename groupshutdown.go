@@ -8,19 +8,19 @@ import (
 	"sync"
 )
 
-// Shutdown ends everything in the group. First it closes the listeners. Then it
-// calls the functions registered with BeforeShutdown. Then it shuts down all
+// Shutdown ends everything in the group. It closes the listeners and then calls
+// the functions registered with BeforeShutdown. After that it shuts down all
 // connections in parallel, as [Conn.Shutdown] does, with CloseCode and
-// CloseReason. This includes connections that were not accepted yet. It blocks
-// until all connections have ended and the sockets of ListenAddr are closed.
-// When ctx is done, it cuts what is left.
+// CloseReason. This includes connections that were not accepted yet. Shutdown
+// blocks until all connections have ended and the sockets of ListenAddr are
+// closed. When ctx is done, it cuts the streams that are still open.
 //
 // The error is one line that counts what was cut. Its Unwrap() []error returns
 // the errors of the BeforeShutdown functions, then a [*ShutdownError] for each
 // connection that was cut. A socket may stay open for 3 PTO to repeat a
-// CONNECTION_CLOSE that was lost. If ctx is done during this time, there is
-// also an error that says so and matches ctx.Err(), and the socket closes after
-// Shutdown has returned.
+// CONNECTION_CLOSE that was lost. If ctx is done during this time, the errors
+// include one that names the socket and matches ctx.Err(), and the socket
+// closes after Shutdown has returned.
 //
 // New connections can be made afterwards. Shutdown does not wait for
 // connections that are just being dialed.

@@ -129,9 +129,9 @@ func (s *StreamStats) sum(of StreamStats) {
 	s.EOFs += of.EOFs
 }
 
-// Stats returns the counts of all that the connections of g have done so far.
-// It does not block. Its cost grows with the number of open connections, not
-// with the number of streams.
+// Stats returns counts of what the connections of g have done so far. It does
+// not block. Its cost grows with the number of open connections, not with the
+// number of streams.
 func (g *Guard) Stats() GuardStats {
 	for _, c := range g.members() {
 		c.refresh()

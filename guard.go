@@ -10,12 +10,13 @@ import (
 	"github.com/quiclife/quiclife/internal/slots"
 )
 
-// DefaultGuard is the [Guard] of the package-level functions and of every
-// [Transport] that has none of its own. Set its fields before the first
-// connection is made.
+// DefaultGuard is the [Guard] of the package-level functions, and of every
+// [Transport] whose Guard is nil. Set its fields before the first connection is
+// made.
 var DefaultGuard = &Guard{}
 
-// A Guard is the policy for a group of connections, and holds the state that
+// A Guard is the policy for a group of connections: those that are made by its
+// methods, or by a [Transport] with this Guard. It also holds the state that
 // they share.
 //
 // The zero value works. Set the fields before the first use, and do not change
@@ -34,12 +35,12 @@ type Guard struct {
 
 	// MaxStreams limits how many streams of the group are handled at a time. It
 	// counts the streams handled by [Conn.Serve], [Listener.Serve] and
-	// NetListeners. Other streams wait for their turn for at most MaxWait, and
-	// are then refused with Codes.Refused. A free slot goes to the connection
-	// that has the fewest streams being handled. Streams that this side opens,
-	// or accepts with AcceptStream, are not counted. A NetListener's stream
-	// counts from shortly before Accept returns it until it has ended. 0 means
-	// no limit.
+	// NetListeners. At the limit, further streams wait for their turn for at
+	// most MaxWait, and are then refused with Codes.Refused. A free slot goes
+	// to the connection that has the fewest streams being handled. Streams that
+	// this side opens, or accepts with AcceptStream, are not counted. A
+	// NetListener's stream counts from shortly before Accept returns it until
+	// it has ended. 0 means no limit.
 	MaxStreams int64
 
 	// MaxWait is how long a stream waits at MaxStreams. When it is refused, the
@@ -86,9 +87,9 @@ type Guard struct {
 
 	// AbandonGrace is how long a dropped stream is left alone after the garbage
 	// collector has found it. In this time, data that was written may still be
-	// delivered, and the peer's FIN may still arrive. While slots for its kind
-	// of stream are short, the time is at most a probe timeout (PTO) and a
-	// round trip. 0 means 1 second. A negative value means no time.
+	// delivered, and the peer's FIN may still arrive. While slots of its kind
+	// are short, the time is at most a probe timeout (PTO) and a round trip. 0
+	// means 1 second. A negative value means no time.
 	AbandonGrace time.Duration
 
 	// ReportOnly reports leaks but ends no stream, neither those that were
@@ -106,10 +107,12 @@ type Guard struct {
 	// to BindContext is done. It is also sent for refused streams.
 	NoStopSending bool
 
-	// DrainTimeout is how long [Listener.Serve] and a closed
-	// [Listener.NetListener] wait for the streams of their connections to end,
-	// before they cut them. During a [Guard.Shutdown], its context sets the
-	// time instead. 0 means 30 seconds. A negative value means forever.
+	// DrainTimeout is how long [Listener.Serve] waits for the streams of its
+	// connections to end, and for their data to arrive, before it cuts them. A
+	// closed [Listener.NetListener] waits for streams to end without a limit,
+	// and then for at most DrainTimeout for their data to arrive. During a
+	// [Guard.Shutdown], its context sets the time instead. 0 means 30 seconds.
+	// A negative value means no limit.
 	DrainTimeout time.Duration
 
 	// CloseCode and CloseReason are what the peer sees when [Guard.Shutdown],
@@ -136,9 +139,10 @@ type Guard struct {
 	// panics, the panic is recovered and ignored. nil means [slog.Default].
 	Logger *slog.Logger
 
-	// OnLeak, if not nil, is called once for each leaked stream, after the
-	// stream was ended and the leak logged. No lock is held during the call.
-	// Calls may be concurrent. If OnLeak panics, the panic is logged.
+	// OnLeak, if not nil, is called once for each leaked stream, after the leak
+	// was logged. By then the stream was ended, unless AbandonGrace gives its
+	// data time to arrive, or ReportOnly is set. No lock is held during the
+	// call. Calls may be concurrent. If OnLeak panics, the panic is logged.
 	OnLeak func(Leak)
 
 	records   thinner
@@ -165,7 +169,8 @@ type Guard struct {
 // Codes are the stream error codes that quiclife puts into RESET_STREAM and
 // STOP_SENDING frames. The zero value, all 0, suits most protocols.
 type Codes struct {
-	// Release is sent by Stream.Release for halves that have not ended.
+	// Release is sent by Stream.Release for halves that have not ended, and by
+	// NetConn.CloseRead.
 	Release StreamErrorCode
 	// Canceled is sent when a context given to Stream.BindContext is done.
 	Canceled StreamErrorCode
@@ -183,7 +188,7 @@ type Codes struct {
 	// HandlerError is sent when a handler, or the function given to Do,
 	// returned an error. For handlers, Handlers.Code may choose another code.
 	HandlerError StreamErrorCode
-	// Panic is sent when a handler panicked.
+	// Panic is sent when a handler, or the function given to Do, panicked.
 	Panic StreamErrorCode
 	// Shutdown is sent for streams that Shutdown refuses. For the streams that
 	// it cuts, the peer sees the end of the connection instead.

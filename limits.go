@@ -124,8 +124,8 @@ func (e *LimitError) LogValue() slog.Value {
 func (e *LimitError) Unwrap() error { return e.Err }
 
 // Is reports whether target is a [StreamLimitReachedError], as a pointer or as
-// a value, and e is for the peer's limit. (Comparing pointers does not work
-// here, since the type has no size.)
+// a value, and e is for the peer's limit. (errors.Is itself cannot compare such
+// pointers, because the type has size zero.)
 func (e *LimitError) Is(target error) bool {
 	switch target.(type) {
 	case quic.StreamLimitReachedError, *quic.StreamLimitReachedError:

@@ -32,8 +32,8 @@ func (l *Listener) Accept(ctx context.Context) (*Conn, error) {
 }
 
 // Close stops listening. Handshakes in progress fail. Connections that are
-// already queued can still be accepted. After them Accept fails. Connections
-// are not closed. If the listener was made by Listen or ListenAddr, its
+// already queued can still be accepted. After that Accept fails. Close does not
+// close connections. If the listener was made by Listen or ListenAddr, its
 // goroutines end when the last connection has ended, and the socket that
 // ListenAddr made is closed. If this side closed that connection, this happens
 // 3 PTO later, so that a lost CONNECTION_CLOSE can be repeated. Closing again

@@ -96,10 +96,11 @@ func (l *connListener) Addr() net.Addr { return l.conn.LocalAddr() }
 // Close closes l, and unblocks Accept. The net.Conns that Accept has returned
 // stay open, and Close does not wait for them. All other streams are refused
 // with Codes.Refused, including those that wait to be accepted. Once no stream
-// of a connection is open, the connection is closed as [Conn.Shutdown] does it,
-// so that what was written arrives. This happens within Guard.DrainTimeout. To
-// wait for it, call Guard.Shutdown. Closing again returns net.ErrClosed. The
-// Close of l and Guard.Shutdown have the same effect on the connections.
+// of a connection is open, the connection is shut down as [Conn.Shutdown] does
+// it, so that what was written arrives. This takes at most Guard.DrainTimeout.
+// To wait for all this, call Guard.Shutdown. Closing again returns
+// net.ErrClosed. The Close of l and Guard.Shutdown have the same effect on the
+// connections.
 //
 // Addr returns the address of l.
 func (l *Listener) NetListener() net.Listener {

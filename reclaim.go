@@ -12,7 +12,7 @@ import (
 //
 // A dropped bidirectional stream always blocks somebody: nobody can finish its
 // exchange. A dropped unidirectional stream may be a control stream, which is
-// written or read once and has to stay open. It is left alone until slots for
+// written or read once and has to stay open. It is left alone until slots of
 // its kind are short (shortage.go), or its unread data fills the connection's
 // window (stall.go).
 

@@ -45,9 +45,9 @@ var errNilContext = errors.New("quiclife: nil context")
 type Handlers struct {
 	// Conn, if not nil, is called for each connection before its streams are
 	// accepted. ctx is done when the connection has ended or Shutdown has
-	// begun. Conn returns a context, which should be derived from ctx. Its
-	// values, instead of those of Serve's context, become values of the
-	// handlers' contexts; values of Conn.Context still come first. If Conn
+	// begun. Conn returns a context, which should be derived from ctx. The
+	// handlers' contexts have its values instead of those of Serve's context.
+	// If Conn.Context has a value for the same key, that value counts. If Conn
 	// returns an error, the connection is refused: it is closed with the code
 	// and message of the error if that is an [*ApplicationError], else with
 	// Guard.CloseCode and CloseReason. If Conn panics, the panic is logged and
@@ -76,7 +76,7 @@ type Handlers struct {
 // Only one Serve can run on a connection at a time.
 //
 // When ctx is done, Serve accepts no more streams, and running handlers go on.
-// To end them too, within a time, call [Conn.Shutdown].
+// To end them within a time limit, call [Conn.Shutdown].
 //
 // At Guard.MaxStreams a stream waits for its turn for at most Guard.MaxWait.
 // Then it is refused with Codes.Refused, and so are the streams of its kind
@@ -323,8 +323,8 @@ func (c *Conn) panicked(msg string, v any, attrs ...any) {
 // error also matches the [*ShutdownError] of each. If an Accept, a NetListener
 // or another Serve uses the listener, Serve returns an error at once.
 //
-// If [Guard.Shutdown] has closed the listener, it shuts down the connections
-// too, and its error says what was cut.
+// If [Guard.Shutdown] has closed the listener, then Guard.Shutdown shuts down
+// the connections, and its error says what was cut.
 func (l *Listener) Serve(ctx context.Context, h Handlers) error {
 	if ctx == nil {
 		return errNilContext

@@ -8,7 +8,7 @@ import (
 	"github.com/quic-go/quic-go"
 )
 
-// Slots for a kind of stream are short in three cases: an open waits for one or
+// Slots of a kind of stream are short in three cases: an open waits for one or
 // has failed within the last second, three quarters of the incoming slots are
 // taken, or a limit of the group was reached within the last second. This is a
 // shortage. It has three effects: dropped unidirectional streams of the kind

@@ -70,8 +70,8 @@ func (e *ShutdownError) Unwrap() error { return e.Err }
 // acknowledged, quic-go would have to send a packet again within a certain
 // time. When no packet was sent for longer than that, everything is
 // acknowledged. See the README for how long this takes. If the peer keeps
-// sending, or a KeepAlivePeriod makes us send, more often than that, only ctx
-// ends the wait. So give ctx a deadline.
+// sending, or a KeepAlivePeriod makes this side send, more often than that,
+// only ctx ends the wait. So give ctx a deadline.
 //
 // There are limits to this promise. It does not hold for a peer whose
 // max_ack_delay is above 25 ms, nor for a server that acknowledges the end of

@@ -36,7 +36,7 @@ type StreamStats struct {
 	Finished  int64 // each half that it has was finished: FIN was sent, and all was read up to the peer's FIN
 	Released  int64 // ended by Release or NetConn.Close while a half was open and no half had been aborted
 	Reset     int64 // ended otherwise, with a half aborted by either side or by the connection's end
-	Reclaimed int64 // ended by quiclife as a leak; a leak that ends in another way is counted there
+	Reclaimed int64 // ended by quiclife as a leak; leaks that ended otherwise count in the other fields
 	Detached  int64 // handed to the program with Detach
 
 	EOFs int64 // how many of Finished: the program had stopped at the last byte, and quiclife read the peer's FIN

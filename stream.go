@@ -326,12 +326,12 @@ func (s *Stream) Reset(code StreamErrorCode) {
 func (s *Stream) Info() StreamInfo { return s.st.info() }
 
 // Detach returns quic-go's stream and stops tracking it. From then on the
-// caller has to end it. It no longer counts as open, is never reclaimed, and
-// Release, Reset and the end of a handler have no effect on it. The other
-// methods of s keep working; Close works as quic-go's does. Halves that have
-// ended stay ended. Detach is atomic: a concurrent call finds the stream either
-// tracked or detached. Shutdown waits until the send half of the stream has
-// ended, and does not name the stream among those that it cuts.
+// caller has to end it. The stream no longer counts as open and is never
+// reclaimed. Release, Reset and the end of a handler have no effect on it. The
+// other methods of s keep working; Close works as quic-go's does. Halves that
+// have ended stay ended. Detach is atomic: a concurrent call finds the stream
+// either tracked or detached. Shutdown waits until the send half of the stream
+// has ended, and does not name the stream among those that it cuts.
 func (s *Stream) Detach() *quic.Stream {
 	s.st.detach()
 	runtime.KeepAlive(s)
@@ -347,10 +347,10 @@ func (s *Stream) Context() context.Context { return s.raw.Context() }
 func (s *Stream) SetPriority(urgency int8, incremental bool) { s.raw.SetPriority(urgency, incremental) }
 
 // SetReliableBoundary is quic-go's [quic.Stream.SetReliableBoundary]: what was
-// written so far is delivered even if the stream is reset later. It has three
-// effects. CancelWrite and Reset no longer have an effect on a send half that
-// was closed. A small Write waits until it is sent. Data that TryWriteAll
-// queues later may be delivered too.
+// written so far is delivered even if the stream is reset later. From then on,
+// CancelWrite and Reset have no effect on a send half that was closed. A small
+// Write waits until it is sent. Data that TryWriteAll queues may be delivered
+// too.
 func (s *Stream) SetReliableBoundary() { s.st.setReliableBoundary() }
 
 // ReleaseStreamCredit returns the stream credit: once both halves have ended,

@@ -16,7 +16,7 @@ type sweep struct {
 	now  time.Duration
 	next time.Duration // when to sweep again; 0: not until somebody asks for it
 
-	short  [numKinds]bool          // slots for this kind are short
+	short  [numKinds]bool          // slots of this kind are short
 	grace  [numKinds]time.Duration // how long dropped streams with data in flight are left alone
 	coming [numKinds]bool          // slots of dropped streams will be free soon
 	idle   [numKinds]bool          // there are streams that no call uses now, which may have been dropped

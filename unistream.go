@@ -10,7 +10,7 @@ import (
 
 // A SendStream is a unidirectional stream opened by this side. Its methods work
 // like those of [Stream]. A dropped SendStream may be a control stream, so it
-// is left alone until slots for its kind are short.
+// is left alone until slots of its kind are short.
 type SendStream struct {
 	handle
 	raw *quic.SendStream
@@ -101,7 +101,7 @@ func (s *SendStream) SetWriteDeadline(t time.Time) error { return s.st.setWriteD
 
 // A ReceiveStream is a unidirectional stream opened by the peer. Its methods
 // work like those of [Stream]. A dropped ReceiveStream may be a control stream,
-// so it is left alone until slots for its kind are short.
+// so it is left alone until slots of its kind are short.
 type ReceiveStream struct {
 	handle
 	raw *quic.ReceiveStream

@@ -11,7 +11,7 @@ import (
 	"github.com/quiclife/quiclife"
 )
 
-// What a stream is blocked in returns when a context is done, and says why.
+// A blocked call on a stream returns when a context is done, and says why.
 func ExampleStream_BindContext() {
 	client, _, end := connect(&quiclife.Guard{Codes: quiclife.Codes{Canceled: 3}}, nil)
 	defer end()
@@ -35,8 +35,8 @@ func ExampleStream_BindContext() {
 	// true 3
 }
 
-// An HTTP server on the streams of all connections of a listener, and a client
-// whose requests share one connection.
+// An HTTP server on the streams of all connections of a listener. The requests
+// of the client share one connection.
 func ExampleListener_NetListener() {
 	serverTLS, clientTLS := exampleTLS()
 	guard := &quiclife.Guard{}
@@ -75,7 +75,7 @@ func ExampleListener_NetListener() {
 
 	transport.CloseIdleConnections()
 	fmt.Println(web.Shutdown(context.Background()), <-served) // no new streams; waits for the handlers
-	fmt.Println(guard.Shutdown(context.Background()))         // all that was written has arrived
+	fmt.Println(guard.Shutdown(context.Background()))         // everything that was written has arrived
 	// Output:
 	// /home over example <nil>
 	// <nil> http: Server closed

@@ -9,7 +9,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// TestGroupErrorCountsApart: connections, functions of BeforeShutdown and sockets.
+// TestGroupErrorCountsApart: connections, BeforeShutdown functions and sockets.
 func TestGroupErrorCountsApart(t *testing.T) {
 	failed := errors.New("failed")
 	cut := func(n int) error { return &ShutdownError{Streams: make([]StreamInfo, n), Err: context.Canceled} }
@@ -34,8 +34,8 @@ func TestGroupErrorCountsApart(t *testing.T) {
 	}
 }
 
-// TestListenerThatHasLeftStaysOut: it was closed, with its transport, while it was
-// made.
+// TestListenerThatHasLeftStaysOut: it was closed with its transport while it
+// was being made.
 func TestListenerThatHasLeftStaysOut(t *testing.T) {
 	g := &Guard{}
 	for _, left := range []bool{false, true} {
@@ -46,11 +46,12 @@ func TestListenerThatHasLeftStaysOut(t *testing.T) {
 	}
 }
 
-// TestShutdownsThatOverlapAreAwaitedToTheLast.
+// TestShutdownsThatOverlapAreAwaitedToTheLast: awaitShutdown returns when all
+// have returned.
 func TestShutdownsThatOverlapAreAwaitedToTheLast(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g := &Guard{}
-		g.awaitShutdown(nil, nil) // there is none
+		g.awaitShutdown(nil, nil) // returns at once: there is no Shutdown
 		for _, calls := range []int{1, 2} {
 			for range calls {
 				g.beginShutdown()

@@ -297,7 +297,8 @@ func TestDialAddrClosesItsSocketWhenConnectionHasEnded(t *testing.T) {
 	}
 }
 
-// setResolver makes dial the way to DNS servers until the end of the test.
+// setResolver makes the default resolver reach DNS servers through dial, until
+// the end of the test.
 func setResolver(t *testing.T, dial func(context.Context, string, string) (net.Conn, error)) {
 	old := net.DefaultResolver
 	net.DefaultResolver = &net.Resolver{PreferGo: true, Dial: dial}

@@ -68,7 +68,7 @@ type Conn struct {
 	cut     []StreamInfo  // streams cut by Shutdown, or by the connection's end during it
 	given   int64         // detached streams whose send half is open, as far as quic-go shows
 
-	timer   *time.Timer   // calls sweep (see timeouts.go)
+	timer   *time.Timer   // sweeps the streams (see timeouts.go)
 	sweepAt time.Duration // when timer fires, or 0 if it is not pending
 	spare   time.Duration // a sweep before this time would cost too much
 
@@ -316,8 +316,8 @@ func (c *Conn) closeRaw(code ApplicationErrorCode, desc string) error {
 
 // NextConnection makes the connection usable again after the server rejected
 // 0-RTT. It blocks until the handshake has completed, ctx is done or the
-// connection has ended. It returns c itself. The streams opened before the
-// rejection have ended then.
+// connection has ended. It returns c itself. When it returns, the streams that
+// were opened before the rejection have ended.
 func (c *Conn) NextConnection(ctx context.Context) (*Conn, error) {
 	select {
 	case <-ctx.Done():

@@ -39,8 +39,8 @@
 // Limits say how many streams of each kind may be open at a time. Each open
 // stream takes one slot of its limit. Slots of a kind are short if a call that
 // opens a stream waits for a slot or has failed within the last second, if
-// three quarters of the slots for incoming streams are taken, or if the Guard
-// reached a limit within the last second.
+// three quarters of the slots for incoming streams are taken, or if
+// Guard.MaxStreams or Guard.MaxHeap was reached within the last second.
 //
 // The program ends a half as it does with quic-go. The send half ends with
 // Close or CancelWrite, or when Write returns an error other than a timeout.

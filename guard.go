@@ -44,9 +44,9 @@ type Guard struct {
 	MaxStreams int64
 
 	// MaxWait is how long a stream waits at MaxStreams. When it is refused, the
-	// streams that the peer opened after it on the same connection are refused
-	// too. 0 means 1 second. A negative value means as long as the connection
-	// lives.
+	// streams of its kind that the peer opened after it on the same connection
+	// are refused too. 0 means 1 second. A negative value means as long as the
+	// connection lives.
 	MaxWait time.Duration
 
 	// MaxConns limits the connections of the group, including handshakes in
@@ -148,19 +148,19 @@ type Guard struct {
 	records   thinner
 	totals    totals
 	samples   samples
-	collector *collector                  // nil but in tests, see collectorFor
-	watched   atomic.Pointer[leakWatch]   // nil but under package leaktest
-	recent    atomic.Pointer[recentLeaks] // nil but under package debugpage
+	collector *collector                  // nil except in tests, see collectorFor
+	watched   atomic.Pointer[leakWatch]   // nil unless package leaktest is used
+	recent    atomic.Pointer[recentLeaks] // nil unless package debugpage is used
 
 	mu         sync.Mutex         // guards the fields below
-	conns      map[*Conn]struct{} // until they have ended, and all of their streams
+	conns      map[*Conn]struct{} // members until they and all of their streams have ended
 	listeners  map[*listener]struct{}
-	counted    int64                         // connections, and handshakes under way
+	counted    int64                         // connections, including handshakes in progress
 	handshakes int64                         // of these: not accepted yet
-	unverified int64                         // of these: without proof of their address
+	unverified int64                         // of these: address not validated
 	refused    time.Time                     // when a limit that streams count against was last reached
-	handling   slots.Fair[*Conn]             // of MaxStreams
-	hooks      []func(context.Context) error // of BeforeShutdown
+	handling   slots.Fair[*Conn]             // for MaxStreams
+	hooks      []func(context.Context) error // registered with BeforeShutdown
 	hooking    *hookRun                      // the run in progress, or nil
 	shutdowns  int                           // calls of Shutdown in progress
 	shutDown   chan struct{}                 // closed when the last of them returns

@@ -104,7 +104,7 @@ type listener struct {
 	uses    int           // how many times that user uses it now
 	closed  bool          // close was called
 	onClose func()        // or nil
-	accepts int           // calls of accept under way
+	accepts int           // calls of accept in progress
 	idle    chan struct{} // closed when the last of them returns; nil if nobody waits for that
 	left    bool          // it has ended, but calls of accept may still be in progress
 }

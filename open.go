@@ -11,7 +11,7 @@ func open[S any](c *Conn, k kind, try func() (S, error)) (none S, err error) {
 		return none, err
 	}
 	if !c.takeSlot(k) {
-		if c.rejected0RTT() { // the slots are held by streams that 0-RTT's rejection has ended
+		if c.rejected0RTT() { // the slots are held by streams that the rejection of 0-RTT has ended
 			return none, Err0RTTRejected
 		}
 		c.openFailed(k)
@@ -108,7 +108,7 @@ func (c *Conn) awaitSlot(ctx context.Context, k kind) error {
 		select {
 		case <-slot:
 			return nil
-		case <-handshake: // the slots may be held by streams that 0-RTT's rejection has ended
+		case <-handshake: // the slots may be held by streams that the rejection of 0-RTT has ended
 			handshake = nil
 			if c.rejected0RTT() {
 				err = Err0RTTRejected

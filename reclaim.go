@@ -140,7 +140,8 @@ func (s *sweep) droppedLocked(st *streamState, r *registry) {
 	s.coming[st.kind] = s.coming[st.kind] || !s.conn.guard.ReportOnly
 }
 
-// leak adds a leak to leaks, unless st has ended or was reported before.
+// leak adds a leak to leaks, unless st was reported before or has ended in the
+// meantime. If the reason is LeakUncredited, st has always ended.
 func (st *streamState) leak(leaks []Leak, reason LeakReason) []Leak {
 	st.mu.Lock()
 	open := st.sendHalf == HalfOpen || st.receiveHalf == HalfOpen

@@ -19,10 +19,10 @@ func refuse(raw receiver, code quic.StreamErrorCode) {
 	raw.ReleaseStreamCredit()
 }
 
-// refuseAll refuses streams until accept fails or ctx is done, but at most as
-// many as most says. Refusing gives the slot back, so a peer that opens streams
-// in a loop would keep us busy. So refuseAll limits its pace: it refuses at
-// once as many as the peer may have open, then one in each refusalInterval.
+// refuseAll refuses up to most streams, until accept fails or ctx is done.
+// Refusing gives the slot back, so a peer that opens streams in a loop would
+// keep us busy. So refuseAll limits its pace: it refuses at once as many as the
+// peer may have open, then one in each refusalInterval.
 func refuseAll[S receiver](ctx context.Context, c *Conn, k kind, most int64, accept func(context.Context) (S, error), code StreamErrorCode) error {
 	c.accepts(k)
 	pace := refusalPace{atOnce: min(c.kinds[k].stats.Limit, maxRefusedAtOnce)}

@@ -41,17 +41,17 @@ var errNilContext = errors.New("quiclife: nil context")
 // The ctx of Stream and UniStream is done when [Conn.Context] is done: when the
 // connection has ended. The end of Serve's context does not affect it. It has
 // the values of both contexts. If both have a value for a key, the connection's
-// counts.
+// takes precedence.
 type Handlers struct {
 	// Conn, if not nil, is called for each connection before its streams are
 	// accepted. ctx is done when the connection has ended or Shutdown has
 	// begun. Conn returns a context, which should be derived from ctx. The
 	// handlers' contexts have its values instead of those of Serve's context.
-	// If Conn.Context has a value for the same key, that value counts. If Conn
-	// returns an error, the connection is refused: it is closed with the code
-	// and message of the error if that is an [*ApplicationError], else with
-	// Guard.CloseCode and CloseReason. If Conn panics, the panic is logged and
-	// the connection refused as well.
+	// If Conn.Context has a value for the same key, that one takes precedence.
+	// If Conn returns an error, the connection is refused: it is closed with
+	// the code and message of the error if that is an [*ApplicationError], else
+	// with Guard.CloseCode and CloseReason. If Conn panics, the panic is logged
+	// and the connection refused as well.
 	Conn func(ctx context.Context, c *Conn) (context.Context, error)
 
 	Stream    func(ctx context.Context, s *Stream) error
@@ -244,8 +244,8 @@ type ender interface {
 	Reset(StreamErrorCode)
 }
 
-// runHandler runs a handler, and then ends its stream as the doc of Handlers
-// says.
+// runHandler runs a handler, and then ends its stream as documented at
+// Handlers.
 func runHandler[S ender](s server, str S, finish func(S) error, handle func(context.Context, S) error) {
 	c := s.conn
 	abort := c.guard.Codes.Panic // even if handle calls runtime.Goexit

@@ -10,10 +10,11 @@ import (
 
 // Slots of a kind of stream are short in three cases: an open waits for one or
 // has failed within the last second, three quarters of the incoming slots are
-// taken, or a limit of the group was reached within the last second. This is a
-// shortage. It has three effects: dropped unidirectional streams of the kind
-// are ended too, dropped streams get only as much time as their data needs to
-// arrive, and we ask for a garbage collection to find more of them.
+// taken, or MaxStreams or MaxHeap of the group was reached within the last
+// second. This is a shortage. It has three effects: dropped unidirectional
+// streams of the kind are ended too, dropped streams get only as much time as
+// their data needs to arrive, and we ask for a garbage collection to find more
+// of them.
 
 // shortFor is how long a failure at a limit counts as a shortage.
 const shortFor = time.Second

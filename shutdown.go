@@ -224,8 +224,8 @@ func (c *Conn) gaveAway(send sender) {
 	})
 }
 
-// refuseWhile refuses incoming streams until stop is called. It refuses at most
-// most bidirectional and mostUni unidirectional streams.
+// refuseWhile refuses incoming streams until stop is called. It refuses no more
+// than most bidirectional and mostUni unidirectional streams.
 func (c *Conn) refuseWhile(ctx context.Context, most, mostUni int64) (stop func()) {
 	ctx, cancel := context.WithCancel(ctx)
 	var both sync.WaitGroup

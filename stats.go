@@ -102,7 +102,7 @@ const (
 	HalfAbsent   HalfState = iota // the stream is unidirectional and does not have this half
 	HalfOpen                      // not ended
 	HalfFinished                  // send half: FIN was sent; receive half: all was read up to the peer's FIN
-	HalfAborted                   // reset by either side, or ended by the connection's end
+	HalfAborted                   // aborted by either side, or by the connection's end
 
 	halfEnding   // claimed but not settled yet
 	halfDetached // open when Detach was called

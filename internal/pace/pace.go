@@ -1,4 +1,4 @@
-// Package pace limits how often work is done that costs CPU time or may be in
+// Package pace limits how often we do work that costs CPU time or may be in
 // vain.
 package pace
 

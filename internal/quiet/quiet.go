@@ -14,7 +14,7 @@
 //
 //	s - a >= (2 + 4 + ... + 2^(n-1)) PTO = (2^n - 2) PTO
 //
-// and the next probe is sent no later than at
+// and the time of the next probe is at most
 //
 //	s + min(2^n PTO, 60 s) <= s + min(s - a, 60 s) + 2 PTO
 //

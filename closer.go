@@ -113,7 +113,7 @@ func (st *streamState) close() error {
 			st.settle(HalfFinished, HalfAbsent)
 			return nil
 		}
-		st.sendAborted(st.peerStopped()) // quic-go's error has no type, and means that the half was reset before
+		st.sendAborted(st.peerStopped()) // quic-go's untyped error: the half was reset before
 	}
 	if cut {
 		return ErrWriteCut

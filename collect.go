@@ -22,7 +22,7 @@ import (
 // is in a bubble.
 type collector struct {
 	collect func() (cost time.Duration) // runs the garbage collector, and returns the CPU time it took
-	alone   bool                        // for one connection in a bubble: it looks only after collections that were asked for
+	alone   bool                        // for one connection in a bubble: looks only when asked
 
 	looking sync.Mutex // held during a look, so that there is one look at a time
 	looked  uint64     // the number of the collection after which we last looked; guarded by looking

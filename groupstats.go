@@ -63,7 +63,7 @@ type LeakCounts struct {
 
 // totals are the counts of a group that outlive its connections.
 type totals struct {
-	mu sync.Mutex // held to read all connections, and to take one out of the group; locked before Conn.mu and Guard.mu
+	mu sync.Mutex // held to read all connections and to fold one; locked before Conn.mu and Guard.mu
 	// guarded by mu
 	ended       Stats // of connections that have left the group
 	connsOpened int64

@@ -59,10 +59,10 @@ type leakWatch struct {
 type unended struct {
 	st    *streamState
 	info  StreamInfo        // just before the connection ended or the cut
-	bound []context.Context // the contexts that it was bound to, each of which would have ended it; does not change
+	bound []context.Context // the contexts that it was bound to; does not change
 
 	// streamState.mu guards the fields below.
-	told          bool // a call has told the program that the connection has ended or that Shutdown has cut the stream
+	told          bool // a call has told the program of the connection's end or the cut
 	send, receive bool // the program has not ended these halves
 }
 
@@ -84,7 +84,7 @@ func (w *leakWatch) report(l Leak) {
 func (st *streamState) claimUnendedLocked(send, receive bool) (gotSend, gotReceive bool) {
 	c := st.conn
 	w := c.guard.watched.Load()
-	if w == nil || c.lifetime.Err() == nil && c.draining.Err() == nil { // if neither has ended or begun, 0-RTT was rejected
+	if w == nil || c.lifetime.Err() == nil && c.draining.Err() == nil { // in the latter case 0-RTT was rejected
 		return st.claimLocked(send, receive)
 	}
 	x, info := st.extraLocked(), st.infoLocked((*stack).String)

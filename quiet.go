@@ -131,7 +131,7 @@ func (c *Conn) stopLooking() {
 
 // awaitQuiet waits until everything that was sent is known to be acknowledged.
 func (c *Conn) awaitQuiet(ctx context.Context) error {
-	select { // before the handshake is complete, a server may be silent only because it has not validated the client's address
+	select { // before that, a server may be silent only because the client's address is not validated
 	case <-c.raw.HandshakeComplete():
 	case <-c.lifetime.Done():
 		return c.peerClosed()

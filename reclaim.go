@@ -115,7 +115,7 @@ func (s *sweep) droppedLocked(st *streamState, r *registry) {
 	due := after(st.extra.droppedAt, s.grace[st.kind])
 	unsent := st.sendHalf == HalfOpen && st.written.Load() > 0
 	size := st.finalSize.Load()
-	allRead := size == sizeUnknown || size == st.read.Load() // if both are equal, consumeEOF is just reading the EOF
+	allRead := size == sizeUnknown || size == st.read.Load() // if equal, consumeEOF is at work
 	unended := st.sendHalf != HalfOpen && st.receiveHalf == HalfOpen && allRead
 	waits := due > s.now && (unsent || unended)
 	switch {

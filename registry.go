@@ -30,7 +30,7 @@ type registry struct {
 	dropped int64 // open streams that were found dropped
 	owing   int64 // streams that have ended but whose credit was not returned
 
-	slots slots.Queue // this side's own limit on outgoing streams: it counts open streams and opens in progress
+	slots slots.Queue // of this side's own limit, taken by open streams and opens in progress
 
 	// Whether slots are short, see shortage.go.
 	blocked   int           // opens that wait for a slot, at this side's limit or the peer's

@@ -167,7 +167,7 @@ func (s *sweep) inTheWayLocked(st *streamState, r *registry) bool {
 	if st.id()>>2 >= controlStreams {
 		return true
 	}
-	if !r.wanting(s.now) || r.dropped < r.stats.Open { // for incoming streams wanting is always false: we do not see the peer's opens wait
+	if !r.wanting(s.now) || r.dropped < r.stats.Open { // wanting is false for incoming streams
 		return false
 	}
 	due := r.waitSince + controlWait

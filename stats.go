@@ -39,7 +39,7 @@ type StreamStats struct {
 	Reclaimed int64 // ended by quiclife as a leak; leaks that ended otherwise count in the other fields
 	Detached  int64 // handed to the program with Detach
 
-	EOFs int64 // how many of Finished: the program had stopped at the last byte, and quiclife read the peer's FIN
+	EOFs int64 // of Finished: quiclife read the FIN, after the program had read the last byte
 
 	// Limit is how many streams may be open. For incoming streams it is the
 	// limit in the Config. For outgoing streams it is Guard.MaxOutgoingStreams

@@ -66,7 +66,7 @@ func (st *streamState) awaitChange() {
 	}
 	changed := x.changed
 	st.mu.Unlock()
-	<-changed // the write that has the turn is unblocked by its deadline, CancelWrite, Close or the connection's end
+	<-changed // its deadline, CancelWrite, Close or the connection's end unblocks the write with the turn
 	st.mu.Lock()
 }
 
@@ -194,7 +194,7 @@ func (st *streamState) writeAfterEnd() error {
 		st.extra.toldOfEnd()
 	}
 	st.mu.Unlock()
-	if closing { // a call into quic-go here would make it return ErrWouldBlock to a write that Close waits for
+	if closing { // a call now would make quic-go return ErrWouldBlock to a write that Close waits for
 		return quic.ErrStreamClosed
 	}
 	if _, err := st.send().WriteWithLimit(nil, pass); err != nil && endsSendHalf(err) {
@@ -230,7 +230,7 @@ func (st *streamState) writeInTurn(p []byte, queue bool) (n int, err error) {
 func (st *streamState) queue(p []byte) error {
 	err := st.send().TryWriteAll(p)
 	if err == nil {
-		st.queued = min(st.queued, maxQueued) + uint16(min(len(p), maxQueued)) // it need not be exact above maxQueued
+		st.queued = min(st.queued, maxQueued) + uint16(min(len(p), maxQueued)) // need not be exact above maxQueued
 		st.conn.queue.bytes.Add(int64(len(p)))
 		st.written.Add(int64(len(p)))
 	}

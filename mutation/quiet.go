@@ -4,7 +4,7 @@ package main
 var quiet = []mutation{
 	{
 		name: "awaitQuiet: the handshake is not awaited",
-		old: `	select { // before the handshake is complete, a server may be silent only because it has not validated the client's address
+		old: `	select { // before that, a server may be silent only because the client's address is not validated
 	case <-c.raw.HandshakeComplete():
 	case <-c.lifetime.Done():
 		return c.peerClosed()

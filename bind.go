@@ -25,7 +25,8 @@ import (
 // BindContext does not block. If ctx is already done, the stream is reset
 // before BindContext returns. Once both halves have ended, or after Detach, the
 // stream is no longer bound: data that was written and closed arrives, and ctx
-// holds no memory of the stream. Binding a stream that has ended has no effect.
+// no longer refers to the stream. Binding a stream that has ended has no
+// effect.
 //
 // stop unbinds the stream. Like the stop function of [context.AfterFunc], it
 // reports whether it prevented the reset. It returns false if the stream has

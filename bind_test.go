@@ -557,8 +557,8 @@ func (c *countingContext) count() (now, most int) {
 	return len(c.waiting), c.most
 }
 
-// TestContextForgetsEndedStreams: a long-lived context keeps no memory of
-// 10,000 streams, however they have ended.
+// TestContextForgetsEndedStreams: a long-lived context refers to none of 10,000
+// streams, however they have ended.
 func TestContextForgetsEndedStreams(t *testing.T) {
 	conf := &quic.Config{MaxIncomingStreams: 5000, MaxIncomingUniStreams: 5000}
 	ways := []struct {

@@ -243,7 +243,7 @@ func (e *groupError) Error() string {
 	if len(e.errs) == 1 {
 		return e.errs[0].Error()
 	}
-	s := fmt.Sprintf("quiclife: shutdown: %d of %d connections cut, with %d open streams; data may not have arrived",
+	s := fmt.Sprintf("quiclife: shutdown: %d of %d connections cut, with %d open streams or data that may not have arrived",
 		len(e.errs)-e.hooks-e.sockets, e.conns, e.streams)
 	if e.hooks > 0 {
 		s += fmt.Sprintf("; %d BeforeShutdown functions failed", e.hooks)

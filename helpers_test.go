@@ -131,7 +131,7 @@ func requireBalance(t testing.TB, stats quiclife.Stats) {
 	}
 }
 
-// raise sets to to n if it is lower. Calls may be concurrent.
+// raise sets a counter to n if it is lower. Calls may be concurrent.
 func raise(to *atomic.Int64, n int64) {
 	for old := to.Load(); old < n && !to.CompareAndSwap(old, n); old = to.Load() {
 	}

@@ -39,7 +39,7 @@ func startShutdown(c *quiclife.Conn) (down <-chan error) {
 	return err
 }
 
-// requireCut requires that err names n streams that Shutdown has cut.
+// requireCut requires that err is a ShutdownError that names so many streams.
 func requireCut(t *testing.T, err error, streams int) {
 	t.Helper()
 	var cut *quiclife.ShutdownError
@@ -489,7 +489,7 @@ func TestGuardShutdownErrorCountsSocketsApart(t *testing.T) {
 		keep(t, s)
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
-		require.EqualError(t, guard.Shutdown(ctx), "quiclife: shutdown: 1 of 1 connections cut, with 1 open streams; data may not have arrived; 1 sockets are still open")
+		require.EqualError(t, guard.Shutdown(ctx), "quiclife: shutdown: 1 of 1 connections cut, with 1 open streams or data that may not have arrived; 1 sockets are still open")
 		settled()
 	})
 }
@@ -724,7 +724,7 @@ func TestGuardShutdownErrorIsOneLineWithCounts(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
 		err := guard.Shutdown(ctx)
-		require.EqualError(t, err, "quiclife: shutdown: 3 of 3 connections cut, with 6 open streams; data may not have arrived")
+		require.EqualError(t, err, "quiclife: shutdown: 3 of 3 connections cut, with 6 open streams or data that may not have arrived")
 		require.ErrorIs(t, err, context.DeadlineExceeded)
 		var several interface{ Unwrap() []error }
 		require.ErrorAs(t, err, &several)

@@ -224,7 +224,7 @@ func TestListenerServeTellsWhatItCut(t *testing.T) {
 		var cut *quiclife.ShutdownError
 		require.ErrorAs(t, err, &cut)
 		require.Len(t, cut.Streams, 1)
-		require.Contains(t, err.Error(), "1 open streams cut")
+		require.Contains(t, err.Error(), "1 open stream cut")
 		settled()
 		require.Equal(t, &quiclife.ApplicationError{Remote: true, ErrorCode: 9, ErrorMessage: "bye"}, context.Cause(clients[0].Context()))
 	})

@@ -830,7 +830,7 @@ func TestListenerServeWaitsNoLongerThanDrainTimeout(t *testing.T) {
 		cancel()
 		require.ErrorIs(t, <-served, context.Canceled)
 		require.Equal(t, 3*time.Second, time.Since(start))
-		require.Contains(t, log.String(), "1 open streams cut")
+		require.Contains(t, log.String(), "1 open stream cut")
 		<-c.Context().Done()
 		s.Release()
 	})

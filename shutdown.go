@@ -30,7 +30,14 @@ func (e *ShutdownError) Error() string {
 	if len(e.Streams) == 0 {
 		return fmt.Sprintf("quiclife: shutdown: data may not have arrived: %v", e.Err)
 	}
-	return fmt.Sprintf("quiclife: shutdown: %d open streams cut, the first: %v: %v", len(e.Streams), e.Streams[0], e.Err)
+	return fmt.Sprintf("quiclife: shutdown: %s cut, the first: %v: %v", counted(len(e.Streams), "open stream"), e.Streams[0], e.Err)
+}
+
+func counted(n int, what string) string {
+	if n == 1 {
+		return "1 " + what
+	}
+	return fmt.Sprintf("%d %ss", n, what)
 }
 
 // LogValue returns the error, the number of streams that were cut, and the

@@ -18,6 +18,7 @@ var ErrNotQlog = errors.New("ledger: not a JSON-SEQ qlog file")
 
 const (
 	maxRecord    = 4 << 20 // bytes; a packet's frames take some kilobytes
+	maxParts     = 1 << 16 // objects in a record, or arrays: each takes far more memory than file
 	maxFileConns = 1 << 10
 )
 
@@ -83,7 +84,11 @@ type fileConn struct {
 func (f *file) missing(c *fileConn) string {
 	var all []string
 	if n := f.unreadable - c.unreadable; n > 0 {
-		all = append(all, fmt.Sprintf("%d records of the file could not be read", n))
+		records := "records"
+		if n == 1 {
+			records = "record"
+		}
+		all = append(all, fmt.Sprintf("%d %s of the file could not be read", n, records))
 		for i := range c.state.kinds {
 			c.state.kinds[i].fail("records of the file could not be read")
 		}
@@ -205,6 +210,9 @@ type traceHeader struct {
 // record takes a record in. The last one may be cut short, so it is looked at
 // even if it does not matter.
 func (f *file) record(b []byte, last bool) error {
+	if len(b) > maxParts && (bytes.Count(b, []byte("{")) > maxParts || bytes.Count(b, []byte("[")) > maxParts) {
+		return errTooLong
+	}
 	if name, ok := quickName(b); ok && f.begun && !last && !f.clock.relative {
 		if !isKnown(name) {
 			return nil

@@ -192,7 +192,7 @@ func TestCutFileSaysWhatIsMissing(t *testing.T) {
 	lines[len(lines)/2] = []byte("\x1e{\"time\":1,\"name\":\"transport:packet_sent\",\"data\":{nonsense}}\n")
 	out, _, status = run(t, string(bytes.Join(lines, nil)), "-")
 	require.Zero(t, status)
-	require.Contains(t, out, "missing: 1 records of the file could not be read")
+	require.Contains(t, out, "missing: 1 record of the file could not be read")
 	require.Contains(t, out, "incoming, not exact: records of the file could not be read")
 	require.Regexp(t, `incoming +\d +\d\? +5`, out)
 }

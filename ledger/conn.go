@@ -4,6 +4,7 @@ import (
 	"iter"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -12,6 +13,7 @@ import (
 type Conn struct {
 	ledger *Ledger // nil if it is read from a file
 	id     string
+	listed atomic.Bool // in the ledger, now or before
 
 	mu            sync.Mutex // guards the fields below; held for an event, or for a few streams
 	state         *state
@@ -152,7 +154,9 @@ func (c *Conn) yieldKind(i int, yield func(Stream) bool) bool {
 		}
 		some = some[:0]
 		c.mu.Lock()
+		buf := v.buf
 		v = c.state.view(c.now())
+		v.buf = buf
 		for _, num := range numbers[:n] {
 			if str := c.state.kinds[i].streams[num]; str != nil {
 				some = append(some, *str)

@@ -58,7 +58,7 @@ func (l *Ledger) Tracer(next func(ctx context.Context, isClient bool, id quic.Co
 			return other
 		}
 		c := newConn(isClient, true)
-		c.ledger, c.id = l, id.String()
+		c.ledger, c.id, c.state.live = l, id.String(), true
 		return &trace{conn: c, next: other}
 	}
 }
@@ -96,8 +96,9 @@ func Of(c *quic.Conn) *Conn {
 	return nil
 }
 
-// begin is called when c has its first producer, not when its tracer is asked
-// for: there may be no connection.
+// begin is called when c has its first packet, not when its tracer is asked
+// for. quic-go tells of the end only if the connection has run: a dial that TLS
+// refuses does not.
 func (l *Ledger) begin(c *Conn) {
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -325,6 +325,138 @@ func TestReliableResetBeyondTheWindow(t *testing.T) {
 	require.Equal(t, []string{"3 wire"}, w.blames())
 }
 
+// Who closes a connection as soon as the last answer is there has left no time
+// for the MAX_STREAMS.
+func TestConnectionThatEndsBeforeMaxStreamsBlamesNobody(t *testing.T) {
+	for _, c := range []struct {
+		after time.Duration
+		want  []string
+	}{
+		{sentWithin / 2, []string{"0 unknown", "1 unknown"}},
+		{sentWithin, []string{"0 our-app", "1 unknown"}},
+		{freshFor, []string{"0 our-app", "1 peer-app"}},
+	} {
+		w := atServer(true)
+		w.exchange(4) // shows that slots are given back one by one
+		w.giveBack(1)
+		w.received(data(5, 0, 0, true))
+		w.acked(w.sentFrame(data(5, 0, 0, true)))
+		w.received(event{op: opMaxStreams, n1: 11})
+		w.received(data(0, 0, 5, true))
+		pn := w.sentFrame(data(0, 0, 5, true))
+		w.received(data(1, 0, 0, true))
+		w.pn++
+		w.apply(event{op: opStream, sent: true, pn: w.pn, id: 1, fin: true, at: w.at})
+		w.received(event{op: opAcked, n1: pn, n2: w.pn})
+		w.apply(event{op: opClosed, at: w.at + int64(c.after)})
+		require.Equal(t, c.want, w.blames(), "%v after they were complete", c.after)
+		for i, s := range w.streams() {
+			if s.Blame == BlameUnknown {
+				require.Equal(t, [][]Blame{ourAppOrWire, peerAppOrWire}[i], s.Candidates)
+				require.Contains(t, s.Proof, "the connection ended before a MAX_STREAMS could give back its slot")
+			}
+		}
+	}
+}
+
+// Of two halves one may be open, as the frames tell, and the other be anything.
+func TestHalfThatCannotBeJudgedLeavesNoCandidates(t *testing.T) {
+	w := atServer(true)
+	for n := range int64(maxGaps + 2) {
+		w.received(data(0, 2*n+1, 1, false))
+	}
+	s := w.streams()[0]
+	require.Equal(t, BlameUnknown, s.Blame)
+	require.Empty(t, s.Candidates, "our application is not the only one that may have to move: %s", s.Proof)
+	require.Contains(t, s.Proof, "The frames do not tell whom it waits for: ")
+}
+
+// quic-go sends a packet anew when a timer fires, and does not trace it as lost.
+func TestPacketsThatAreNeverTracedAsLostAreForgotten(t *testing.T) {
+	w := atServer(true)
+	w.at = 1
+	for n := range int64(3 * maxInFlight) {
+		w.sentFrame(data(1, n, 1, false))
+		pn := w.sentFrame(data(1, n, 1, false))
+		w.acked(pn)
+	}
+	require.LessOrEqual(t, len(w.flight.frames), 2*maxBehind)
+	require.False(t, w.kinds[kindOutgoing].streams[0].send.torn)
+	require.EqualValues(t, 3*maxInFlight, w.kinds[kindOutgoing].streams[0].send.got.prefix)
+}
+
+// With more frames under way than are kept, nobody knows what becomes of them.
+func TestFramesThatAreNotKeptBlameNobody(t *testing.T) {
+	w := atServer(true)
+	w.received(data(0, 0, 1, true))
+	w.sentFrame(data(0, 0, 1, true))
+	w.sentFrame(event{op: opReset, id: 1})
+	w.sentFrame(event{op: opMaxStreamData, id: 5, n1: 2000})
+	require.Equal(t, []string{"0 wire", "1 wire", "5 unknown"}, w.blames())
+	for n := range int64(maxInFlight) {
+		w.sentFrame(data(9, n, 1, false))
+	}
+	w.acked(4) // is taken out by now
+	require.Equal(t, []string{"0 unknown", "1 unknown", "5 unknown"}, w.blames()[:3])
+	require.Empty(t, w.streams()[2].Candidates)
+}
+
+// Its opener may have jumped over streams long before the last jump.
+func TestSilentStreamsHaveTheirOwnAge(t *testing.T) {
+	w := atServer(true)
+	w.received(data(6, 0, 1, false))
+	first := w.at
+	for id := int64(14); id <= 62; id += 8 {
+		w.received(data(id, 0, 1, false))
+	}
+	all := w.streams()
+	require.Equal(t, BlamePeerApp, all[0].Blame, all[0].Proof)
+	require.Equal(t, timeOf(first), all[0].Opened)
+	require.EqualValues(t, 58, all[len(all)-2].ID)
+	require.Equal(t, BlameWire, all[len(all)-2].Blame, "it may be under way: %s", all[len(all)-2].Proof)
+	require.Equal(t, timeOf(w.at), all[len(all)-2].Opened)
+	w.apply(event{op: opClosed, at: w.at})
+	all = w.streams()
+	require.Equal(t, BlamePeerApp, all[0].Blame)
+	require.Equal(t, BlameUnknown, all[len(all)-2].Blame, all[len(all)-2].Proof)
+}
+
+// quic-go ends a connection whose peer opens more than it may, and opens none.
+func TestStreamsAboveTheLimitAreNotCounted(t *testing.T) {
+	w := atServer(true)
+	w.live = true
+	w.received(data(4*(maxNumber-1), 0, 1, false))
+	w.received(data(4*10, 0, 1, false))
+	w.requireCount(t, kindIncoming, 0, 0, 0)
+	w.received(data(4*9, 0, 1, false))
+	w.requireCount(t, kindIncoming, 10, 0, 0)
+	w.giveBack(1)
+	w.received(data(4*10, 0, 1, false))
+	w.requireCount(t, kindIncoming, 11, 1, 0)
+}
+
+// Two streams may claim more bytes than a number has room for.
+func TestSumOfBytesDoesNotOverflow(t *testing.T) {
+	w := atServer(true)
+	for id := range int64(3) {
+		w.received(data(4*id, maxOffset-1, 1, false))
+		w.sentFrame(data(4*id, maxOffset-1, 1, false))
+	}
+	require.EqualValues(t, maxOffset, w.connection.received)
+	require.EqualValues(t, maxOffset, w.connection.sent)
+}
+
+// What a connection has under way is of no use when it has ended.
+func TestConnectionThatEndedKeepsNoFrames(t *testing.T) {
+	w := atServer(true)
+	w.sentFrame(data(1, 0, 5, false))
+	w.apply(event{op: opLabel, id: 100, text: "early"})
+	w.apply(event{op: opClosed, at: w.at})
+	require.Nil(t, w.flight.frames)
+	require.Nil(t, w.labels)
+	require.Equal(t, []string{"1 wire"}, w.blames())
+}
+
 // A file may have packet numbers that begin anew without a word.
 func TestPacketNumbersThatBeginAnew(t *testing.T) {
 	w := atServer(true)
@@ -483,6 +615,13 @@ func TestStarvedOnlyWhileThereIsNoSlot(t *testing.T) {
 	w.giveBack(2)
 	require.False(t, blocked(11))
 	require.True(t, blocked(12))
+	w.exchange(8)
+	w.giveBack(3)
+	require.True(t, blocked(maxNumber), "it lies about the limit")
+	w.exchange(12)
+	w.giveBack(4)
+	require.False(t, w.kinds[kindIncoming].count().Blocked)
+	require.True(t, blocked(14), "a lie must not silence what follows")
 	require.True(t, w.kinds[kindIncoming].count().Blocked)
 	w.sentFrame(event{op: opStreamsBlocked, n1: 10})
 	require.True(t, w.kinds[kindOutgoing].count().Blocked)

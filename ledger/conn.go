@@ -1,8 +1,11 @@
 package ledger
 
 import (
+	"cmp"
+	"fmt"
 	"iter"
 	"slices"
+	"strconv"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -75,6 +78,54 @@ type Report struct {
 	Outgoing, OutgoingUni Count // opened by us, accepted by the peer
 }
 
+// String returns r in a line, for logs: the kinds of streams that were opened,
+// or that one of the two ends is short of.
+func (r Report) String() string {
+	b := []byte("server ")
+	if r.Client {
+		b = []byte("client ")
+	}
+	b = fmt.Appendf(b, "%s, peer %s", cmp.Or(r.Local, "?"), cmp.Or(r.Remote, "?"))
+	if !r.Ended.IsZero() {
+		b = append(b, ", ended"...)
+	}
+	none := true
+	for i, c := range [...]Count{r.Incoming, r.IncomingUni, r.Outgoing, r.OutgoingUni} {
+		if c.Opened == 0 && !c.Blocked {
+			continue
+		}
+		none = false
+		b = fmt.Appendf(b, "; %s: %v", [...]string{"incoming", "incoming uni", "outgoing", "outgoing uni"}[i], c)
+	}
+	if none {
+		b = append(b, "; no streams"...)
+	}
+	return string(b)
+}
+
+// String returns c in words: "10 held of 10, 3 of them complete, 14 opened, blocked".
+func (c Count) String() string {
+	b := strconv.AppendInt(nil, c.Held, 10)
+	if !c.Exact {
+		b = append(b, '?')
+	}
+	b = append(b, " held"...)
+	if c.Limit >= 0 {
+		b = fmt.Appendf(b, " of %d", c.Limit)
+	}
+	if c.HeldComplete > 0 {
+		b = fmt.Appendf(b, ", %d of them complete", c.HeldComplete)
+	}
+	b = fmt.Appendf(b, ", %d opened", c.Opened)
+	if c.Blocked {
+		b = append(b, ", blocked"...)
+	}
+	if !c.Exact {
+		b = fmt.Appendf(b, " (%s)", c.Why)
+	}
+	return string(b)
+}
+
 // Held is the streams of all kinds that are held.
 func (r Report) Held() int64 {
 	return r.Incoming.Held + r.IncomingUni.Held + r.Outgoing.Held + r.OutgoingUni.Held
@@ -98,9 +149,9 @@ func (c *Conn) reportLocked() Report {
 }
 
 func (c *counters) count() Count {
-	letGo := c.letGo()
+	letGo := min(c.letGo(), c.opened) // a peer may raise its limit as it likes
 	why := c.inexact()
-	held := max(c.opened-letGo, 0)
+	held := c.opened - letGo
 	return Count{
 		Limit: c.limit, Opened: c.opened, LetGo: letGo, Held: held,
 		HeldComplete: min(max(c.complete-letGo, 0), held),

@@ -117,6 +117,9 @@ func (f *file) read(r *bufio.Reader) error {
 	if err != nil && err != io.EOF {
 		return err
 	}
+	if start, _ := r.Peek(4); bytes.HasPrefix(start, []byte("\x1f\x8b")) || bytes.Equal(start, []byte("\x28\xb5\x2f\xfd")) {
+		return fmt.Errorf("%w: it is compressed", ErrNotQlog)
+	}
 	separator := byte('\n')
 	if len(first) > 0 && first[0] == recordSeparator {
 		separator = recordSeparator
@@ -229,6 +232,9 @@ func (f *file) record(b []byte, last bool) error {
 	}
 	var l line
 	if err := json.Unmarshal(b, &l); err != nil {
+		if !f.begun {
+			return errors.New("it does not begin with a line of JSON")
+		}
 		return err
 	}
 	switch {

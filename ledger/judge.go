@@ -111,7 +111,7 @@ type Stream struct {
 
 	Blame      Blame
 	Candidates []Blame // if Blame is BlameUnknown: what it may be, if that is known
-	Proof      string  // why, in one sentence with the frames that tell
+	Proof      string  // why: the frames that tell
 }
 
 // freshFor is how long a stream that is complete may have its MAX_STREAMS, and
@@ -338,13 +338,13 @@ func (v *view) stream(i int, str *stream) Stream {
 	d := v.complete(&v.kinds[i], str.letGoAt, str.complete)
 	out.Blame, out.Candidates = d.whom, slices.Clone(d.among)
 	b := appendTexts(append(v.buf[:0], "It is complete on the wire ("...), halves)
-	b = d.appendText(append(b, "), "...))
+	b = d.appendText(append(b, "). "...))
 	if after := out.KnownHeld.Sub(out.Complete); str.heldAt != 0 && after >= time.Millisecond {
-		b = append(b, ", but "...)
+		b = append(b, " It still held its slot "...)
 		b = append(b, after.Round(time.Millisecond).String()...)
-		b = append(b, " after it was complete none had been given back"...)
+		b = append(b, " after it was complete."...)
 	}
-	out.Proof = v.proof(append(b, '.'))
+	out.Proof = v.proof(b)
 	return out
 }
 
@@ -468,25 +468,25 @@ func (v *view) complete(c *counters, letGoAt, since int64) (d verdict) {
 	}
 	switch {
 	case c.broken != "":
-		d.doubt(nil, "but whether its slot was given back is not known: "+c.broken)
+		d.doubt(nil, "Whether its slot was given back is not known: "+c.broken+".")
 	case c.limit < 0:
-		d.doubt(nil, "but whether its slot was given back is not known: the transport parameters were not seen")
+		d.doubt(nil, "Whether its slot was given back is not known: the transport parameters were not seen.")
 	case c.max >= maxNumber:
-		d.doubt(nil, "but whether its slot was given back is not known: the limit is so high that MAX_STREAMS is not sent")
+		d.doubt(nil, "Whether its slot was given back is not known: the limit is so high that MAX_STREAMS is not sent.")
 	case letGo > letGoAt:
-		d.doubt(nil, "and so are %d streams of its kind in all: the highest MAX_STREAMS, %d, gave back %d of them, and does not say which", c.candidates, c.max, letGo-c.dropped)
+		d.doubt(nil, "So are %d streams of its kind in all, and the highest MAX_STREAMS, %d, has given back %d of their slots. No frame says which.", c.candidates, c.max, letGo-c.dropped)
 	case v.ended != 0 && fresh:
-		d.doubt(among, "and the connection ended before a MAX_STREAMS could give back its slot")
+		d.doubt(among, "The connection ended before a MAX_STREAMS could give back its slot.")
 	case c.incoming && v.congested:
-		d.doubt(among, "and no MAX_STREAMS gave back a slot since, but one may wait for our congestion window")
+		d.doubt(among, "We have sent no MAX_STREAMS since, but one may be waiting for our congestion window.")
 	case !c.incoming && fresh:
-		d.say(BlameWire, "and a MAX_STREAMS that gives back its slot may be on its way")
+		d.say(BlameWire, "The MAX_STREAMS that gives back its slot may be on its way.")
 	case !v.givesBackOneByOne(c):
-		d.doubt(among, "and no MAX_STREAMS gave back a slot since, but it was not seen that slots are given back one by one")
+		d.doubt(among, "No MAX_STREAMS has given back a slot since, but it was not seen that slots are given back one by one.")
 	case c.incoming:
-		d.say(BlameOurApp, "and we have sent no MAX_STREAMS since: it waits for our application to accept it and to read it to its end")
+		d.say(BlameOurApp, "We have sent no MAX_STREAMS since, so it waits for our application to accept it and to read it to its end.")
 	default:
-		d.say(BlamePeerApp, "and the peer has sent no MAX_STREAMS since: it waits for the peer's application to accept it and to read it to its end")
+		d.say(BlamePeerApp, "The peer has sent no MAX_STREAMS since, so it waits for the peer's application to accept it and to read it to its end.")
 	}
 	return d
 }
@@ -533,12 +533,12 @@ func (v *view) foldedStreams(i int) Stream {
 	c := &v.kinds[i]
 	d := v.complete(c, c.foldedAt, c.foldedUntil)
 	b := append(v.buf[:0], "Each of these "...)
-	b = append(strconv.AppendInt(b, c.folded, 10), " streams is complete on the wire, "...)
+	b = append(strconv.AppendInt(b, c.folded, 10), " streams is complete on the wire. "...)
 	return Stream{
 		ID: quic.StreamID(v.idOf(i, c.foldedFirst)), Last: quic.StreamID(v.idOf(i, c.foldedLast)), Count: c.folded,
 		Incoming: c.incoming, Unidirectional: c.uni,
 		Complete: timeOf(c.foldedSince), Since: timeOf(c.foldedSince),
-		Blame: d.whom, Candidates: slices.Clone(d.among), Proof: v.proof(append(d.appendText(b), '.')),
+		Blame: d.whom, Candidates: slices.Clone(d.among), Proof: v.proof(d.appendText(b)),
 	}
 }
 

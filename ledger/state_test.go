@@ -186,7 +186,7 @@ func TestWhichCompleteStreamIsHeld(t *testing.T) {
 	require.Equal(t, []string{"0 unknown", "4 unknown", "8 our-app"}, w.blames(), "no slot was given back since the last was complete")
 	require.Equal(t, timeOf(held).Add(time.Second), all[0].KnownHeld)
 	require.Equal(t, timeOf(w.at), all[2].KnownHeld)
-	require.Contains(t, all[0].Proof, "but 4s after it was complete none had been given back")
+	require.Contains(t, all[0].Proof, "It still held its slot 4s after it was complete.")
 	w.requireCount(t, kindIncoming, 3, 1, 2)
 	w.giveBack(3)
 	require.Empty(t, w.blames())
@@ -353,7 +353,7 @@ func TestConnectionThatEndsBeforeMaxStreamsBlamesNobody(t *testing.T) {
 		for i, s := range w.streams() {
 			if s.Blame == BlameUnknown {
 				require.Equal(t, [][]Blame{ourAppOrWire, peerAppOrWire}[i], s.Candidates)
-				require.Contains(t, s.Proof, "the connection ended before a MAX_STREAMS could give back its slot")
+				require.Contains(t, s.Proof, "The connection ended before a MAX_STREAMS could give back its slot.")
 			}
 		}
 	}
@@ -842,6 +842,35 @@ func (w *wire) check(t *testing.T) {
 			t.Fatalf("kind %d: %+v\n%+v, %d streams, %d silent, %d queued", i, c, k.counters, len(k.streams), silent, len(k.queue))
 		}
 	}
+}
+
+// A log line has what matters, and no more.
+func TestReportInALine(t *testing.T) {
+	w := atServer(true)
+	c := &Conn{state: w.state, remote: "10.0.0.2:5"}
+	require.Equal(t, "server ?, peer 10.0.0.2:5; no streams", c.Report().String())
+	for id := range int64(10) {
+		w.exchange(4 * id)
+	}
+	w.giveBack(3)
+	w.received(event{op: opStreamsBlocked, n1: 13})
+	w.sentFrame(data(3, 0, 1, false))
+	w.acked(w.sentFrame(data(3, 0, 1, false)))
+	w.sentFrame(data(7, 0, 1, false))
+	require.Equal(t, "server ?, peer 10.0.0.2:5; incoming: 7 held of 10, 7 of them complete, 10 opened, blocked; "+
+		"outgoing uni: 1? held of 10, 1 opened (streams are on their way to the peer)", c.Report().String())
+	w.apply(event{op: opClosed, at: w.at})
+	require.Contains(t, fmt.Sprintf("%+v", c.Report()), "peer 10.0.0.2:5, ended; incoming: ")
+}
+
+// A peer may raise its limit without having let go of anything.
+func TestLetGoIsNotMoreThanOpened(t *testing.T) {
+	w := atServer(true)
+	w.acked(w.sentFrame(data(1, 0, 1, false)))
+	w.received(event{op: opMaxStreams, n1: 1000})
+	c := w.kinds[kindOutgoing].count()
+	require.EqualValues(t, []int64{1, 1, 0}, []int64{c.Opened, c.LetGo, c.Held})
+	require.False(t, c.Exact)
 }
 
 // Names are labels of metrics, and do not change.

@@ -12,8 +12,8 @@ import (
 	"time"
 )
 
-// ErrNotQlog is what [Read] returns for what is not a qlog file that it can
-// read.
+// ErrNotQlog is the error of [Read] for input that is not qlog in a form that it
+// can read.
 var ErrNotQlog = errors.New("ledger: not a JSON-SEQ qlog file")
 
 const (
@@ -41,11 +41,12 @@ func ReadFile(name string) ([]*Conn, error) {
 // for the streams that are held, not for the file.
 //
 // Events that it does not know are skipped. If some cannot be read, or the last
-// one is cut short, [Report].Missing says so. The error matches [ErrNotQlog] if
-// there is no qlog to begin with.
+// one is cut short, that is no error: [Report].Missing says so. The error matches
+// [ErrNotQlog] if the input does not begin as qlog does.
 //
 // If each is not nil, it is called after each event that may change a count or a
-// blame, with its connection and its time. The error of each ends Read.
+// blame, with its connection and its time. If each returns an error, Read ends
+// with it.
 func Read(r io.Reader, each func(*Conn, time.Time) error) ([]*Conn, error) {
 	f := file{each: each}
 	if err := f.read(bufio.NewReaderSize(r, 64<<10)); err != nil {

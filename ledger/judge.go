@@ -14,15 +14,15 @@ import (
 type Blame uint8
 
 const (
-	// BlameUnknown means that the frames do not tell. [Stream.Candidates] has
-	// those that it may be, and [Stream.Proof] says why.
+	// BlameUnknown means that the frames do not tell. [Stream.Proof] says why.
+	// [Stream.Candidates] has those that it may be, if that is known.
 	BlameUnknown Blame = iota
-	// BlameOurApp is the application at the end that was traced. Where it has
-	// called all it needs to, it is quic-go under it.
+	// BlameOurApp is the application at the end that was traced, or quic-go under
+	// it if the application has made all the calls that it has to.
 	BlameOurApp
 	// BlamePeerApp is the application at the other end.
 	BlamePeerApp
-	// BlameWire means that frames are on their way, or get lost.
+	// BlameWire means that frames are on their way, or were lost.
 	BlameWire
 )
 
@@ -49,7 +49,7 @@ const (
 	HalfNone     HalfState = iota // the stream has no such half
 	HalfOpen                      // neither FIN nor RESET_STREAM was sent
 	HalfEnding                    // one was, and frames are under way
-	HalfFinished                  // it ended with FIN, and all bytes are there
+	HalfFinished                  // it ended with FIN, and all bytes have arrived
 	HalfReset                     // it ended with RESET_STREAM
 )
 
@@ -75,19 +75,19 @@ func (s HalfState) MarshalText() ([]byte, error) { return []byte(s.String()), ni
 type Half struct {
 	State     HalfState
 	Bytes     int64  // sent so far: the highest offset, or the final size
-	Delivered int64  // of them: those that are there, up to the first gap
+	Delivered int64  // how many of them are known to have arrived, up to the first gap
 	Limit     int64  // how many MAX_STREAM_DATA allows, -1 if that was not seen
 	Stopped   bool   // the receiver has sent STOP_SENDING
 	Code      uint64 // of RESET_STREAM, or else of STOP_SENDING
 }
 
-// A Stream holds a slot of the accepting end, or may hold one. It may stand
-// for several that are not kept one by one: see Last.
+// A Stream holds a slot of the accepting end, or may hold one. One Stream may
+// stand for several: see Last.
 type Stream struct {
 	ID quic.StreamID
-	// Last is ID, unless this stands for Count streams with numbers from ID to
-	// Last: more complete streams than are kept, or streams that a later one has
-	// opened and that have sent no frame.
+	// Last is ID, and Count is 1, unless this stands for Count streams between ID
+	// and Last: complete ones, of which too many are held to keep each, or ones
+	// that a later stream has opened and that have sent no frame.
 	Last  quic.StreamID
 	Count int64
 
@@ -100,18 +100,17 @@ type Stream struct {
 	Opened   time.Time // when its first frame was seen
 	Complete time.Time // when it was complete on the wire, zero if it is not
 	Since    time.Time // when its last frame was seen, or Complete
-	// KnownHeld is when it held its slot for sure, as of the MAX_STREAMS that
-	// were seen: now, or for a complete stream, when the first slot was given back
-	// that may have been its. The longer that is after Complete, the more the
-	// stream is to be suspected. It is zero for complete streams that are not kept
-	// one by one.
+	// KnownHeld is the last time at which it held its slot for sure. That is now,
+	// or for a complete stream the time at which a slot was given back that may
+	// have been its. The longer it is after Complete, the more suspicious the
+	// stream. It is zero for complete streams that are not kept one by one.
 	KnownHeld time.Time
 
 	Send, Receive Half
 
 	Blame      Blame
-	Candidates []Blame // if Blame is BlameUnknown: what it may be, if that is known
-	Proof      string  // why: the frames that tell
+	Candidates []Blame // what Blame may be, if it is BlameUnknown and that is known
+	Proof      string  // why, and which frames tell
 }
 
 // freshFor is how long a stream that is complete may have its MAX_STREAMS, and

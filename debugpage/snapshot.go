@@ -36,13 +36,23 @@ type table[R any] struct {
 	Of   int `json:"of"` // how many there are
 }
 
-func (t *table[R]) add(row R) { t.Rows = append(t.Rows, row) }
+func (t *table[R]) add(row R) {
+	t.Rows = append(t.Rows, row)
+	t.Of++
+}
+
+// addInOrder is add, and keeps no more than some of the first.
+func (t *table[R]) addInOrder(row R, order func(a, b R) int) {
+	t.add(row)
+	if len(t.Rows) >= 2*mostRows {
+		t.cut(order)
+	}
+}
 
 // cut sorts the rows and keeps the first.
 func (t *table[R]) cut(order func(a, b R) int) {
 	slices.SortStableFunc(t.Rows, order)
-	t.Of = len(t.Rows)
-	t.Rows = append([]R{}, t.Rows[:min(t.Of, mostRows)]...) // not nil, which is null in JSON
+	t.Rows = append([]R{}, t.Rows[:min(len(t.Rows), mostRows)]...) // not nil, which is null in JSON
 }
 
 // A kind has the counts of one kind of stream, of all connections.

@@ -863,6 +863,21 @@ func TestReportInALine(t *testing.T) {
 	require.Contains(t, fmt.Sprintf("%+v", c.Report()), "peer 10.0.0.2:5, ended; incoming: ")
 }
 
+// A client that sends 0-RTT may see a MAX_STREAMS before the parameters.
+func TestMaxStreamsBeforeTheParameters(t *testing.T) {
+	w := &wire{state: newState(true, true)}
+	w.apply(event{op: opParameters, sent: true, params: testParameters})
+	w.apply(event{op: opRestored, params: testParameters})
+	w.acked(w.sentFrame(data(0, 0, 1, true)))
+	w.received(data(0, 0, 1, true))
+	w.received(event{op: opMaxStreams, n1: 11})
+	require.Equal(t, []string{"0 unknown"}, w.blames(), "the limit is not known")
+	require.False(t, w.kinds[kindOutgoing].count().Exact)
+	w.apply(event{op: opParameters, params: testParameters})
+	require.Empty(t, w.blames())
+	w.requireCount(t, kindOutgoing, 1, 1, 0)
+}
+
 // A peer may raise its limit without having let go of anything.
 func TestLetGoIsNotMoreThanOpened(t *testing.T) {
 	w := atServer(true)

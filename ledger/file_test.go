@@ -285,6 +285,14 @@ func TestSeveralConnectionsInOneFile(t *testing.T) {
 	require.NoError(t, err)
 	require.Len(t, conns, 1024)
 	require.Contains(t, conns[0].Report().Missing, "more than 1024 connections")
+
+	// Or they name the one of the header.
+	named := strings.Replace(b.String(), `"vantage_point":{"type":"client"}`, `"vantage_point":{"type":"client"},"common_fields":{"group_id":"7"}`, 1)
+	named, _, _ = strings.Cut(named, `{"time":1,"group_id":"8"`)
+	conns, err = ledger.Read(strings.NewReader(named), nil)
+	require.NoError(t, err)
+	require.Len(t, conns, 8)
+	require.Equal(t, "7", conns[0].Report().ID)
 }
 
 // Names may be as long as a record, and there may be many.

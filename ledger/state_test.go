@@ -194,6 +194,23 @@ func TestWhichCompleteStreamIsHeld(t *testing.T) {
 	require.True(t, w.kinds[kindIncoming].count().Exact)
 }
 
+// A slot that is given back while one half is open is another stream's.
+func TestOpenStreamIsNoneOfThoseThatMayBeLetGo(t *testing.T) {
+	w := atServer(true)
+	w.acked(w.sentFrame(data(1, 0, 1, true)))
+	w.received(data(9, 0, 1, true)) // the peer's half alone has ended
+	w.acked(w.sentFrame(data(9, 0, 1, false)))
+	w.acked(w.sentFrame(data(5, 0, 1, true)))
+	w.received(data(5, 0, 1, true))
+	w.received(event{op: opMaxStreams, n1: 11})
+	require.Equal(t, []string{"1 peer-app", "9 our-app"}, w.blames(), "it was stream 5")
+	w.received(data(1, 0, 1, true))
+	w.acked(w.sentFrame(data(9, 1, 0, true)))
+	w.at += int64(time.Minute)
+	require.Equal(t, []string{"1 peer-app", "9 peer-app"}, w.blames())
+	w.requireCount(t, kindOutgoing, 3, 1, 2)
+}
+
 // MAX_STREAMS leaves last in first out, and may be sent again.
 func TestMaxStreamsOutOfOrder(t *testing.T) {
 	w := atServer(true)

@@ -386,6 +386,12 @@ func TestHalfThatCannotBeJudgedLeavesNoCandidates(t *testing.T) {
 	require.Equal(t, BlameUnknown, s.Blame)
 	require.Empty(t, s.Candidates, "our application is not the only one that may have to move: %s", s.Proof)
 	require.Contains(t, s.Proof, "The frames do not tell whom it waits for: ")
+	// So it is where the peer acknowledges with gaps.
+	w = atServer(true)
+	for n := range int64(maxGaps + 2) {
+		w.acked(w.sentFrame(data(3, 2*n+1, 1, false)))
+	}
+	require.Equal(t, []string{"3 unknown"}, w.blames())
 }
 
 // quic-go sends a packet anew when a timer fires, and does not trace it as lost.
@@ -645,6 +651,12 @@ func TestStarvedOnlyWhileThereIsNoSlot(t *testing.T) {
 	require.True(t, w.starved)
 	w.received(event{op: opMaxStreams, n1: 11})
 	require.False(t, w.kinds[kindOutgoing].count().Blocked)
+
+	none := &wire{state: newState(false, true)} // allows no stream from the start
+	none.apply(event{op: opParameters, sent: true, params: &parameters{}})
+	none.received(event{op: opStreamsBlocked})
+	require.True(t, none.starved)
+	require.True(t, none.kinds[kindIncoming].count().Blocked)
 }
 
 func TestLimitSoHighThatMaxStreamsIsNeverSent(t *testing.T) {

@@ -394,6 +394,44 @@ func TestHalfThatCannotBeJudgedLeavesNoCandidates(t *testing.T) {
 	require.Equal(t, []string{"3 unknown"}, w.blames())
 }
 
+// One that is missing does not keep those that are acknowledged.
+func TestAcknowledgedFramesAreLetGo(t *testing.T) {
+	w := atServer(true)
+	w.sentFrame(data(1, 0, 1, false))
+	for n := range int64(10_000) {
+		w.acked(w.sentFrame(data(1, n+1, 1, false)))
+	}
+	require.Less(t, len(w.flight.frames), 200)
+}
+
+func TestProofsInFull(t *testing.T) {
+	w := atServer(true)
+	w.received(data(0, 0, 7, true))
+	w.received(data(4, 0, 7, false))
+	w.acked(w.sentFrame(data(4, 0, 3, false)))
+	w.exchange(8)
+	w.received(data(6, 0, 7, false))
+	w.sentFrame(event{op: opStopSending, id: 6, code: 5})
+	var all []string
+	for _, s := range w.streams() {
+		all = append(all, s.Proof)
+	}
+	require.Equal(t, []string{
+		"It waits for our application: the peer's FIN at 7 has come with all before it; we have sent 0 bytes and neither FIN nor RESET_STREAM, though MAX_STREAM_DATA allows 1000.",
+		"It waits for our application or the peer's application: the peer has sent 7 bytes and neither FIN nor RESET_STREAM, though MAX_STREAM_DATA allows 1000; " +
+			"we have sent 3 bytes and neither FIN nor RESET_STREAM, though MAX_STREAM_DATA allows 1000.",
+		"It is complete on the wire (the peer's FIN at 5 has come with all before it; our FIN at 5 is acknowledged with all before it). " +
+			"We have sent no MAX_STREAMS since, so it waits for our application to accept it and to read it to its end.",
+		"A later stream has opened it, and no frame of its own has come. It waits for the network.",
+		"It waits for the network: we have sent STOP_SENDING, and the peer's RESET_STREAM has not come yet.",
+	}, all)
+	w.exchange(12)
+	w.giveBack(1)
+	require.Equal(t, "It is complete on the wire (the peer's FIN at 5 has come with all before it; our FIN at 5 is acknowledged with all before it). "+
+		"So are 2 streams of its kind in all, and the highest MAX_STREAMS, 11, has given back 1 of their slots. No frame says which. It still held its slot 6s after it was complete.",
+		w.streams()[2].Proof)
+}
+
 // quic-go sends a packet anew when a timer fires, and does not trace it as lost.
 func TestPacketsThatAreNeverTracedAsLostAreForgotten(t *testing.T) {
 	w := atServer(true)

@@ -930,6 +930,29 @@ func TestReportInALine(t *testing.T) {
 	require.Contains(t, fmt.Sprintf("%+v", c.Report()), "peer 10.0.0.2:5, ended; incoming: ")
 }
 
+// Keys are also updated in the midst of a connection.
+func TestStreamsOutliveAKeyUpdate(t *testing.T) {
+	for _, rejected := range []bool{false, true} {
+		w := &wire{state: newState(true, true)}
+		w.apply(event{op: opParameters, sent: true, params: testParameters})
+		w.apply(event{op: opRestored, params: testParameters})
+		w.apply(event{op: opEarlyKeys})
+		w.sentFrame(data(0, 0, 1, false))
+		want := []string{"0 wire"}
+		if rejected {
+			want = nil
+		} else {
+			w.apply(event{op: opEarlyDone})
+		}
+		w.apply(event{op: opKeys})
+		w.apply(event{op: opParameters, params: testParameters})
+		require.Equal(t, want, w.blames(), "rejected: %v", rejected)
+		w.sentFrame(data(0, 0, 1, false))
+		w.apply(event{op: opKeys})
+		require.Equal(t, []string{"0 wire"}, w.blames(), "rejected: %v", rejected)
+	}
+}
+
 // A client that sends 0-RTT may see a MAX_STREAMS before the parameters.
 func TestMaxStreamsBeforeTheParameters(t *testing.T) {
 	w := &wire{state: newState(true, true)}
@@ -939,6 +962,7 @@ func TestMaxStreamsBeforeTheParameters(t *testing.T) {
 	w.received(data(0, 0, 1, true))
 	w.received(event{op: opMaxStreams, n1: 11})
 	require.Equal(t, []string{"0 unknown"}, w.blames(), "the limit is not known")
+	require.Contains(t, w.streams()[0].Proof, "not known: the transport parameters were not seen.")
 	require.False(t, w.kinds[kindOutgoing].count().Exact)
 	w.apply(event{op: opParameters, params: testParameters})
 	require.Empty(t, w.blames())

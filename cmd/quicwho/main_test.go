@@ -131,6 +131,12 @@ func TestJSONSaysWhatTheLedgerSays(t *testing.T) {
 	require.Len(t, streams, 3)
 	require.Equal(t, "peer-app", streams[0].(map[string]any)["blame"])
 	require.Equal(t, "finished", streams[1].(map[string]any)["receive"].(map[string]any)["state"])
+
+	local := time.Local
+	defer func() { time.Local = local }()
+	time.Local = time.FixedZone("elsewhere", 3600)
+	elsewhere, _, _ := run(t, "", "-json", server)
+	require.Equal(t, out, elsewhere, "the same file in another time zone")
 }
 
 // hostile is a file that does what it can to a terminal: it clears the screen,

@@ -404,6 +404,22 @@ func TestAcknowledgedFramesAreLetGo(t *testing.T) {
 	require.Less(t, len(w.flight.frames), 200)
 }
 
+func TestTimesOfAStream(t *testing.T) {
+	w := atServer(true)
+	w.received(data(0, 0, 1, false))
+	opened := timeOf(w.at)
+	w.received(data(0, 1, 1, true))
+	s := w.streams()[0]
+	require.Equal(t, []time.Time{opened, opened.Add(time.Second), {}}, []time.Time{s.Opened, s.Since, s.Complete})
+	pn := w.sentFrame(data(0, 0, 0, true))
+	require.Equal(t, opened.Add(2*time.Second), w.streams()[0].Since, "of the other half")
+	w.acked(pn)
+	w.sentFrame(event{op: opMaxStreamData, id: 0, n1: 5000})
+	s = w.streams()[0]
+	require.Equal(t, []time.Time{opened, opened.Add(3 * time.Second), opened.Add(3 * time.Second)}, []time.Time{s.Opened, s.Since, s.Complete}, "what comes later does not matter")
+	require.Equal(t, timeOf(w.at), s.KnownHeld)
+}
+
 func TestProofsInFull(t *testing.T) {
 	w := atServer(true)
 	w.received(data(0, 0, 7, true))

@@ -112,6 +112,7 @@ func TestConnectionsThatEndedAreKeptForAWhile(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := ledger.New(ledger.Options{})
 		tracer := l.Tracer(nil)
+		start := time.Now().Round(0).UTC()
 		client, server := quictest.Net{}.Pair(t, &quic.Config{Tracer: tracer}, nil)
 		http3 := client.QlogTrace().AddProducer() // one that outlives the connection
 		defer http3.Close()
@@ -142,6 +143,7 @@ func TestConnectionsThatEndedAreKeptForAWhile(t *testing.T) {
 		require.NotEmpty(t, r.ID)
 		require.Equal(t, "1.0.0.2:443", r.Remote)
 		require.Equal(t, "we closed it: application error 5 bye", r.Reason)
+		require.Equal(t, start, r.Began.UTC(), "before http3 asked for a producer")
 		require.Less(t, r.Began, r.Ended)
 
 		// http3 may ask for one more producer when it is over.

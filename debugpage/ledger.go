@@ -45,7 +45,7 @@ func takeLedger(conns iter.Seq[peek.LedgerConn], q query) *books {
 			if !s.Opened.IsZero() {
 				h.Age = age(time.Since(s.Opened))
 			}
-			b.Streams.add(h)
+			b.Streams.addInOrder(h, oldestFirst)
 		}
 		if found {
 			b.Conns.add(ledgerConn{c})
@@ -60,9 +60,11 @@ func takeLedger(conns iter.Seq[peek.LedgerConn], q query) *books {
 		}
 		return cmp.Or(cmp.Compare(y.Held, x.Held), cmp.Compare(x.Remote, y.Remote), cmp.Compare(x.Local, y.Local))
 	})
-	b.Streams.cut(func(x, y held) int { return cmp.Compare(y.Age, x.Age) })
+	b.Streams.cut(oldestFirst)
 	return b
 }
+
+func oldestFirst(x, y held) int { return cmp.Compare(y.Age, x.Age) }
 
 // State says which end this is, and why the connection has ended if it has.
 func (c ledgerConn) State() string {
@@ -71,12 +73,15 @@ func (c ledgerConn) State() string {
 		end = "client"
 	}
 	if c.Ended {
-		return end + ", ended: " + c.Reason
+		return end + ", ended: " + plain(c.Reason)
 	}
 	return end
 }
 
 func (h held) Kind() string { return kindName(h.Incoming, h.Unidirectional) }
+
+// What returns the label.
+func (h held) What() string { return plain(h.Label) }
 
 // Name returns the stream ID, or the range of IDs of several streams.
 func (h held) Name() string {
@@ -114,7 +119,7 @@ func (b *books) writeText(out io.Writer) {
 		fmt.Fprintln(w, "remote\tlocal\tend\theld\toutgoing\toutgoing, unidirectional\tincoming\tincoming, unidirectional\topened")
 	}
 	for _, c := range b.Conns.Rows {
-		fmt.Fprintf(w, "%s\t%s\t%s\t%d", c.Remote, c.Local, plain(c.State()), c.Held)
+		fmt.Fprintf(w, "%s\t%s\t%s\t%d", c.Remote, c.Local, c.State(), c.Held)
 		opened := int64(0)
 		for _, k := range c.Kinds {
 			fmt.Fprintf(w, "\t%s", countText(k))
@@ -127,13 +132,13 @@ func (b *books) writeText(out io.Writer) {
 		fmt.Fprintln(w, "age\tstream\tremote\tkind\twhose\twhat\tproof")
 	}
 	for _, s := range b.Streams.Rows {
-		fmt.Fprintf(w, "%v\t%s\t%s\t%s\t%s\t%s\t%s\n", s.Age, s.Name(), s.Remote, s.Kind(), s.Blame, plain(s.Label), s.Proof)
+		fmt.Fprintf(w, "%v\t%s\t%s\t%s\t%s\t%s\t%s\n", s.Age, s.Name(), s.Remote, s.Kind(), s.Blame, s.What(), s.Proof)
 	}
 	w.Flush()
 }
 
 // plain returns a text from the peer without characters that control a
-// terminal.
+// terminal or change the direction of the text.
 func plain(s string) string {
 	return strings.Map(func(r rune) rune {
 		if unicode.IsPrint(r) {

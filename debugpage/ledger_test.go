@@ -88,9 +88,12 @@ func TestPageShowsWhoseMoveItIs(t *testing.T) {
 }
 
 func TestHeldStreamsAreLimitedAndCounted(t *testing.T) {
-	client, server, _, o := traced(t, quic.Config{MaxIncomingStreams: 1000})
-	hold(t, client, server, 600)
-	require.Contains(t, get(t, o.Handler(), "?format=text").Body.String(), "HELD STREAMS: 500 of 600\n")
+	client, server, _, o := traced(t, quic.Config{MaxIncomingStreams: 2000})
+	hold(t, client, server, 1100)
+	text := get(t, o.Handler(), "?format=text").Body.String()
+	require.Contains(t, text, "HELD STREAMS: 500 of 1100\n")
+	require.Regexp(t, `(?m)^\S+ +0 +`, text, "the oldest is shown")
+	require.NotRegexp(t, `(?m)^\S+ +4396 +`, text, "the youngest is not")
 }
 
 // TestStringsOfThePeerAreShownAsText: the peer chooses the reason of a
@@ -98,7 +101,7 @@ func TestHeldStreamsAreLimitedAndCounted(t *testing.T) {
 func TestStringsOfThePeerAreShownAsText(t *testing.T) {
 	client, server, _, o := traced(t, quic.Config{})
 	hold(t, client, server, 1)
-	client.CloseWithError(1, "<script>\x1b[2J")
+	client.CloseWithError(1, "<script>\x1b[2J\u202e")
 	<-server.Context().Done()
 	h := o.Handler()
 	require.Eventually(t, func() bool { return strings.Contains(get(t, h, "").Body.String(), "server, ended") }, 10*time.Second, 10*time.Millisecond)
@@ -106,6 +109,9 @@ func TestStringsOfThePeerAreShownAsText(t *testing.T) {
 	text := get(t, h, "?format=text").Body.String()
 	require.Contains(t, text, "<script>")
 	require.NotContains(t, text, "\x1b")
+	for _, page := range []string{text, get(t, h, "").Body.String()} {
+		require.NotContains(t, page, "\u202e")
+	}
 	require.Contains(t, text, "HELD STREAMS: 0\n", "the connection has ended")
 	require.Contains(t, get(t, h, "?format=text&q="+url.QueryEscape("script")).Body.String(), "HELD STREAMS: 1\n", "asked for")
 }

@@ -36,13 +36,24 @@ type table[R any] struct {
 	Of   int `json:"of"` // length of the list
 }
 
-func (t *table[R]) add(row R) { t.Rows = append(t.Rows, row) }
+func (t *table[R]) add(row R) {
+	t.Rows = append(t.Rows, row)
+	t.Of++
+}
+
+// addInOrder adds a row. It keeps only about as many of the first rows as are
+// shown.
+func (t *table[R]) addInOrder(row R, order func(a, b R) int) {
+	t.add(row)
+	if len(t.Rows) >= 2*mostRows {
+		t.cut(order)
+	}
+}
 
 // cut sorts the rows and keeps the first ones.
 func (t *table[R]) cut(order func(a, b R) int) {
 	slices.SortStableFunc(t.Rows, order)
-	t.Of = len(t.Rows)
-	t.Rows = append([]R{}, t.Rows[:min(t.Of, mostRows)]...) // never nil, which would be null in JSON
+	t.Rows = append([]R{}, t.Rows[:min(len(t.Rows), mostRows)]...) // never nil, which would be null in JSON
 }
 
 // A kind has the counts of one kind of stream on all connections.

@@ -1,9 +1,13 @@
 package ledger
 
 import (
+	"cmp"
+	"fmt"
 	"iter"
 	"slices"
+	"strconv"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -12,8 +16,9 @@ import (
 type Conn struct {
 	ledger *Ledger // nil if it is read from a file
 	id     string
+	listed atomic.Bool // in the ledger, now or before
 
-	mu            sync.Mutex // guards the fields below; held for an event, or for a few streams
+	mu            sync.Mutex // guards the fields below; held for an event, for a few streams, or to list their numbers
 	state         *state
 	local, remote string
 	starving      bool // OnStarved runs
@@ -34,27 +39,28 @@ func (c *Conn) now() int64 {
 
 func newConn(client, unit bool) *Conn { return &Conn{state: newState(client, unit)} }
 
-// A Count has the streams of one direction of opening, bidirectional or
-// unidirectional ones. It counts at the accepting end: what the peer opened
-// counts when we have it, what we opened when the peer is known to have it.
+// A Count has the streams that one end has opened, bidirectional ones or
+// unidirectional ones. It counts at the end that accepts them: a stream that the
+// peer opened counts when we have it, one that we opened when the peer is known
+// to have it.
 type Count struct {
 	Limit  int64 // how many may be held at a time, -1 if that was not seen
 	Opened int64 // in all
 	LetGo  int64 // of them: those whose slot was given back
 	Held   int64 // the others
 
-	// HeldComplete is how many of Held are complete on the wire, so that they
-	// wait for the application at the accepting end. Those of the peer may also
-	// have their MAX_STREAMS on the way.
+	// HeldComplete is how many of Held are complete on the wire. They wait for the
+	// application at the accepting end. If that is the peer's, the MAX_STREAMS of
+	// some may also be on its way.
 	HeldComplete int64
 
 	// Exact means that the numbers are those of the accepting end, as of the
-	// last MAX_STREAMS that was seen. If false, Why says why. An end that gives
-	// slots back several at a time holds at most Held.
+	// last MAX_STREAMS that was seen. If it is false, Why says why. If slots are
+	// given back several at a time, Held is the most that it may be.
 	Exact bool
 	Why   string
 
-	// Blocked means that the opener has said STREAMS_BLOCKED, and was given no
+	// Blocked means that the opener has sent STREAMS_BLOCKED, and was given no
 	// slot since.
 	Blocked bool
 }
@@ -62,7 +68,7 @@ type Count struct {
 // A Report says how many streams of a connection are held.
 type Report struct {
 	ID            string // the connection's: the Destination Connection ID of its first packet
-	Client        bool   // it is the client's end that was traced
+	Client        bool   // whether the client's end was traced
 	Local, Remote string // addresses, "" if they were not seen
 
 	Began, Ended time.Time // zero: not seen, not yet
@@ -71,6 +77,54 @@ type Report struct {
 
 	Incoming, IncomingUni Count // opened by the peer, accepted by us
 	Outgoing, OutgoingUni Count // opened by us, accepted by the peer
+}
+
+// String returns r in a line, for logs: the kinds of streams that were opened,
+// or that one of the two ends is short of.
+func (r Report) String() string {
+	b := []byte("server ")
+	if r.Client {
+		b = []byte("client ")
+	}
+	b = fmt.Appendf(b, "%s, peer %s", cmp.Or(r.Local, "?"), cmp.Or(r.Remote, "?"))
+	if !r.Ended.IsZero() {
+		b = append(b, ", ended"...)
+	}
+	none := true
+	for i, c := range [...]Count{r.Incoming, r.IncomingUni, r.Outgoing, r.OutgoingUni} {
+		if c.Opened == 0 && !c.Blocked {
+			continue
+		}
+		none = false
+		b = fmt.Appendf(b, "; %s: %v", [...]string{"incoming", "incoming uni", "outgoing", "outgoing uni"}[i], c)
+	}
+	if none {
+		b = append(b, "; no streams"...)
+	}
+	return string(b)
+}
+
+// String returns c in words: "10 held of 10, 3 of them complete, 14 opened, blocked".
+func (c Count) String() string {
+	b := strconv.AppendInt(nil, c.Held, 10)
+	if !c.Exact {
+		b = append(b, '?')
+	}
+	b = append(b, " held"...)
+	if c.Limit >= 0 {
+		b = fmt.Appendf(b, " of %d", c.Limit)
+	}
+	if c.HeldComplete > 0 {
+		b = fmt.Appendf(b, ", %d of them complete", c.HeldComplete)
+	}
+	b = fmt.Appendf(b, ", %d opened", c.Opened)
+	if c.Blocked {
+		b = append(b, ", blocked"...)
+	}
+	if !c.Exact {
+		b = fmt.Appendf(b, " (%s)", c.Why)
+	}
+	return string(b)
 }
 
 // Held is the streams of all kinds that are held.
@@ -96,9 +150,9 @@ func (c *Conn) reportLocked() Report {
 }
 
 func (c *counters) count() Count {
-	letGo := c.letGo()
+	letGo := min(c.letGo(), c.opened) // a peer may raise its limit as it likes
 	why := c.inexact()
-	held := max(c.opened-letGo, 0)
+	held := c.opened - letGo
 	return Count{
 		Limit: c.limit, Opened: c.opened, LetGo: letGo, Held: held,
 		HeldComplete: min(max(c.complete-letGo, 0), held),
@@ -107,10 +161,10 @@ func (c *counters) count() Count {
 	}
 }
 
-// Streams yields the streams that hold a slot, and the complete ones of which
-// the frames do not tell whether they do: the incoming ones, the outgoing ones,
-// each in the order of their IDs. It does not hold up the connection: streams
-// may come and go meanwhile.
+// Streams yields the streams that hold a slot. It also yields the complete ones
+// that may hold one, where the frames do not tell. The incoming ones come first,
+// then the outgoing ones, each in the order of their IDs. The connection goes
+// on meanwhile, so streams may come and go.
 func (c *Conn) Streams() iter.Seq[Stream] {
 	return func(yield func(Stream) bool) {
 		for i := range 4 {
@@ -152,7 +206,9 @@ func (c *Conn) yieldKind(i int, yield func(Stream) bool) bool {
 		}
 		some = some[:0]
 		c.mu.Lock()
+		buf := v.buf
 		v = c.state.view(c.now())
+		v.buf = buf
 		for _, num := range numbers[:n] {
 			if str := c.state.kinds[i].streams[num]; str != nil {
 				some = append(some, *str)

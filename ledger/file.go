@@ -12,12 +12,13 @@ import (
 	"time"
 )
 
-// ErrNotQlog is what [Read] returns for what is not a qlog file that it can
-// read.
+// ErrNotQlog is the error of [Read] for input that is not qlog in a form that it
+// can read.
 var ErrNotQlog = errors.New("ledger: not a JSON-SEQ qlog file")
 
 const (
 	maxRecord    = 4 << 20 // bytes; a packet's frames take some kilobytes
+	maxParts     = 1 << 16 // objects in a record, or arrays: each takes far more memory than file
 	maxFileConns = 1 << 10
 )
 
@@ -40,11 +41,12 @@ func ReadFile(name string) ([]*Conn, error) {
 // for the streams that are held, not for the file.
 //
 // Events that it does not know are skipped. If some cannot be read, or the last
-// one is cut short, [Report].Missing says so. The error matches [ErrNotQlog] if
-// there is no qlog to begin with.
+// one is cut short, that is no error: [Report].Missing says so. The error matches
+// [ErrNotQlog] if the input does not begin as qlog does.
 //
 // If each is not nil, it is called after each event that may change a count or a
-// blame, with its connection and its time. The error of each ends Read.
+// blame, with its connection and its time. If each returns an error, Read ends
+// with it.
 func Read(r io.Reader, each func(*Conn, time.Time) error) ([]*Conn, error) {
 	f := file{each: each}
 	if err := f.read(bufio.NewReaderSize(r, 64<<10)); err != nil {
@@ -83,7 +85,11 @@ type fileConn struct {
 func (f *file) missing(c *fileConn) string {
 	var all []string
 	if n := f.unreadable - c.unreadable; n > 0 {
-		all = append(all, fmt.Sprintf("%d records of the file could not be read", n))
+		records := "records"
+		if n == 1 {
+			records = "record"
+		}
+		all = append(all, fmt.Sprintf("%d %s of the file could not be read", n, records))
 		for i := range c.state.kinds {
 			c.state.kinds[i].fail("records of the file could not be read")
 		}
@@ -111,6 +117,9 @@ func (f *file) read(r *bufio.Reader) error {
 	first, err := r.Peek(1)
 	if err != nil && err != io.EOF {
 		return err
+	}
+	if start, _ := r.Peek(4); bytes.HasPrefix(start, []byte("\x1f\x8b")) || bytes.Equal(start, []byte("\x28\xb5\x2f\xfd")) {
+		return fmt.Errorf("%w: it is compressed", ErrNotQlog)
 	}
 	separator := byte('\n')
 	if len(first) > 0 && first[0] == recordSeparator {
@@ -205,6 +214,9 @@ type traceHeader struct {
 // record takes a record in. The last one may be cut short, so it is looked at
 // even if it does not matter.
 func (f *file) record(b []byte, last bool) error {
+	if len(b) > maxParts && (bytes.Count(b, []byte("{")) > maxParts || bytes.Count(b, []byte("[")) > maxParts) {
+		return errTooLong
+	}
 	if name, ok := quickName(b); ok && f.begun && !last && !f.clock.relative {
 		if !isKnown(name) {
 			return nil
@@ -221,6 +233,9 @@ func (f *file) record(b []byte, last bool) error {
 	}
 	var l line
 	if err := json.Unmarshal(b, &l); err != nil {
+		if !f.begun {
+			return errors.New("it does not begin with a line of JSON")
+		}
 		return err
 	}
 	switch {

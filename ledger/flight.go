@@ -22,20 +22,45 @@ type flight struct {
 	settled int // how many of frames are
 }
 
-func (f *flight) add(s sentFrame) {
+// add adds s. If there are too many, it takes the oldest ones out, and calls
+// each for them.
+func (f *flight) add(s sentFrame, each func(sentFrame)) {
 	if n := len(f.frames); n > 0 && s.pn < f.frames[n-1].pn {
 		f.clear() // numbers begin anew
 	}
 	if len(f.frames) >= maxInFlight {
-		f.frames = slices.Delete(f.frames, 0, maxInFlight/2)
-		f.settled = 0
-		for i := range f.frames {
-			if f.frames[i].op == opNone {
-				f.settled++
+		for _, old := range f.frames[:maxInFlight/2] {
+			if old.op != opNone {
+				each(old)
 			}
 		}
+		f.drop(maxInFlight / 2)
 	}
 	f.frames = append(f.frames, s)
+}
+
+// forget takes the frames of packets below pn out. A packet that quic-go sends
+// anew when a timer fires, or on another path, is not traced as lost.
+func (f *flight) forget(pn int64) {
+	if len(f.frames) == 0 || f.frames[0].pn >= pn {
+		return
+	}
+	i, _ := slices.BinarySearchFunc(f.frames, pn, func(s sentFrame, pn int64) int { return cmp.Compare(s.pn, pn) })
+	if i >= len(f.frames)/2 { // moving the rest has to be worth it
+		f.drop(i)
+	}
+}
+
+// drop takes the first n frames out.
+func (f *flight) drop(n int) {
+	f.frames = slices.Delete(f.frames, 0, n)
+	f.settled = 0
+	for i := range f.frames {
+		if f.frames[i].op == opNone {
+			f.settled++
+		}
+	}
+	f.compact()
 }
 
 // settle takes the frames of the packets from lo to hi out, and calls each for

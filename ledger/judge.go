@@ -1,8 +1,8 @@
 package ledger
 
 import (
-	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -14,15 +14,15 @@ import (
 type Blame uint8
 
 const (
-	// BlameUnknown means that the frames do not tell. [Stream.Candidates] has
-	// those that it may be, and [Stream.Proof] says why.
+	// BlameUnknown means that the frames do not tell. [Stream.Proof] says why.
+	// [Stream.Candidates] has those that it may be, if that is known.
 	BlameUnknown Blame = iota
-	// BlameOurApp is the application at the end that was traced. Where it has
-	// called all it needs to, it is quic-go under it.
+	// BlameOurApp is the application at the end that was traced, or quic-go under
+	// it if the application has made all the calls that it has to.
 	BlameOurApp
 	// BlamePeerApp is the application at the other end.
 	BlamePeerApp
-	// BlameWire means that frames are on their way, or get lost.
+	// BlameWire means that frames are on their way, or were lost.
 	BlameWire
 )
 
@@ -49,7 +49,7 @@ const (
 	HalfNone     HalfState = iota // the stream has no such half
 	HalfOpen                      // neither FIN nor RESET_STREAM was sent
 	HalfEnding                    // one was, and frames are under way
-	HalfFinished                  // it ended with FIN, and all bytes are there
+	HalfFinished                  // it ended with FIN, and all bytes have arrived
 	HalfReset                     // it ended with RESET_STREAM
 )
 
@@ -75,19 +75,19 @@ func (s HalfState) MarshalText() ([]byte, error) { return []byte(s.String()), ni
 type Half struct {
 	State     HalfState
 	Bytes     int64  // sent so far: the highest offset, or the final size
-	Delivered int64  // of them: those that are there, up to the first gap
+	Delivered int64  // how many of them are known to have arrived, up to the first gap
 	Limit     int64  // how many MAX_STREAM_DATA allows, -1 if that was not seen
 	Stopped   bool   // the receiver has sent STOP_SENDING
 	Code      uint64 // of RESET_STREAM, or else of STOP_SENDING
 }
 
-// A Stream holds a slot of the accepting end, or may hold one. It may stand
-// for several that are not kept one by one: see Last.
+// A Stream holds a slot of the accepting end, or may hold one. One Stream may
+// stand for several: see Last.
 type Stream struct {
 	ID quic.StreamID
-	// Last is ID, unless this stands for Count streams with numbers from ID to
-	// Last: more complete streams than are kept, or streams that a later one has
-	// opened and that have sent no frame.
+	// Last is ID, and Count is 1, unless this stands for Count streams between ID
+	// and Last: complete ones, of which too many are held to keep each, or ones
+	// that a later stream has opened and that have sent no frame.
 	Last  quic.StreamID
 	Count int64
 
@@ -100,29 +100,34 @@ type Stream struct {
 	Opened   time.Time // when its first frame was seen
 	Complete time.Time // when it was complete on the wire, zero if it is not
 	Since    time.Time // when its last frame was seen, or Complete
-	// KnownHeld is when it held its slot for sure, as of the MAX_STREAMS that
-	// were seen: now, or for a complete stream, when the first slot was given back
-	// that may have been its. The longer that is after Complete, the more the
-	// stream is to be suspected. It is zero for complete streams that are not kept
-	// one by one.
+	// KnownHeld is the last time at which it held its slot for sure. That is now,
+	// or for a complete stream the time at which a slot was given back that may
+	// have been its. The longer it is after Complete, the more suspicious the
+	// stream. It is zero for complete streams that are not kept one by one.
 	KnownHeld time.Time
 
 	Send, Receive Half
 
 	Blame      Blame
-	Candidates []Blame // if Blame is BlameUnknown: what it may be, if that is known
-	Proof      string  // why, in one sentence with the frames that tell
+	Candidates []Blame // what Blame may be, if it is BlameUnknown and that is known
+	Proof      string  // why, and which frames tell
 }
 
 // freshFor is how long a stream that is complete may have its MAX_STREAMS, and
 // one that was opened by a later one its first frame, on the way.
 const freshFor = 3 * time.Second
 
+// sentWithin is how long a MAX_STREAMS of our own may take to leave.
+const sentWithin = 100 * time.Millisecond
+
 // A view is what is needed to judge a stream, apart from the stream.
 type view struct {
 	connection
 	kinds [4]counters
 	now   int64
+
+	verdicts [2]verdict // room for those of a stream, and for its proof
+	buf      []byte
 }
 
 func (s *state) view(now int64) view {
@@ -136,17 +141,51 @@ func (s *state) view(now int64) view {
 	return v
 }
 
-// A verdict is about one half.
+// A verdict is about one half, or about a stream that is complete.
 type verdict struct {
 	state HalfState
 	limit int64 // of bytes
 	over  bool
 	whom  Blame
 	among []Blame
-	text  string
+
+	// The text is form, with the numbers in place of each %d. Most callers read
+	// no proof, so it has to be cheap.
+	form    string
+	numbers [3]int64
 }
 
-var bothApps = []Blame{BlameOurApp, BlamePeerApp}
+// say sets whom d blames, and the text.
+func (d *verdict) say(whom Blame, form string, numbers ...int64) {
+	d.whom, d.form = whom, form
+	copy(d.numbers[:], numbers)
+}
+
+// doubt is say, where it is one of several, or nobody knows.
+func (d *verdict) doubt(among []Blame, form string, numbers ...int64) {
+	d.say(BlameUnknown, form, numbers...)
+	d.among = among
+}
+
+// appendText appends the text of d.
+func (d *verdict) appendText(b []byte) []byte {
+	form, numbers := d.form, d.numbers[:]
+	for {
+		before, after, found := strings.Cut(form, "%d")
+		b = append(b, before...)
+		if !found {
+			return b
+		}
+		b = strconv.AppendInt(b, numbers[0], 10)
+		form, numbers = after, numbers[1:]
+	}
+}
+
+var (
+	bothApps      = []Blame{BlameOurApp, BlamePeerApp}
+	ourAppOrWire  = []Blame{BlameOurApp, BlameWire}
+	peerAppOrWire = []Blame{BlamePeerApp, BlameWire}
+)
 
 // initial returns the limit of the transport parameters for a half of c.
 func (v *view) initial(c *counters, sends bool) (limit int64, known bool) {
@@ -174,38 +213,37 @@ func (v *view) sending(c *counters, h *half) verdict {
 	unacked := h.high - h.got.prefix
 	switch {
 	case d.over && h.reset:
-		d.text = fmt.Sprintf("our RESET_STREAM (code %d) is acknowledged", h.code)
+		d.say(BlameUnknown, "our RESET_STREAM (code %d) is acknowledged", int64(h.code))
 	case d.over:
-		d.text = fmt.Sprintf("our FIN at %d is acknowledged with all before it", h.final)
-	case h.reset && h.endAcked && d.limit >= 0 && h.got.prefix >= d.limit:
-		d.whom, d.text = BlamePeerApp, fmt.Sprintf("our RESET_STREAM_AT promises %d bytes, and the peer's MAX_STREAM_DATA allows no more than %d", h.reliable, d.limit)
-	case h.reset && h.endAcked && v.sentMax > 0 && v.sent >= v.sentMax:
-		d.among, d.text = []Blame{BlamePeerApp, BlameWire}, fmt.Sprintf("our RESET_STREAM_AT promises %d bytes, %d of which are acknowledged, and the peer's MAX_DATA is used up", h.reliable, h.got.prefix)
-	case h.reset:
-		d.whom, d.text = BlameWire, "our RESET_STREAM is not acknowledged yet"
-		if h.endAcked {
-			d.text = fmt.Sprintf("%d of the %d bytes that our RESET_STREAM_AT promises are not acknowledged yet", h.reliable-h.got.prefix, h.reliable)
-		}
+		d.say(BlameUnknown, "our FIN at %d is acknowledged with all before it", h.final)
 	case h.torn:
-		d.text = "what the peer acknowledged has too many gaps to keep"
+		d.doubt(nil, "too much that we sent is not acknowledged to keep track of it")
+	case h.reset && h.endAcked && d.limit >= 0 && h.got.prefix >= d.limit:
+		d.say(BlamePeerApp, "our RESET_STREAM_AT promises %d bytes, and the peer's MAX_STREAM_DATA allows no more than %d", h.reliable, d.limit)
+	case h.reset && h.endAcked && v.sentMax > 0 && v.sent >= v.sentMax:
+		d.doubt(peerAppOrWire, "our RESET_STREAM_AT promises %d bytes, %d of which are acknowledged, and the peer's MAX_DATA is used up", h.reliable, h.got.prefix)
+	case h.reset && h.endAcked:
+		d.say(BlameWire, "%d of the %d bytes that our RESET_STREAM_AT promises are not acknowledged yet", h.reliable-h.got.prefix, h.reliable)
+	case h.reset:
+		d.say(BlameWire, "our RESET_STREAM is not acknowledged yet")
 	case h.fin:
-		d.whom, d.text = BlameWire, fmt.Sprintf("our FIN at %d, or some of the last %d bytes, are not acknowledged yet", h.final, unacked)
+		d.say(BlameWire, "our FIN at %d, or some of the last %d bytes, are not acknowledged yet", h.final, unacked)
 	case h.stop:
-		d.whom, d.text = BlameWire, "the peer has sent STOP_SENDING, and our RESET_STREAM has not left yet"
+		d.say(BlameWire, "the peer has sent STOP_SENDING, and our RESET_STREAM has not left yet")
 	case unacked > 0:
-		d.whom, d.text = BlameWire, fmt.Sprintf("some of the last %d bytes that we sent are not acknowledged yet", unacked)
+		d.say(BlameWire, "some of the last %d bytes that we sent are not acknowledged yet", unacked)
 	case d.limit < 0:
-		d.text = "we have sent neither FIN nor RESET_STREAM, and the peer's transport parameters were not seen"
+		d.doubt(nil, "we have sent neither FIN nor RESET_STREAM, and the peer's transport parameters were not seen")
 	case d.limit == 0:
-		d.among, d.text = bothApps, "we have sent nothing, and the peer's transport parameters allow no byte"
+		d.doubt(bothApps, "we have sent nothing, and the peer's transport parameters allow no byte")
 	case h.high >= d.limit:
-		d.whom, d.text = BlamePeerApp, fmt.Sprintf("we have sent all of the %d bytes that the peer's MAX_STREAM_DATA allows, and the peer does not raise it by reading", d.limit)
+		d.say(BlamePeerApp, "we have sent all of the %d bytes that the peer's MAX_STREAM_DATA allows, and the peer does not raise it by reading", d.limit)
 	case v.sent >= v.sentMax:
-		d.among, d.text = bothApps, fmt.Sprintf("we have sent %d bytes and neither FIN nor RESET_STREAM, but the peer's MAX_DATA of %d is used up, so that we may not be able to", h.high, v.sentMax)
+		d.doubt(bothApps, "we have sent %d bytes and neither FIN nor RESET_STREAM, but the peer's MAX_DATA of %d is used up, so we may be unable to send more", h.high, v.sentMax)
 	case v.congested:
-		d.among, d.text = []Blame{BlameOurApp, BlameWire}, fmt.Sprintf("we have sent %d bytes and neither FIN nor RESET_STREAM, but our congestion window is full, so that more may wait", h.high)
+		d.doubt(ourAppOrWire, "we have sent %d bytes and neither FIN nor RESET_STREAM, but our congestion window is full, so more may be waiting", h.high)
 	default:
-		d.whom, d.text = BlameOurApp, fmt.Sprintf("we have sent %d bytes and neither FIN nor RESET_STREAM, though MAX_STREAM_DATA allows %d", h.high, d.limit)
+		d.say(BlameOurApp, "we have sent %d bytes and neither FIN nor RESET_STREAM, though MAX_STREAM_DATA allows %d", h.high, d.limit)
 	}
 	return d
 }
@@ -216,42 +254,41 @@ func (v *view) receiving(c *counters, h *half) verdict {
 	initial, _ := v.initial(c, false)
 	switch {
 	case d.over && h.reset:
-		d.text = fmt.Sprintf("the peer's RESET_STREAM (code %d) has come", h.code)
+		d.say(BlameUnknown, "the peer's RESET_STREAM (code %d) has come", int64(h.code))
 	case d.over && h.got.prefix < h.final:
-		d.text = fmt.Sprintf("the peer's FIN at %d has come, and we have sent STOP_SENDING", h.final)
+		d.say(BlameUnknown, "the peer's FIN at %d has come, and we have sent STOP_SENDING", h.final)
 	case d.over:
-		d.text = fmt.Sprintf("the peer's FIN at %d has come with all before it", h.final)
-	case h.reset && d.limit >= 0 && h.got.prefix >= d.limit:
-		d.whom, d.text = BlameOurApp, fmt.Sprintf("the peer's RESET_STREAM_AT promises %d bytes, and our MAX_STREAM_DATA allows no more than %d", h.reliable, d.limit)
-	case h.reset && v.receivedMax > 0 && v.received >= v.receivedMax:
-		d.among, d.text = []Blame{BlameOurApp, BlameWire}, fmt.Sprintf("the peer's RESET_STREAM_AT promises %d bytes, %d of which have come, and our MAX_DATA is used up", h.reliable, h.got.prefix)
-	case h.reset:
-		d.whom, d.text = BlameWire, fmt.Sprintf("%d of the %d bytes that the peer's RESET_STREAM_AT promises have not come yet", h.reliable-h.got.prefix, h.reliable)
+		d.say(BlameUnknown, "the peer's FIN at %d has come with all before it", h.final)
 	case h.torn:
-		d.text = "what has come has too many gaps to keep"
+		d.doubt(nil, "what has come has too many gaps to keep track of it")
+	case h.reset && d.limit >= 0 && h.got.prefix >= d.limit:
+		d.say(BlameOurApp, "the peer's RESET_STREAM_AT promises %d bytes, and our MAX_STREAM_DATA allows no more than %d", h.reliable, d.limit)
+	case h.reset && v.receivedMax > 0 && v.received >= v.receivedMax:
+		d.doubt(ourAppOrWire, "the peer's RESET_STREAM_AT promises %d bytes, %d of which have come, and our MAX_DATA is used up", h.reliable, h.got.prefix)
+	case h.reset:
+		d.say(BlameWire, "%d of the %d bytes that the peer's RESET_STREAM_AT promises have not come yet", h.reliable-h.got.prefix, h.reliable)
 	case h.fin:
-		d.whom, d.text = BlameWire, fmt.Sprintf("the peer's FIN at %d has come, but only %d bytes without a gap", h.final, h.got.prefix)
+		d.say(BlameWire, "the peer's FIN at %d has come, but only %d bytes without a gap", h.final, h.got.prefix)
+	case h.stop && h.stopAcked:
+		d.say(BlameWire, "the peer has our STOP_SENDING, and its RESET_STREAM has not come yet")
 	case h.stop:
-		d.whom, d.text = BlameWire, "we have sent STOP_SENDING, and the peer's RESET_STREAM has not come yet"
-		if h.stopAcked {
-			d.text = "the peer has our STOP_SENDING, and its RESET_STREAM has not come yet"
-		}
+		d.say(BlameWire, "we have sent STOP_SENDING, and the peer's RESET_STREAM has not come yet")
 	case h.got.prefix < h.high:
-		d.whom, d.text = BlameWire, fmt.Sprintf("%d bytes have come from the peer, but only %d without a gap", h.got.prefix+h.got.rest.size(), h.got.prefix)
+		d.say(BlameWire, "%d bytes have come from the peer, but only %d without a gap", h.got.prefix+h.got.rest.size(), h.got.prefix)
 	case d.limit < 0:
-		d.text = "the peer has sent neither FIN nor RESET_STREAM, and our transport parameters were not seen"
+		d.doubt(nil, "the peer has sent neither FIN nor RESET_STREAM, and our transport parameters were not seen")
 	case d.limit == 0:
-		d.among, d.text = bothApps, "the peer has sent nothing, and our transport parameters allow no byte"
+		d.doubt(bothApps, "the peer has sent nothing, and our transport parameters allow no byte")
 	case h.high >= d.limit:
-		d.whom, d.text = BlameOurApp, fmt.Sprintf("the peer has sent all of the %d bytes that our MAX_STREAM_DATA allows, and we do not raise it by reading", d.limit)
+		d.say(BlameOurApp, "the peer has sent all of the %d bytes that our MAX_STREAM_DATA allows, and we do not raise it by reading", d.limit)
 	case h.high >= max(initial, h.limitSeen):
-		d.whom, d.text = BlameWire, fmt.Sprintf("our MAX_STREAM_DATA of %d is not acknowledged yet", d.limit)
+		d.say(BlameWire, "our MAX_STREAM_DATA of %d is not acknowledged yet", d.limit)
 	case v.received >= v.receivedMax:
-		d.among, d.text = bothApps, fmt.Sprintf("the peer has sent %d bytes and neither FIN nor RESET_STREAM, but our MAX_DATA of %d is used up, so that it may not be able to", h.high, v.receivedMax)
+		d.doubt(bothApps, "the peer has sent %d bytes and neither FIN nor RESET_STREAM, but our MAX_DATA of %d is used up, so it may be unable to send more", h.high, v.receivedMax)
 	case v.received >= v.receivedMaxSeen:
-		d.whom, d.text = BlameWire, fmt.Sprintf("our MAX_DATA of %d is not acknowledged yet", v.receivedMax)
+		d.say(BlameWire, "our MAX_DATA of %d is not acknowledged yet", v.receivedMax)
 	default:
-		d.whom, d.text = BlamePeerApp, fmt.Sprintf("the peer has sent %d bytes and neither FIN nor RESET_STREAM, though MAX_STREAM_DATA allows %d", h.high, d.limit)
+		d.say(BlamePeerApp, "the peer has sent %d bytes and neither FIN nor RESET_STREAM, though MAX_STREAM_DATA allows %d", h.high, d.limit)
 	}
 	return d
 }
@@ -283,35 +320,12 @@ func (d *verdict) half(h *half) Half {
 
 // stream judges str, of kind i.
 func (v *view) stream(i int, str *stream) Stream {
-	c := &v.kinds[i]
-	id := quic.StreamID(v.idOf(i, str.num))
-	out := Stream{
-		ID: id, Last: id, Count: 1, Incoming: c.incoming, Unidirectional: c.uni, Label: str.label,
-		Opened: timeOf(str.opened), Complete: timeOf(str.complete),
-		Since: timeOf(max(str.opened, str.send.last, str.recv.last)), KnownHeld: timeOf(v.now),
-	}
-	var open []verdict // of the halves that are not over
-	var texts []string
-	add := func(d verdict) {
-		texts = append(texts, d.text)
-		if !d.over {
-			open = append(open, d)
-		}
-	}
-	if c.hasReceive() {
-		d := v.receiving(c, &str.recv)
-		out.Receive = d.half(&str.recv)
-		add(d)
-	}
-	if c.hasSend() {
-		d := v.sending(c, &str.send)
-		out.Send = d.half(&str.send)
-		add(d)
-	}
-	text := strings.Join(texts, "; ")
-	if len(open) > 0 {
-		out.Blame, out.Candidates = combine(open)
-		out.Proof = "It waits for " + waitsFor(out.Blame, out.Candidates) + ": " + text + "."
+	out, halves := v.halves(i, str)
+	if slices.ContainsFunc(halves, func(d verdict) bool { return !d.over }) {
+		out.Blame, out.Candidates = combine(halves)
+		b := v.waitsFor(&out)
+		b = append(appendTexts(append(b, ": "...), halves), '.')
+		out.Proof = v.proof(b)
 		return out
 	}
 	if str.complete != 0 {
@@ -320,85 +334,160 @@ func (v *view) stream(i int, str *stream) Stream {
 	if str.heldAt != 0 {
 		out.KnownHeld = timeOf(str.heldAt)
 	}
-	var why string
-	out.Blame, out.Candidates, why = v.complete(c, str.letGoAt, str.complete)
-	if d := out.KnownHeld.Sub(out.Complete); str.heldAt != 0 && d >= time.Millisecond {
-		why += fmt.Sprintf(", but %v after it was complete none had been given back", d.Round(time.Millisecond))
+	d := v.complete(&v.kinds[i], str.letGoAt, str.complete)
+	out.Blame, out.Candidates = d.whom, slices.Clone(d.among)
+	b := appendTexts(append(v.buf[:0], "It is complete on the wire ("...), halves)
+	b = d.appendText(append(b, "). "...))
+	if after := out.KnownHeld.Sub(out.Complete); str.heldAt != 0 && after >= time.Millisecond {
+		b = append(b, " It still held its slot "...)
+		b = append(b, after.Round(time.Millisecond).String()...)
+		b = append(b, " after it was complete."...)
 	}
-	out.Proof = "It is complete on the wire (" + text + "), " + why + "."
+	out.Proof = v.proof(b)
 	return out
 }
 
+// halves returns what str, of kind i, is but for the blame and the proof, and
+// the verdicts on the halves that it has.
+func (v *view) halves(i int, str *stream) (Stream, []verdict) {
+	c := &v.kinds[i]
+	id := quic.StreamID(v.idOf(i, str.num))
+	out := Stream{
+		ID: id, Last: id, Count: 1, Incoming: c.incoming, Unidirectional: c.uni, Label: str.label,
+		Opened: timeOf(str.opened), Complete: timeOf(str.complete),
+		Since: timeOf(max(str.opened, str.send.last, str.recv.last)), KnownHeld: timeOf(v.now),
+	}
+	halves := v.verdicts[:0]
+	if c.hasReceive() {
+		d := v.receiving(c, &str.recv)
+		out.Receive = d.half(&str.recv)
+		halves = append(halves, d)
+	}
+	if c.hasSend() {
+		d := v.sending(c, &str.send)
+		out.Send = d.half(&str.send)
+		halves = append(halves, d)
+	}
+	return out, halves
+}
+
+func appendTexts(b []byte, halves []verdict) []byte {
+	for i := range halves {
+		if i > 0 {
+			b = append(b, "; "...)
+		}
+		b = halves[i].appendText(b)
+	}
+	return b
+}
+
+// proof returns b as a string, and keeps its memory for the next.
+func (v *view) proof(b []byte) string {
+	v.buf = b
+	return string(b)
+}
+
 // combine judges a stream by those of its halves that are not over.
-func combine(open []verdict) (Blame, []Blame) {
-	var all []Blame
-	unknown := false
-	for _, d := range open {
-		switch {
-		case d.whom == BlameWire:
-			return BlameWire, nil // what is on its way comes first
-		case d.whom == BlameUnknown:
-			unknown = true
-			all = append(all, d.among...)
-		default:
-			all = append(all, d.whom)
+func combine(halves []verdict) (Blame, []Blame) {
+	var may [BlameWire + 1]bool
+	n, open := 0, false // how many it may be; it may be anybody
+	add := func(b Blame) {
+		if !may[b] {
+			may[b] = true
+			n++
 		}
 	}
-	slices.Sort(all)
-	all = slices.Compact(all)
-	if len(all) == 1 && !unknown {
-		return all[0], nil
+	sure := true
+	for _, d := range halves {
+		switch {
+		case d.over:
+		case d.whom == BlameWire:
+			return BlameWire, nil // what is on its way comes first
+		case d.whom != BlameUnknown:
+			add(d.whom)
+		default:
+			sure = false
+			open = open || len(d.among) == 0
+			for _, b := range d.among {
+				add(b)
+			}
+		}
+	}
+	if open {
+		return BlameUnknown, nil
+	}
+	var all []Blame
+	for b := BlameOurApp; b <= BlameWire; b++ {
+		switch {
+		case may[b] && n == 1 && sure:
+			return b, nil
+		case may[b]:
+			all = append(all, b)
+		}
 	}
 	return BlameUnknown, all
 }
 
-func waitsFor(b Blame, among []Blame) string {
-	words := func(b Blame) string {
-		switch b {
-		case BlameOurApp:
-			return "our application"
-		case BlamePeerApp:
-			return "the peer's application"
-		case BlameWire:
-			return "the network"
+// waitsFor begins a proof: whom s waits for.
+func (v *view) waitsFor(s *Stream) []byte {
+	b := v.buf[:0]
+	switch {
+	case s.Blame != BlameUnknown:
+		return append(append(b, "It waits for "...), inWords(s.Blame)...)
+	case len(s.Candidates) == 0:
+		return append(b, "The frames do not tell whom it waits for"...)
+	}
+	b = append(b, "It waits for "...)
+	for i, c := range s.Candidates {
+		if i > 0 {
+			b = append(b, " or "...)
 		}
-		return "what the frames do not tell"
+		b = append(b, inWords(c)...)
 	}
-	if b != BlameUnknown || len(among) == 0 {
-		return words(b)
+	return b
+}
+
+func inWords(b Blame) string {
+	switch b {
+	case BlameOurApp:
+		return "our application"
+	case BlamePeerApp:
+		return "the peer's application"
 	}
-	all := make([]string, len(among))
-	for i, b := range among {
-		all[i] = words(b)
-	}
-	return strings.Join(all, " or ")
+	return "the network"
 }
 
 // complete judges streams that are complete on the wire, since when, and when
 // letGoAt streams had been let go of.
-func (v *view) complete(c *counters, letGoAt, since int64) (Blame, []Blame, string) {
-	app, whose, verb := BlameOurApp, "our application", "sent"
-	if !c.incoming {
-		app, whose, verb = BlamePeerApp, "the peer's application", "received"
-	}
+func (v *view) complete(c *counters, letGoAt, since int64) (d verdict) {
 	letGo := c.letGo()
+	fresh, among := v.now-since < int64(sentWithin), ourAppOrWire
+	if !c.incoming {
+		fresh, among = v.now-since < int64(freshFor), peerAppOrWire
+	}
 	switch {
 	case c.broken != "":
-		return BlameUnknown, nil, "but whether its slot was given back is not known: " + c.broken
+		d.doubt(nil, "Whether its slot was given back is not known: "+c.broken+".")
 	case c.limit < 0:
-		return BlameUnknown, nil, "but whether its slot was given back is not known: the transport parameters were not seen"
+		d.doubt(nil, "Whether its slot was given back is not known: the transport parameters were not seen.")
 	case c.max >= maxNumber:
-		return BlameUnknown, nil, "but whether its slot was given back is not known: the limit is so high that MAX_STREAMS is not sent"
+		d.doubt(nil, "Whether its slot was given back is not known: the limit is so high that MAX_STREAMS is not sent.")
 	case letGo > letGoAt:
-		return BlameUnknown, nil, fmt.Sprintf("and so are %d streams of its kind in all, of which the highest MAX_STREAMS, %d, gave back %d: it does not say which", c.candidates, c.max, letGo-c.dropped)
+		d.doubt(nil, "So are %d streams of its kind in all, and the highest MAX_STREAMS, %d, has given back %d of their slots. No frame says which.", c.candidates, c.max, letGo-c.dropped)
+	case v.ended != 0 && fresh:
+		d.doubt(among, "The connection ended before a MAX_STREAMS could give back its slot.")
 	case c.incoming && v.congested:
-		return BlameUnknown, []Blame{BlameOurApp, BlameWire}, "and no MAX_STREAMS gave back a slot since, but one may wait for our congestion window"
-	case !c.incoming && v.now-since < int64(freshFor) && v.ended == 0:
-		return BlameWire, nil, "and a MAX_STREAMS that gives back its slot may be on its way"
+		d.doubt(among, "We have sent no MAX_STREAMS since, but one may be waiting for our congestion window.")
+	case !c.incoming && fresh:
+		d.say(BlameWire, "The MAX_STREAMS that gives back its slot may be on its way.")
 	case !v.givesBackOneByOne(c):
-		return BlameUnknown, []Blame{app, BlameWire}, fmt.Sprintf("and no MAX_STREAMS was %s since, but it was not seen that slots are given back one by one", verb)
+		d.doubt(among, "No MAX_STREAMS has given back a slot since, but it was not seen that slots are given back one by one.")
+	case c.incoming:
+		d.say(BlameOurApp, "We have sent no MAX_STREAMS since, so it waits for our application to accept it and to read it to its end.")
+	default:
+		d.say(BlamePeerApp, "The peer has sent no MAX_STREAMS since, so it waits for the peer's application to accept it and to read it to its end.")
 	}
-	return app, nil, fmt.Sprintf("and no MAX_STREAMS was %s since, so that it waits for %s to accept it and to read it to its end", verb, whose)
+	return d
 }
 
 // givesBackOneByOne reports whether the accepting end of c would have sent
@@ -415,37 +504,41 @@ func (v *view) givesBackOneByOne(c *counters) bool {
 	return a.seen+b.seen > 0 && !a.holes() && !b.holes()
 }
 
-// silent judges the streams from lo up to hi of kind i, of which no frame was seen.
+// silent judges the streams of r, of kind i, of which no frame was seen.
 func (v *view) silent(i int, r interval) Stream {
 	c := &v.kinds[i]
-	none := stream{num: r.lo, opened: c.silentAt}
+	none := stream{num: r.lo, opened: r.at}
 	none.send.final, none.recv.final = -1, -1
-	out := v.stream(i, &none)
+	out, halves := v.halves(i, &none)
 	out.Last, out.Count = quic.StreamID(v.idOf(i, r.hi-1)), r.hi-r.lo
-	opened := "A later stream has opened it, and no frame of its own has come"
-	if !c.incoming {
-		opened = "A later stream has opened it, and no frame of its own was sent"
-	} else if v.now-c.silentAt < int64(freshFor) && v.ended == 0 {
-		out.Blame, out.Candidates = BlameWire, nil
-		out.Proof = opened + " yet."
-		return out
+	out.Blame, out.Candidates = combine(halves)
+	proof := "A later stream has opened it, and we have sent no frame of its own. "
+	if c.incoming {
+		proof = "A later stream has opened it, and no frame of its own has come. "
+		switch fresh := v.now-r.at < int64(freshFor); {
+		case fresh && v.ended == 0:
+			out.Blame, out.Candidates = BlameWire, nil
+		case fresh:
+			out.Blame, out.Candidates = BlameUnknown, nil
+			proof = "A later stream has opened it, and the connection ended before a frame of its own came. "
+		}
 	}
-	out.Proof = opened + ": it waits for " + waitsFor(out.Blame, out.Candidates) + "."
+	out.Proof = proof + v.proof(append(v.waitsFor(&out), '.'))
 	return out
 }
 
 // foldedStreams judges the complete streams of kind i that are not kept one by one.
 func (v *view) foldedStreams(i int) Stream {
 	c := &v.kinds[i]
-	out := Stream{
+	d := v.complete(c, c.foldedAt, c.foldedUntil)
+	b := append(v.buf[:0], "Each of these "...)
+	b = append(strconv.AppendInt(b, c.folded, 10), " streams is complete on the wire. "...)
+	return Stream{
 		ID: quic.StreamID(v.idOf(i, c.foldedFirst)), Last: quic.StreamID(v.idOf(i, c.foldedLast)), Count: c.folded,
 		Incoming: c.incoming, Unidirectional: c.uni,
 		Complete: timeOf(c.foldedSince), Since: timeOf(c.foldedSince),
+		Blame: d.whom, Candidates: slices.Clone(d.among), Proof: v.proof(d.appendText(b)),
 	}
-	var why string
-	out.Blame, out.Candidates, why = v.complete(c, c.foldedAt, c.foldedUntil)
-	out.Proof = fmt.Sprintf("Each of these %d streams is complete on the wire, %s.", c.folded, why)
-	return out
 }
 
 func timeOf(nanoseconds int64) time.Time {

@@ -16,19 +16,20 @@ const keptEnded = 64
 
 // Options configure a [Ledger]. The zero value is fine.
 type Options struct {
-	// Sample is how many connections there are to one that is traced: tracing
-	// costs, and it cannot be begun later. 0 and 1 trace all, negative none.
+	// Sample n traces one connection in n. Tracing has a cost, and cannot begin
+	// later. 0 and 1 trace all, a negative number none.
 	Sample int
 
-	// OnStarved, if not nil, is called when the peer says, with STREAMS_BLOCKED,
-	// that it needs to open a stream and has no slot. It is called in a goroutine
-	// of its own, at most one at a time for each connection; what comes while it
-	// runs makes one more call.
+	// OnStarved, if not nil, is called when the peer sends STREAMS_BLOCKED: it
+	// needs to open a stream, and has no slot. The call has a goroutine of its
+	// own, and holds up nothing; it may use the Ledger, and close the connection.
+	// There is at most one at a time for each connection. What comes while it runs
+	// makes one more call.
 	OnStarved func(*Conn, Report)
 }
 
-// A Ledger keeps the books of connections. Make it with [New]. It is safe for
-// concurrent use.
+// A Ledger keeps the books of connections. Make it with [New]; the zero value
+// has no Options. It is safe for concurrent use.
 type Ledger struct {
 	options Options
 	asked   atomic.Int64 // connections, traced or not
@@ -39,15 +40,13 @@ type Ledger struct {
 }
 
 // New returns a Ledger without connections.
-func New(options Options) *Ledger {
-	return &Ledger{options: options, live: make(map[*Conn]struct{})}
-}
+func New(options Options) *Ledger { return &Ledger{options: options} }
 
-// Tracer returns what is to be set as [quic.Config].Tracer. It traces to next
-// too, which may be nil, or return nil.
+// Tracer returns the func to set as [quic.Config].Tracer. It traces to next as
+// well, which may be nil, or return nil.
 //
-// HTTP/3 paths show up in the labels. Wrap the tracer in http3's
-// qlog.RedactHeaders to keep them out.
+// Labels have the paths of HTTP/3 requests. To keep them out, wrap the tracer in
+// RedactHeaders of quic-go's http3/qlog.
 func (l *Ledger) Tracer(next func(ctx context.Context, isClient bool, id quic.ConnectionID) qlogwriter.Trace) func(context.Context, bool, quic.ConnectionID) qlogwriter.Trace {
 	return func(ctx context.Context, isClient bool, id quic.ConnectionID) qlogwriter.Trace {
 		var other qlogwriter.Trace
@@ -58,7 +57,7 @@ func (l *Ledger) Tracer(next func(ctx context.Context, isClient bool, id quic.Co
 			return other
 		}
 		c := newConn(isClient, true)
-		c.ledger, c.id = l, id.String()
+		c.ledger, c.id, c.state.live = l, id.String(), true
 		return &trace{conn: c, next: other}
 	}
 }
@@ -69,8 +68,9 @@ func (l *Ledger) takes() bool {
 	return l.options.Sample >= 0 && n%int64(max(l.options.Sample, 1)) == 0
 }
 
-// Conns yields the connections that are traced, in no order: those that live,
-// and the 64 that ended last.
+// Conns yields the connections that are traced: those that live, in no order,
+// and the 64 that ended last. A connection is among them from its first packet
+// on.
 func (l *Ledger) Conns() iter.Seq[*Conn] {
 	return func(yield func(*Conn) bool) {
 		l.mu.Lock()
@@ -96,11 +96,15 @@ func Of(c *quic.Conn) *Conn {
 	return nil
 }
 
-// begin is called when c has its first producer, not when its tracer is asked
-// for: there may be no connection.
+// begin is called when c has its first packet, not when its tracer is asked
+// for. quic-go tells of the end only if the connection has run: a dial that TLS
+// refuses does not.
 func (l *Ledger) begin(c *Conn) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if l.live == nil {
+		l.live = make(map[*Conn]struct{})
+	}
 	l.live[c] = struct{}{}
 }
 

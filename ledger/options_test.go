@@ -2,6 +2,7 @@ package ledger_test
 
 import (
 	"context"
+	"crypto/tls"
 	"io"
 	"runtime"
 	"slices"
@@ -11,6 +12,7 @@ import (
 	"time"
 
 	"github.com/quic-go/quic-go"
+	"github.com/quic-go/quic-go/qlog"
 	"github.com/quic-go/quic-go/qlogwriter"
 	"github.com/stretchr/testify/require"
 
@@ -110,11 +112,13 @@ func TestConnectionsThatEndedAreKeptForAWhile(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := ledger.New(ledger.Options{})
 		tracer := l.Tracer(nil)
+		start := time.Now().Round(0).UTC()
 		client, server := quictest.Net{}.Pair(t, &quic.Config{Tracer: tracer}, nil)
 		http3 := client.QlogTrace().AddProducer() // one that outlives the connection
 		defer http3.Close()
 		for range 70 { // connections of which nothing else is needed
 			p := tracer(t.Context(), true, quic.ConnectionID{}).AddProducer()
+			p.RecordEvent(qlog.PacketSent{})
 			require.NoError(t, p.Close())
 		}
 		s, err := client.OpenStream()
@@ -139,7 +143,79 @@ func TestConnectionsThatEndedAreKeptForAWhile(t *testing.T) {
 		require.NotEmpty(t, r.ID)
 		require.Equal(t, "1.0.0.2:443", r.Remote)
 		require.Equal(t, "we closed it: application error 5 bye", r.Reason)
+		require.Equal(t, start, r.Began.UTC(), "before http3 asked for a producer")
 		require.Less(t, r.Began, r.Ended)
+
+		// http3 may ask for one more producer when it is over.
+		late := client.QlogTrace().AddProducer()
+		require.Equal(t, all, slices.Collect(l.Conns()))
+		require.NoError(t, late.Close())
+		require.Equal(t, all, slices.Collect(l.Conns()))
+	})
+}
+
+// quic-go does not tell of the end of a connection that TLS refuses to begin.
+func TestDialThatFailsBeforeItsFirstPacketIsNotListed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := ledger.New(ledger.Options{})
+		socket, peer, addr := quictest.Net{}.Endpoints(t)
+		defer peer.Close()
+		tr := &quic.Transport{Conn: socket}
+		defer tr.Close()
+		for range 3 {
+			_, err := tr.Dial(t.Context(), addr, &tls.Config{NextProtos: []string{""}}, &quic.Config{Tracer: l.Tracer(nil)})
+			require.Error(t, err)
+		}
+		require.Empty(t, slices.Collect(l.Conns()))
+	})
+}
+
+// A dial that nobody answers has sent packets, so it is listed, and ends.
+func TestDialThatIsNotAnsweredEnds(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := ledger.New(ledger.Options{})
+		socket, peer, addr := quictest.Net{}.Endpoints(t)
+		defer peer.Close()
+		tr := &quic.Transport{Conn: socket}
+		defer tr.Close()
+		_, clientTLS := quictest.TLS()
+		_, err := tr.Dial(t.Context(), addr, clientTLS, &quic.Config{Tracer: l.Tracer(nil)})
+		require.Error(t, err)
+		all := slices.Collect(l.Conns())
+		require.Len(t, all, 1)
+		require.Equal(t, "idle timeout", all[0].Report().Reason)
+	})
+}
+
+// OnStarved is called without a lock: it may ask for anything, and end the connection.
+func TestOnStarvedMayAskForAnything(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var l *ledger.Ledger
+		var server *quic.Conn
+		blames := make(chan []ledger.Blame, 10)
+		l = ledger.New(ledger.Options{OnStarved: func(c *ledger.Conn, _ ledger.Report) {
+			var all []ledger.Blame
+			for other := range l.Conns() {
+				for s := range other.Streams() {
+					other.Report()
+					all = append(all, s.Blame)
+				}
+			}
+			server.CloseWithError(1, c.Report().ID)
+			blames <- all
+		}})
+		var client *quic.Conn
+		client, server = quictest.Net{}.Pair(t, nil, &quic.Config{MaxIncomingStreams: 1, Tracer: l.Tracer(nil)})
+		s, err := client.OpenStream()
+		require.NoError(t, err)
+		require.NoError(t, s.Close())
+		synctest.Wait()
+		time.Sleep(time.Second)
+		_, err = client.OpenStream()
+		require.Error(t, err)
+		require.Equal(t, []ledger.Blame{ledger.BlameOurApp}, <-blames)
+		<-client.Context().Done()
+		require.Equal(t, "we closed it: application error 1 "+ledger.Of(server).Report().ID, ledger.Of(server).Report().Reason)
 	})
 }
 
@@ -153,9 +229,9 @@ func TestConnectionThatIsNotMadeIsNotListed(t *testing.T) {
 
 func TestOfReturnsTheLedgersViewOfAConnection(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		l := ledger.New(ledger.Options{})
+		var l ledger.Ledger
 		client, server := quictest.Net{}.Pair(t, &quic.Config{Tracer: l.Tracer(nil)}, nil)
-		require.Equal(t, slices.Collect(l.Conns()), []*ledger.Conn{ledger.Of(client)})
+		require.Equal(t, []*ledger.Conn{ledger.Of(client)}, slices.Collect(l.Conns()))
 		require.Nil(t, ledger.Of(server))
 	})
 }

@@ -61,9 +61,14 @@ func (t *text) UnmarshalJSON(b []byte) error {
 		s = string(b)
 	}
 	if s != "null" {
-		*t = text(s[:min(len(s), 256)])
+		*t = text(brief(s))
 	}
 	return nil
+}
+
+// brief returns the begin of s, and does not keep the rest of it.
+func brief(s string) string {
+	return strings.Clone(strings.ToValidUTF8(s[:min(len(s), 256)], ""))
 }
 
 // A clock tells when an event was.
@@ -283,7 +288,7 @@ func (c *Conn) read(name string, d *eventData, at int64) (matters bool) {
 			e.op, e.id = opLabel, int64(d.StreamID)
 		}
 	case "stream_type_set":
-		e.op, e.id, e.text = opLabel, int64(d.StreamID), "http3 "+d.StreamType
+		e.op, e.id, e.text = opLabel, int64(d.StreamID), "http3 "+brief(d.StreamType)
 	}
 	if e.op == opNone {
 		return false

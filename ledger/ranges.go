@@ -6,14 +6,20 @@ import (
 )
 
 // An interval is the numbers from lo up to, not including, hi.
-type interval struct{ lo, hi int64 }
+type interval struct {
+	lo, hi int64
+	at     int64 // when it was added first, where that matters
+}
 
 // ranges is a set of numbers: intervals in order, with gaps between them.
 type ranges []interval
 
 // add adds the numbers from lo up to hi. It returns false, and adds nothing,
 // if that would take more than limit intervals.
-func (r *ranges) add(lo, hi int64, limit int) bool {
+func (r *ranges) add(lo, hi int64, limit int) bool { return r.addAt(lo, hi, 0, limit) }
+
+// addAt is add, at a time.
+func (r *ranges) addAt(lo, hi, at int64, limit int) bool {
 	if lo >= hi {
 		return true
 	}
@@ -27,13 +33,13 @@ func (r *ranges) add(lo, hi int64, limit int) bool {
 	i, _ := slices.BinarySearchFunc(s, lo, func(v interval, lo int64) int { return cmp.Compare(v.hi, lo) })
 	j := i
 	for j < len(s) && s[j].lo <= hi {
-		lo, hi = min(lo, s[j].lo), max(hi, s[j].hi)
+		lo, hi, at = min(lo, s[j].lo), max(hi, s[j].hi), min(at, s[j].at)
 		j++
 	}
 	if i == j && len(s) >= limit {
 		return false
 	}
-	*r = slices.Replace(s, i, j, interval{lo, hi})
+	*r = slices.Replace(s, i, j, interval{lo, hi, at})
 	return true
 }
 
@@ -54,7 +60,7 @@ func (r *ranges) remove(x int64, limit int) bool {
 	case v.hi == x+1:
 		s[i].hi--
 	case len(s) < limit:
-		*r = slices.Replace(s, i, i+1, interval{v.lo, x}, interval{x + 1, v.hi})
+		*r = slices.Replace(s, i, i+1, interval{v.lo, x, v.at}, interval{x + 1, v.hi, v.at})
 	}
 	return true
 }

@@ -15,6 +15,7 @@ const (
 	maxSilent   = 1 << 12 // ranges of streams of a kind of which no frame was seen
 	maxGaps     = 1 << 10 // ranges of bytes of a half that have come out of order
 	maxInFlight = 1 << 16 // frames
+	maxBehind   = 1 << 14 // packets that a later one overtakes, until it is lost
 	maxLabels   = 1 << 10 // of streams not yet seen
 	maxNumber   = 1 << 60 // of streams, RFC 9000 section 4.6
 	maxOffset   = 1 << 62
@@ -86,7 +87,7 @@ type half struct {
 	endAcked   bool // of what we send: our FIN, or our RESET_STREAM
 	stop       bool // its receiver sent STOP_SENDING
 	stopAcked  bool // and it was ours, and the peer has it
-	torn       bool // got has too many gaps to tell what is in
+	torn       bool // too much of it has gaps, or is under way, to tell what is there
 }
 
 // A stream is one that the accepting end has, or may have.
@@ -115,7 +116,6 @@ type counters struct {
 	named     int64 // opened, and those whose first frame is under way to it
 	complete  int64 // of all: those that were complete on the wire
 	blockedAt int64 // the highest STREAMS_BLOCKED, -1 if there was none
-	silentAt  int64 // when streams were opened last without a frame of their own
 
 	dropped     int64 // candidates that were found to be let go of
 	candidates  int64 // those that were not
@@ -188,6 +188,7 @@ type state struct {
 	flight flight
 	labels map[int64]string // of streams of which no frame was seen
 	early  bool             // we are a client, and may send 0-RTT
+	live   bool             // no event is missing
 	// starved is set when the peer needs a slot, and has none. It is for the
 	// caller to reset.
 	starved bool
@@ -258,11 +259,14 @@ func (s *state) apply(e event) {
 			return
 		}
 		s.receivedMax = max(s.receivedMax, e.n1)
-		s.flight.add(sentFrame{pn: e.pn, op: e.op, n1: e.n1})
+		s.flight.add(sentFrame{pn: e.pn, op: e.op, n1: e.n1}, s.untracked)
 	case opMaxStreams:
 		s.kinds[indexOf(e.sent, e.uni)].maxStreams(e.n1, e.at)
 	case opStreamsBlocked:
 		k := &s.kinds[indexOf(!e.sent, e.uni)]
+		if !e.sent && k.limit >= 0 {
+			e.n1 = min(e.n1, k.max) // no more was promised: else one lie would silence all that follow
+		}
 		if e.n1 > k.blockedAt {
 			k.blockedAt = e.n1
 			// A lower one is of the past: slots have been given back since.
@@ -270,6 +274,7 @@ func (s *state) apply(e event) {
 		}
 	case opAcked:
 		s.flight.settle(e.n1, e.n2, func(f sentFrame) { s.delivered(f, e.at) })
+		s.flight.forget(e.n2 - maxBehind)
 	case opLost:
 		s.flight.settle(e.n1, e.n2, nil)
 	case opRetry:
@@ -294,6 +299,7 @@ func (s *state) apply(e event) {
 	case opClosed:
 		if s.ended == 0 {
 			s.ended, s.reason = e.at, e.text
+			s.flight, s.labels = flight{}, nil // nothing comes any more
 		}
 	}
 }
@@ -386,12 +392,13 @@ func (s *state) touch(i int, num, at int64) *stream {
 		return str
 	}
 	switch {
+	case s.live && k.incoming && k.limit >= 0 && num >= k.max:
+		return nil // quic-go opens none above the limit, and ends the connection
 	case num >= k.named:
 		if num > k.named {
-			if !k.silent.add(k.named, num, maxSilent) {
+			if !k.silent.addAt(k.named, num, at, maxSilent) {
 				k.fail("too many streams were opened without a frame of their own")
 			}
-			k.silentAt = at
 		}
 		k.named = num + 1
 		if k.incoming {
@@ -437,7 +444,7 @@ func (s *state) applyToStream(e event) {
 		k.opened = max(k.opened, num+1) // the peer has it, or it could not speak of it
 	}
 	if e.sent {
-		s.flight.add(sentFrame{pn: e.pn, op: e.op, fin: e.fin, kind: uint8(i), num: num, n1: e.n1, n2: e.n2})
+		s.flight.add(sentFrame{pn: e.pn, op: e.op, fin: e.fin, kind: uint8(i), num: num, n1: e.n1, n2: e.n2}, s.untracked)
 	}
 	if str == nil {
 		return
@@ -478,9 +485,9 @@ func (s *state) grow(h *half, sends bool, high int64) {
 		return
 	}
 	if sends {
-		s.sent += high - h.high
+		s.sent += min(high-h.high, maxOffset-s.sent)
 	} else {
-		s.received += high - h.high
+		s.received += min(high-h.high, maxOffset-s.received)
 	}
 	h.high = high
 }
@@ -518,6 +525,20 @@ func (s *state) delivered(f sentFrame, at int64) {
 		str.recv.limitSeen = max(str.recv.limitSeen, f.n1)
 	}
 	s.judgeEnd(k, str, at)
+}
+
+// untracked is called when too much is under way to learn what becomes of f.
+func (s *state) untracked(f sentFrame) {
+	str := s.kinds[f.kind].streams[f.num]
+	if str == nil {
+		return
+	}
+	switch f.op {
+	case opStream, opReset:
+		str.send.torn = true
+	case opMaxStreamData:
+		str.recv.torn = true
+	}
 }
 
 // sendOver reports whether all that we have to send is with the peer.

@@ -186,12 +186,29 @@ func TestWhichCompleteStreamIsHeld(t *testing.T) {
 	require.Equal(t, []string{"0 unknown", "4 unknown", "8 our-app"}, w.blames(), "no slot was given back since the last was complete")
 	require.Equal(t, timeOf(held).Add(time.Second), all[0].KnownHeld)
 	require.Equal(t, timeOf(w.at), all[2].KnownHeld)
-	require.Contains(t, all[0].Proof, "but 4s after it was complete none had been given back")
+	require.Contains(t, all[0].Proof, "It still held its slot 4s after it was complete.")
 	w.requireCount(t, kindIncoming, 3, 1, 2)
 	w.giveBack(3)
 	require.Empty(t, w.blames())
 	w.requireCount(t, kindIncoming, 3, 3, 0)
 	require.True(t, w.kinds[kindIncoming].count().Exact)
+}
+
+// A slot that is given back while one half is open is another stream's.
+func TestOpenStreamIsNoneOfThoseThatMayBeLetGo(t *testing.T) {
+	w := atServer(true)
+	w.acked(w.sentFrame(data(1, 0, 1, true)))
+	w.received(data(9, 0, 1, true)) // the peer's half alone has ended
+	w.acked(w.sentFrame(data(9, 0, 1, false)))
+	w.acked(w.sentFrame(data(5, 0, 1, true)))
+	w.received(data(5, 0, 1, true))
+	w.received(event{op: opMaxStreams, n1: 11})
+	require.Equal(t, []string{"1 peer-app", "9 our-app"}, w.blames(), "it was stream 5")
+	w.received(data(1, 0, 1, true))
+	w.acked(w.sentFrame(data(9, 1, 0, true)))
+	w.at += int64(time.Minute)
+	require.Equal(t, []string{"1 peer-app", "9 peer-app"}, w.blames())
+	w.requireCount(t, kindOutgoing, 3, 1, 2)
 }
 
 // MAX_STREAMS leaves last in first out, and may be sent again.
@@ -323,6 +340,198 @@ func TestReliableResetBeyondTheWindow(t *testing.T) {
 	require.Equal(t, []string{"3 peer-app"}, w.blames())
 	w.received(event{op: opMaxStreamData, id: 3, n1: 2000})
 	require.Equal(t, []string{"3 wire"}, w.blames())
+}
+
+// Who closes a connection as soon as the last answer is there has left no time
+// for the MAX_STREAMS.
+func TestConnectionThatEndsBeforeMaxStreamsBlamesNobody(t *testing.T) {
+	for _, c := range []struct {
+		after time.Duration
+		want  []string
+	}{
+		{sentWithin / 2, []string{"0 unknown", "1 unknown"}},
+		{sentWithin, []string{"0 our-app", "1 unknown"}},
+		{freshFor, []string{"0 our-app", "1 peer-app"}},
+	} {
+		w := atServer(true)
+		w.exchange(4) // shows that slots are given back one by one
+		w.giveBack(1)
+		w.received(data(5, 0, 0, true))
+		w.acked(w.sentFrame(data(5, 0, 0, true)))
+		w.received(event{op: opMaxStreams, n1: 11})
+		w.received(data(0, 0, 5, true))
+		pn := w.sentFrame(data(0, 0, 5, true))
+		w.received(data(1, 0, 0, true))
+		w.pn++
+		w.apply(event{op: opStream, sent: true, pn: w.pn, id: 1, fin: true, at: w.at})
+		w.received(event{op: opAcked, n1: pn, n2: w.pn})
+		w.apply(event{op: opClosed, at: w.at + int64(c.after)})
+		require.Equal(t, c.want, w.blames(), "%v after they were complete", c.after)
+		for i, s := range w.streams() {
+			if s.Blame == BlameUnknown {
+				require.Equal(t, [][]Blame{ourAppOrWire, peerAppOrWire}[i], s.Candidates)
+				require.Contains(t, s.Proof, "The connection ended before a MAX_STREAMS could give back its slot.")
+			}
+		}
+	}
+}
+
+// Of two halves one may be open, as the frames tell, and the other be anything.
+func TestHalfThatCannotBeJudgedLeavesNoCandidates(t *testing.T) {
+	w := atServer(true)
+	for n := range int64(maxGaps + 2) {
+		w.received(data(0, 2*n+1, 1, false))
+	}
+	s := w.streams()[0]
+	require.Equal(t, BlameUnknown, s.Blame)
+	require.Empty(t, s.Candidates, "our application is not the only one that may have to move: %s", s.Proof)
+	require.Contains(t, s.Proof, "The frames do not tell whom it waits for: ")
+	// So it is where the peer acknowledges with gaps.
+	w = atServer(true)
+	for n := range int64(maxGaps + 2) {
+		w.acked(w.sentFrame(data(3, 2*n+1, 1, false)))
+	}
+	require.Equal(t, []string{"3 unknown"}, w.blames())
+}
+
+// One that is missing does not keep those that are acknowledged.
+func TestAcknowledgedFramesAreLetGo(t *testing.T) {
+	w := atServer(true)
+	w.sentFrame(data(1, 0, 1, false))
+	for n := range int64(10_000) {
+		w.acked(w.sentFrame(data(1, n+1, 1, false)))
+	}
+	require.Less(t, len(w.flight.frames), 200)
+}
+
+func TestTimesOfAStream(t *testing.T) {
+	w := atServer(true)
+	w.received(data(0, 0, 1, false))
+	opened := timeOf(w.at)
+	w.received(data(0, 1, 1, true))
+	s := w.streams()[0]
+	require.Equal(t, []time.Time{opened, opened.Add(time.Second), {}}, []time.Time{s.Opened, s.Since, s.Complete})
+	pn := w.sentFrame(data(0, 0, 0, true))
+	require.Equal(t, opened.Add(2*time.Second), w.streams()[0].Since, "of the other half")
+	w.acked(pn)
+	w.sentFrame(event{op: opMaxStreamData, id: 0, n1: 5000})
+	s = w.streams()[0]
+	require.Equal(t, []time.Time{opened, opened.Add(3 * time.Second), opened.Add(3 * time.Second)}, []time.Time{s.Opened, s.Since, s.Complete}, "what comes later does not matter")
+	require.Equal(t, timeOf(w.at), s.KnownHeld)
+}
+
+func TestProofsInFull(t *testing.T) {
+	w := atServer(true)
+	w.received(data(0, 0, 7, true))
+	w.received(data(4, 0, 7, false))
+	w.acked(w.sentFrame(data(4, 0, 3, false)))
+	w.exchange(8)
+	w.received(data(6, 0, 7, false))
+	w.sentFrame(event{op: opStopSending, id: 6, code: 5})
+	var all []string
+	for _, s := range w.streams() {
+		all = append(all, s.Proof)
+	}
+	require.Equal(t, []string{
+		"It waits for our application: the peer's FIN at 7 has come with all before it; we have sent 0 bytes and neither FIN nor RESET_STREAM, though MAX_STREAM_DATA allows 1000.",
+		"It waits for our application or the peer's application: the peer has sent 7 bytes and neither FIN nor RESET_STREAM, though MAX_STREAM_DATA allows 1000; " +
+			"we have sent 3 bytes and neither FIN nor RESET_STREAM, though MAX_STREAM_DATA allows 1000.",
+		"It is complete on the wire (the peer's FIN at 5 has come with all before it; our FIN at 5 is acknowledged with all before it). " +
+			"We have sent no MAX_STREAMS since, so it waits for our application to accept it and to read it to its end.",
+		"A later stream has opened it, and no frame of its own has come. It waits for the network.",
+		"It waits for the network: we have sent STOP_SENDING, and the peer's RESET_STREAM has not come yet.",
+	}, all)
+	w.exchange(12)
+	w.giveBack(1)
+	require.Equal(t, "It is complete on the wire (the peer's FIN at 5 has come with all before it; our FIN at 5 is acknowledged with all before it). "+
+		"So are 2 streams of its kind in all, and the highest MAX_STREAMS, 11, has given back 1 of their slots. No frame says which. It still held its slot 6s after it was complete.",
+		w.streams()[2].Proof)
+}
+
+// quic-go sends a packet anew when a timer fires, and does not trace it as lost.
+func TestPacketsThatAreNeverTracedAsLostAreForgotten(t *testing.T) {
+	w := atServer(true)
+	w.at = 1
+	for n := range int64(3 * maxInFlight) {
+		w.sentFrame(data(1, n, 1, false))
+		pn := w.sentFrame(data(1, n, 1, false))
+		w.acked(pn)
+	}
+	require.LessOrEqual(t, len(w.flight.frames), 2*maxBehind)
+	require.False(t, w.kinds[kindOutgoing].streams[0].send.torn)
+	require.EqualValues(t, 3*maxInFlight, w.kinds[kindOutgoing].streams[0].send.got.prefix)
+}
+
+// With more frames under way than are kept, nobody knows what becomes of them.
+func TestFramesThatAreNotKeptBlameNobody(t *testing.T) {
+	w := atServer(true)
+	w.received(data(0, 0, 1, true))
+	w.sentFrame(data(0, 0, 1, true))
+	w.sentFrame(event{op: opReset, id: 1})
+	w.sentFrame(event{op: opMaxStreamData, id: 5, n1: 2000})
+	require.Equal(t, []string{"0 wire", "1 wire", "5 unknown"}, w.blames())
+	for n := range int64(maxInFlight) {
+		w.sentFrame(data(9, n, 1, false))
+	}
+	w.acked(4) // is taken out by now
+	require.Equal(t, []string{"0 unknown", "1 unknown", "5 unknown"}, w.blames()[:3])
+	require.Empty(t, w.streams()[2].Candidates)
+}
+
+// Its opener may have jumped over streams long before the last jump.
+func TestSilentStreamsHaveTheirOwnAge(t *testing.T) {
+	w := atServer(true)
+	w.received(data(6, 0, 1, false))
+	first := w.at
+	for id := int64(14); id <= 62; id += 8 {
+		w.received(data(id, 0, 1, false))
+	}
+	all := w.streams()
+	require.Equal(t, BlamePeerApp, all[0].Blame, all[0].Proof)
+	require.Equal(t, timeOf(first), all[0].Opened)
+	require.EqualValues(t, 58, all[len(all)-2].ID)
+	require.Equal(t, BlameWire, all[len(all)-2].Blame, "it may be under way: %s", all[len(all)-2].Proof)
+	require.Equal(t, timeOf(w.at), all[len(all)-2].Opened)
+	w.apply(event{op: opClosed, at: w.at})
+	all = w.streams()
+	require.Equal(t, BlamePeerApp, all[0].Blame)
+	require.Equal(t, BlameUnknown, all[len(all)-2].Blame, all[len(all)-2].Proof)
+}
+
+// quic-go ends a connection whose peer opens more than it may, and opens none.
+func TestStreamsAboveTheLimitAreNotCounted(t *testing.T) {
+	w := atServer(true)
+	w.live = true
+	w.received(data(4*(maxNumber-1), 0, 1, false))
+	w.received(data(4*10, 0, 1, false))
+	w.requireCount(t, kindIncoming, 0, 0, 0)
+	w.received(data(4*9, 0, 1, false))
+	w.requireCount(t, kindIncoming, 10, 0, 0)
+	w.giveBack(1)
+	w.received(data(4*10, 0, 1, false))
+	w.requireCount(t, kindIncoming, 11, 1, 0)
+}
+
+// Two streams may claim more bytes than a number has room for.
+func TestSumOfBytesDoesNotOverflow(t *testing.T) {
+	w := atServer(true)
+	for id := range int64(3) {
+		w.received(data(4*id, maxOffset-1, 1, false))
+		w.sentFrame(data(4*id, maxOffset-1, 1, false))
+	}
+	require.EqualValues(t, maxOffset, w.connection.received)
+	require.EqualValues(t, maxOffset, w.connection.sent)
+}
+
+// What a connection has under way is of no use when it has ended.
+func TestConnectionThatEndedKeepsNoFrames(t *testing.T) {
+	w := atServer(true)
+	w.sentFrame(data(1, 0, 5, false))
+	w.apply(event{op: opLabel, id: 100, text: "early"})
+	w.apply(event{op: opClosed, at: w.at})
+	require.Nil(t, w.flight.frames)
+	require.Nil(t, w.labels)
+	require.Equal(t, []string{"1 wire"}, w.blames())
 }
 
 // A file may have packet numbers that begin anew without a word.
@@ -483,12 +692,25 @@ func TestStarvedOnlyWhileThereIsNoSlot(t *testing.T) {
 	w.giveBack(2)
 	require.False(t, blocked(11))
 	require.True(t, blocked(12))
+	w.exchange(8)
+	w.giveBack(3)
+	require.True(t, blocked(maxNumber), "it lies about the limit")
+	w.exchange(12)
+	w.giveBack(4)
+	require.False(t, w.kinds[kindIncoming].count().Blocked)
+	require.True(t, blocked(14), "a lie must not silence what follows")
 	require.True(t, w.kinds[kindIncoming].count().Blocked)
 	w.sentFrame(event{op: opStreamsBlocked, n1: 10})
 	require.True(t, w.kinds[kindOutgoing].count().Blocked)
 	require.True(t, w.starved)
 	w.received(event{op: opMaxStreams, n1: 11})
 	require.False(t, w.kinds[kindOutgoing].count().Blocked)
+
+	none := &wire{state: newState(false, true)} // allows no stream from the start
+	none.apply(event{op: opParameters, sent: true, params: &parameters{}})
+	none.received(event{op: opStreamsBlocked})
+	require.True(t, none.starved)
+	require.True(t, none.kinds[kindIncoming].count().Blocked)
 }
 
 func TestLimitSoHighThatMaxStreamsIsNeverSent(t *testing.T) {
@@ -703,6 +925,74 @@ func (w *wire) check(t *testing.T) {
 			t.Fatalf("kind %d: %+v\n%+v, %d streams, %d silent, %d queued", i, c, k.counters, len(k.streams), silent, len(k.queue))
 		}
 	}
+}
+
+// A log line has what matters, and no more.
+func TestReportInALine(t *testing.T) {
+	w := atServer(true)
+	c := &Conn{state: w.state, remote: "10.0.0.2:5"}
+	require.Equal(t, "server ?, peer 10.0.0.2:5; no streams", c.Report().String())
+	for id := range int64(10) {
+		w.exchange(4 * id)
+	}
+	w.giveBack(3)
+	w.received(event{op: opStreamsBlocked, n1: 13})
+	w.sentFrame(data(3, 0, 1, false))
+	w.acked(w.sentFrame(data(3, 0, 1, false)))
+	w.sentFrame(data(7, 0, 1, false))
+	require.Equal(t, "server ?, peer 10.0.0.2:5; incoming: 7 held of 10, 7 of them complete, 10 opened, blocked; "+
+		"outgoing uni: 1? held of 10, 1 opened (streams are on their way to the peer)", c.Report().String())
+	w.apply(event{op: opClosed, at: w.at})
+	require.Contains(t, fmt.Sprintf("%+v", c.Report()), "peer 10.0.0.2:5, ended; incoming: ")
+}
+
+// Keys are also updated in the midst of a connection.
+func TestStreamsOutliveAKeyUpdate(t *testing.T) {
+	for _, rejected := range []bool{false, true} {
+		w := &wire{state: newState(true, true)}
+		w.apply(event{op: opParameters, sent: true, params: testParameters})
+		w.apply(event{op: opRestored, params: testParameters})
+		w.apply(event{op: opEarlyKeys})
+		w.sentFrame(data(0, 0, 1, false))
+		want := []string{"0 wire"}
+		if rejected {
+			want = nil
+		} else {
+			w.apply(event{op: opEarlyDone})
+		}
+		w.apply(event{op: opKeys})
+		w.apply(event{op: opParameters, params: testParameters})
+		require.Equal(t, want, w.blames(), "rejected: %v", rejected)
+		w.sentFrame(data(0, 0, 1, false))
+		w.apply(event{op: opKeys})
+		require.Equal(t, []string{"0 wire"}, w.blames(), "rejected: %v", rejected)
+	}
+}
+
+// A client that sends 0-RTT may see a MAX_STREAMS before the parameters.
+func TestMaxStreamsBeforeTheParameters(t *testing.T) {
+	w := &wire{state: newState(true, true)}
+	w.apply(event{op: opParameters, sent: true, params: testParameters})
+	w.apply(event{op: opRestored, params: testParameters})
+	w.acked(w.sentFrame(data(0, 0, 1, true)))
+	w.received(data(0, 0, 1, true))
+	w.received(event{op: opMaxStreams, n1: 11})
+	require.Equal(t, []string{"0 unknown"}, w.blames(), "the limit is not known")
+	require.Contains(t, w.streams()[0].Proof, "not known: the transport parameters were not seen.")
+	require.False(t, w.kinds[kindOutgoing].count().Exact)
+	w.apply(event{op: opParameters, params: testParameters})
+	require.Empty(t, w.blames())
+	w.requireCount(t, kindOutgoing, 1, 1, 0)
+}
+
+// A peer may raise its limit without having let go of anything.
+func TestLetGoIsNotMoreThanOpened(t *testing.T) {
+	w := atServer(true)
+	w.acked(w.sentFrame(data(1, 0, 1, false)))
+	w.received(event{op: opMaxStreams, n1: 1000})
+	c := w.kinds[kindOutgoing].count()
+	require.EqualValues(t, []int64{1, 1, 0}, []int64{c.Opened, c.LetGo, c.Held})
+	require.False(t, c.Exact)
 }
 
 // Names are labels of metrics, and do not change.

@@ -21,9 +21,8 @@ type trace struct {
 }
 
 func (t *trace) AddProducer() qlogwriter.Recorder {
-	if t.producers.Add(1) == 1 {
-		t.conn.begin()
-	}
+	t.producers.Add(1)
+	t.conn.begin()
 	r := &recorder{trace: t}
 	if t.next != nil {
 		r.next = t.next.AddProducer()
@@ -33,11 +32,10 @@ func (t *trace) AddProducer() qlogwriter.Recorder {
 
 func (c *Conn) begin() {
 	c.mu.Lock()
+	defer c.mu.Unlock()
 	if c.state.began == 0 {
 		c.state.began = time.Now().UnixNano()
 	}
-	c.mu.Unlock()
-	c.ledger.begin(c)
 }
 
 // A recorder is of one producer: the connection itself, or http3. It is called
@@ -61,7 +59,16 @@ func (r *recorder) Close() error {
 }
 
 func (r *recorder) RecordEvent(e qlogwriter.Event) {
-	r.trace.conn.record(e)
+	c := r.trace.conn
+	if !c.listed.Load() {
+		switch e.(type) {
+		case qlog.PacketSent, qlog.PacketReceived:
+			if c.listed.CompareAndSwap(false, true) {
+				c.ledger.begin(c)
+			}
+		}
+	}
+	c.record(e)
 	if r.next != nil {
 		r.next.RecordEvent(e)
 	}

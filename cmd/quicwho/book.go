@@ -190,16 +190,17 @@ func jsonHalfOf(h ledger.Half) *jsonHalf {
 	return &j
 }
 
+// writeJSON writes what is the same wherever the file is read.
 func (b *book) writeJSON(w io.Writer) error {
 	r := &b.report
 	j := jsonConn{
-		File: b.file, ID: r.ID, End: b.end(), Local: r.Local, Remote: r.Remote, Began: r.Began, Ended: r.Ended, Reason: r.Reason, Missing: r.Missing,
+		File: b.file, ID: r.ID, End: b.end(), Local: r.Local, Remote: r.Remote, Began: r.Began.UTC(), Ended: r.Ended.UTC(), Reason: r.Reason, Missing: r.Missing,
 		Streams: []jsonStream{},
 	}
 	for i, t := range b.kinds {
 		k := jsonKind{
 			Kind: kindNames[i], Limit: t.Limit, Opened: t.Opened, LetGo: t.LetGo, Held: t.Held, HeldComplete: t.HeldComplete,
-			Exact: t.Exact, Why: t.Why, Blocked: t.Blocked, Whose: make(map[string]int64), Oldest: t.oldest,
+			Exact: t.Exact, Why: t.Why, Blocked: t.Blocked, Whose: make(map[string]int64), Oldest: t.oldest.UTC(),
 		}
 		for s, n := range t.by {
 			if n > 0 {
@@ -211,7 +212,7 @@ func (b *book) writeJSON(w io.Writer) error {
 	for s := range b.streams {
 		j.Streams = append(j.Streams, jsonStream{
 			ID: int64(s.ID), Last: int64(s.Last), Count: s.Count, Kind: kindNames[kindOf(&s)], Label: s.Label,
-			Opened: s.Opened, Complete: s.Complete, Since: s.Since, KnownHeld: s.KnownHeld,
+			Opened: s.Opened.UTC(), Complete: s.Complete.UTC(), Since: s.Since.UTC(), KnownHeld: s.KnownHeld.UTC(),
 			Send: jsonHalfOf(s.Send), Receive: jsonHalfOf(s.Receive), Blame: s.Blame, Candidates: s.Candidates, Proof: s.Proof,
 		})
 	}

@@ -6,13 +6,13 @@
 //	quicwho /tmp/qlog/*.sqlog
 //
 // It prints a table of the connections, the fullest first, and a table of the
-// streams that are held, the oldest first, each with a sentence that names the
-// frames which prove it. [github.com/quiclife/quiclife/ledger] has the rules, and what
+// streams that are held, the oldest first, each with the frames that prove it. [github.com/quiclife/quiclife/ledger] has the rules, and what
 // cannot be known. The moment that counts is the last event of a file.
 //
 // A file may be cut short, or have events that are not known: the output says
 // what is missing. Several files are read one after the other; "-" is the
-// standard input, and takes files that are joined. Files of any size are read
+// standard input, and takes files that are joined, or that something else has
+// uncompressed: zcat FILE.sqlog.gz | quicwho -. Files of any size are read
 // in one pass, with memory for the streams that are held. On a terminal a bar
 // shows how far it is, after a second.
 //
@@ -20,7 +20,7 @@
 //
 //	-json      print a JSON object a connection, with all streams held, in place of the tables
 //	-plot F    draw the streams held over time, by whose fault it is, to the SVG file F
-//	-rows N    print at most N rows of each table, 0 is all (20)
+//	-rows N    print at most N rows of each table, 0 is all (10)
 //
 // # Exit status
 //
@@ -75,7 +75,7 @@ func (c *command) run(args []string) int {
 	}
 	asJSON := flags.Bool("json", false, "print a JSON object a connection, in place of the tables")
 	plotTo := flags.String("plot", "", "draw the streams held over time to this SVG `file`")
-	rows := flags.Int("rows", 20, "print at most this `number` of rows of each table, 0 is all")
+	rows := flags.Int("rows", 10, "print at most this `number` of rows of each table, 0 is all")
 	switch err := flags.Parse(args); {
 	case errors.Is(err, flag.ErrHelp):
 		return 0

@@ -75,8 +75,8 @@ func run(t *testing.T, in string, args ...string) (stdout, stderr string, status
 func TestSummarySaysWhoHoldsStreams(t *testing.T) {
 	client, server := recorded(t)
 	for file, want := range map[string]struct{ end, line, stuck, forgotten string }{
-		server: {"server", `incoming +4 +3 +5 +our-app 2, peer-app 1 +15s, `, `4 +incoming +15s +15s +peer-app`, `8 +incoming +10s +10s +our-app`},
-		client: {"client", `outgoing +4 +3 +5 +our-app 1, peer-app 2 +15s, `, `4 +outgoing +15s +15s +our-app`, `8 +outgoing +10s +10s +peer-app`},
+		server: {"server", `incoming +4 +3 +5 +our-app 2, peer-app 1 +15s, `, `server +4 +incoming +15s +15s +peer-app`, `server +8 +incoming +10s +10s +our-app`},
+		client: {"client", `outgoing +4 +3 +5 +our-app 1, peer-app 2 +15s, `, `client +4 +outgoing +15s +15s +our-app`, `client +8 +outgoing +10s +10s +peer-app`},
 	} {
 		out, stderr, status := run(t, "", file)
 		require.Zero(t, status)
@@ -88,6 +88,7 @@ func TestSummarySaysWhoHoldsStreams(t *testing.T) {
 		require.Regexp(t, `(?m)`+want.forgotten+`\n +It waits for `, out)
 		require.Regexp(t, `(?m)12 +\w+ +5s +5s +\w+-app\n +It is complete on the wire`, out)
 		require.NotContains(t, out, "missing")
+		require.NotContains(t, out, "twice")
 		require.LessOrEqual(t, strings.Count(out, "\n"), 24, "more than a screen:\n%s", out)
 	}
 }
@@ -101,7 +102,7 @@ func TestSeveralFilesAreReadOneAfterTheOther(t *testing.T) {
 	}
 	apart, _, status := run(t, "", client, server)
 	require.Zero(t, status)
-	require.Contains(t, apart, "2 connections, 6 streams held: our-app 3, peer-app 3\n")
+	require.Contains(t, apart, "2 connections, 6 streams held: our-app 3, peer-app 3\n1 connection from both ends, so its streams count twice: ")
 
 	joined, _, status := run(t, text(client)+text(server), "-")
 	require.Zero(t, status)
@@ -130,6 +131,12 @@ func TestJSONSaysWhatTheLedgerSays(t *testing.T) {
 	require.Len(t, streams, 3)
 	require.Equal(t, "peer-app", streams[0].(map[string]any)["blame"])
 	require.Equal(t, "finished", streams[1].(map[string]any)["receive"].(map[string]any)["state"])
+
+	local := time.Local
+	defer func() { time.Local = local }()
+	time.Local = time.FixedZone("elsewhere", 3600)
+	elsewhere, _, _ := run(t, "", "-json", server)
+	require.Equal(t, out, elsewhere, "the same file in another time zone")
 }
 
 // hostile is a file that does what it can to a terminal: it clears the screen,
@@ -192,7 +199,7 @@ func TestCutFileSaysWhatIsMissing(t *testing.T) {
 	lines[len(lines)/2] = []byte("\x1e{\"time\":1,\"name\":\"transport:packet_sent\",\"data\":{nonsense}}\n")
 	out, _, status = run(t, string(bytes.Join(lines, nil)), "-")
 	require.Zero(t, status)
-	require.Contains(t, out, "missing: 1 records of the file could not be read")
+	require.Contains(t, out, "missing: 1 record of the file could not be read")
 	require.Contains(t, out, "incoming, not exact: records of the file could not be read")
 	require.Regexp(t, `incoming +\d +\d\? +5`, out)
 }
@@ -207,7 +214,9 @@ func TestFilesThatCannotBeReadAreErrors(t *testing.T) {
 		"hello":                  "not a JSON-SEQ qlog file",
 		`{"traces":[]}`:          "it is one JSON object with all traces (.qlog), and not a sequence (.sqlog)",
 		`{"time":1,"name":"x"}`:  "its first record is not the header of a trace",
-		"\x00\x01\x02\x1b[2J":    "not a JSON-SEQ qlog file",
+		"\x00\x01\x02\x1b[2J":    "not a JSON-SEQ qlog file: it does not begin with a line of JSON",
+		"\x1f\x8b\x08\x00":       "not a JSON-SEQ qlog file: it is compressed",
+		"\x28\xb5\x2f\xfd":       "not a JSON-SEQ qlog file: it is compressed",
 		`{"trace":{"title":""}}`: "its vantage point is",
 	} {
 		out, stderr, status := run(t, in, "-", server)
@@ -289,7 +298,7 @@ func TestRowsAreLimitedAndCounted(t *testing.T) {
 	out, _, status := run(t, full(3000), "-")
 	require.Zero(t, status)
 	require.Contains(t, out, "1 connection, 3,000 streams held: our-app 3,000\n")
-	require.Contains(t, out, "and 2,980 streams more")
+	require.Contains(t, out, "and 2,990 streams more")
 	out, _, _ = run(t, full(1000), "-rows", "0", "-")
 	require.NotContains(t, out, "more")
 	require.Equal(t, 1000, strings.Count(out, "It waits for"), out[:min(len(out), 2000)])
@@ -297,7 +306,7 @@ func TestRowsAreLimitedAndCounted(t *testing.T) {
 	several := strings.Repeat(full(2), 30)
 	out, _, _ = run(t, several, "-")
 	require.Contains(t, out, "30 connections, 60 streams held: our-app 60\n")
-	require.Contains(t, out, "and 10 connections more, with 20 streams held")
+	require.Contains(t, out, "and 20 connections more, with 40 streams held")
 }
 
 func TestPlotShowsStreamsOverTime(t *testing.T) {

@@ -81,13 +81,32 @@ func (s *summary) write(w io.Writer) {
 		fmt.Fprintf(w, ": %s", text)
 	}
 	fmt.Fprintln(w)
+	if n := s.twice(); n > 0 {
+		fmt.Fprintf(w, "%s from both ends, so its streams count twice: \"our\" is the end that a row names\n", plural(n, "connection"))
+	}
 	slices.SortStableFunc(s.books, func(a, b *book) int { return cmp.Compare(b.report.Held(), a.report.Held()) })
 	s.writeConns(w)
 	s.writeStreams(w)
 	if by[shareComplete] > 0 {
-		fmt.Fprintln(w, "\ncomplete: both ends are done with these streams on the wire, and they hold slots until the application at the accepting end\n"+
-			"has accepted them and read them to their end. How many they are is known, but not which of those that are listed.")
+		fmt.Fprintln(w, "\ncomplete: both ends are done with these streams on the wire, and they hold slots until the application that accepts them\n"+
+			"has read them to their end: ours for incoming streams, the peer's for outgoing ones. How many is known, but not which.")
 	}
+}
+
+// twice returns how many connections are here from both ends.
+func (s *summary) twice() (n int64) {
+	ends := make(map[string]bool)
+	for _, b := range s.books {
+		id, other := b.report.ID+" "+b.end(), b.report.ID+" client"
+		if b.report.Client {
+			other = b.report.ID + " server"
+		}
+		if b.report.ID != "" && !ends[id] && ends[other] {
+			n++
+		}
+		ends[id] = true
+	}
+	return n
 }
 
 // writeConns writes as many connections as there are rows for their kinds.
@@ -194,12 +213,12 @@ func (s *summary) writeStreams(w io.Writer) {
 			}
 			whom = strings.Join(words, " or ") + "?"
 		}
-		lines = append(lines, fmt.Sprintf("%s\t%s\t%s\t%s\t%s\t%s\t%s", h.book.name(), id, kindNames[kindOf(&h.Stream)],
+		lines = append(lines, fmt.Sprintf("%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s", h.book.name(), h.book.end(), id, kindNames[kindOf(&h.Stream)],
 			since(h.Opened, h.book.now), since(h.Since, h.book.now), whom, harmless(h.Label, 80)))
 		proofs = append(proofs, harmless(h.Proof, 1000))
 		shown += h.Count
 	}
-	table := aligned("CONNECTION\tSTREAM\tKIND\tAGE\tQUIET\tWHOSE\tWHAT", lines)
+	table := aligned("CONNECTION\tEND\tSTREAM\tKIND\tAGE\tQUIET\tWHOSE\tWHAT", lines)
 	fmt.Fprintf(w, "\n%s\n", table[0])
 	for i, line := range table[1:] {
 		fmt.Fprintf(w, "%s\n    %s\n", line, proofs[i])

@@ -19,12 +19,12 @@ import (
 
 // traced returns both ends of a connection whose server has a ledger, and a
 // page with the ledger.
-func traced(t *testing.T, conf quic.Config) (client, server *quic.Conn, l *ledger.Ledger, o debugpage.Options) {
+func traced(t *testing.T, conf quic.Config) (client, server *quic.Conn, o debugpage.Options) {
 	t.Helper()
-	l = ledger.New(ledger.Options{})
+	l := ledger.New(ledger.Options{})
 	conf.Tracer = l.Tracer(nil)
 	client, server = quictest.Loopback(t, nil, &conf)
-	return client, server, l, debugpage.Options{Ledger: l}
+	return client, server, debugpage.Options{Ledger: l}
 }
 
 // hold opens n streams at client that server does not read.
@@ -43,7 +43,7 @@ func hold(t *testing.T, client, server *quic.Conn, n int) {
 
 // TestPageShowsWhoseMoveItIs: even on connections that belong to no Guard.
 func TestPageShowsWhoseMoveItIs(t *testing.T) {
-	client, server, _, o := traced(t, quic.Config{MaxIncomingStreams: 3})
+	client, server, o := traced(t, quic.Config{MaxIncomingStreams: 3})
 	hold(t, client, server, 2)
 	h := o.Handler(&quiclife.Guard{})
 	shows := func(page string) bool { return strings.Count(page, "our-app") == 2 }
@@ -88,7 +88,7 @@ func TestPageShowsWhoseMoveItIs(t *testing.T) {
 }
 
 func TestHeldStreamsAreLimitedAndCounted(t *testing.T) {
-	client, server, _, o := traced(t, quic.Config{MaxIncomingStreams: 2000})
+	client, server, o := traced(t, quic.Config{MaxIncomingStreams: 2000})
 	hold(t, client, server, 1100)
 	text := get(t, o.Handler(), "?format=text").Body.String()
 	require.Contains(t, text, "HELD STREAMS: 500 of 1100\n")
@@ -99,7 +99,7 @@ func TestHeldStreamsAreLimitedAndCounted(t *testing.T) {
 // TestStringsOfThePeerAreShownAsText: the peer chooses the reason of a
 // CONNECTION_CLOSE.
 func TestStringsOfThePeerAreShownAsText(t *testing.T) {
-	client, server, _, o := traced(t, quic.Config{})
+	client, server, o := traced(t, quic.Config{})
 	hold(t, client, server, 1)
 	client.CloseWithError(1, "<script>\x1b[2J\u202e")
 	<-server.Context().Done()

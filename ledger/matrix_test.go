@@ -313,7 +313,7 @@ func judge(t *testing.T, e end, kind int, ids map[quic.StreamID]pairing, kept ma
 			if s.Blame == ledger.BlamePeerApp {
 				blamed = them
 			}
-			require.Equal(t, truth, []string{blamed}, what)
+			require.Equal(t, []string{blamed}, truth, what)
 		}
 	}
 	for id := range kept {

@@ -328,7 +328,7 @@ func TestStreamsThatEndedTakeNoMemory(t *testing.T) {
 				return client.ledger.Report().OutgoingUni.Held == heldNow && server.ledger.Report().IncomingUni.Held == heldNow
 			}, 10*time.Second, 10*time.Millisecond)
 			r := server.ledger.Report().IncomingUni
-			require.EqualValues(t, int64(streams)+heldNow, r.Opened)
+			require.Equal(t, int64(streams)+heldNow, r.Opened)
 			require.Equal(t, heldNow, r.HeldComplete)
 			require.True(t, r.Exact, r.Why)
 			after := quictest.HeapAlloc()

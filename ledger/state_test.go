@@ -29,8 +29,8 @@ var testParameters = &parameters{
 }
 
 // atServer returns the wire of a server, which accepts the streams 0, 4, 8 ...
-func atServer(unit bool) *wire {
-	w := &wire{state: newState(false, unit), at: int64(time.Hour)}
+func atServer() *wire {
+	w := &wire{state: newState(false, true), at: int64(time.Hour)}
 	w.apply(event{op: opParameters, sent: true, params: testParameters})
 	w.apply(event{op: opParameters, params: testParameters})
 	return w
@@ -85,7 +85,7 @@ func (w *wire) blames() (all []string) {
 }
 
 func TestRetransmissionsCountOnce(t *testing.T) {
-	w := atServer(true)
+	w := atServer()
 	for range 3 {
 		w.received(data(0, 0, 5, false))
 		w.received(data(0, 5, 5, true))
@@ -118,7 +118,7 @@ func TestRetransmissionsCountOnce(t *testing.T) {
 func (w *wire) received0() int64 { return w.connection.received }
 
 func TestPacketsOutOfOrder(t *testing.T) {
-	w := atServer(true)
+	w := atServer()
 	w.received(data(0, 6, 4, true))
 	require.Equal(t, []string{"0 wire"}, w.blames())
 	w.received(data(0, 0, 3, false))
@@ -131,13 +131,13 @@ func TestPacketsOutOfOrder(t *testing.T) {
 
 // RFC 9000, section 2.1: a stream opens all of its type with lower numbers.
 func TestAStreamOpensThoseBelow(t *testing.T) {
-	w := atServer(true)
+	w := atServer()
 	w.received(data(12, 0, 1, false))
 	w.requireCount(t, kindIncoming, 4, 0, 0)
 	w.requireCount(t, kindIncomingUni, 0, 0, 0)
 	all := w.streams()
 	require.Len(t, all, 2)
-	require.EqualValues(t, []int64{0, 8, 3}, []int64{int64(all[0].ID), int64(all[0].Last), all[0].Count})
+	require.Equal(t, []int64{0, 8, 3}, []int64{int64(all[0].ID), int64(all[0].Last), all[0].Count})
 	require.Equal(t, BlameWire, all[0].Blame, "their frames may be late")
 	w.at += int64(time.Minute)
 	require.Equal(t, []string{"0 unknown", "12 unknown"}, w.blames())
@@ -156,7 +156,7 @@ func TestAStreamOpensThoseBelow(t *testing.T) {
 
 // The peer counts a stream of ours when it has it.
 func TestWhatWeOpenCountsWhenItHasArrived(t *testing.T) {
-	w := atServer(true)
+	w := atServer()
 	pn := w.sentFrame(data(1, 0, 3, false))
 	w.sentFrame(data(9, 0, 3, false))
 	w.requireCount(t, kindOutgoing, 0, 0, 0)
@@ -173,7 +173,7 @@ func TestWhatWeOpenCountsWhenItHasArrived(t *testing.T) {
 // TestWhichCompleteStreamIsHeld has three that are complete, of which one is
 // let go of.
 func TestWhichCompleteStreamIsHeld(t *testing.T) {
-	w := atServer(true)
+	w := atServer()
 	w.exchange(0)
 	require.Equal(t, []string{"0 our-app"}, w.blames())
 	w.exchange(4)
@@ -196,7 +196,7 @@ func TestWhichCompleteStreamIsHeld(t *testing.T) {
 
 // A slot that is given back while one half is open is another stream's.
 func TestOpenStreamIsNoneOfThoseThatMayBeLetGo(t *testing.T) {
-	w := atServer(true)
+	w := atServer()
 	w.acked(w.sentFrame(data(1, 0, 1, true)))
 	w.received(data(9, 0, 1, true)) // the peer's half alone has ended
 	w.acked(w.sentFrame(data(9, 0, 1, false)))
@@ -213,7 +213,7 @@ func TestOpenStreamIsNoneOfThoseThatMayBeLetGo(t *testing.T) {
 
 // MAX_STREAMS leaves last in first out, and may be sent again.
 func TestMaxStreamsOutOfOrder(t *testing.T) {
-	w := atServer(true)
+	w := atServer()
 	for id := range int64(4) {
 		w.exchange(4 * id)
 	}
@@ -225,7 +225,7 @@ func TestMaxStreamsOutOfOrder(t *testing.T) {
 
 func TestPeerThatGivesBackSeveralSlotsAtATimeIsNotBlamed(t *testing.T) {
 	for _, steps := range [][]int64{{11, 12}, {12}} {
-		w := atServer(true)
+		w := atServer()
 		for id := range int64(3) {
 			pn := w.sentFrame(data(4*id+1, 0, 1, true))
 			w.received(data(4*id+1, 0, 1, true))
@@ -253,7 +253,7 @@ func TestPeerThatGivesBackSeveralSlotsAtATimeIsNotBlamed(t *testing.T) {
 
 // A peer whose slots are all taken gives back what it can.
 func TestPeerWithoutSlotsIsBlamed(t *testing.T) {
-	w := atServer(true)
+	w := atServer()
 	for id := range int64(10) {
 		w.acked(w.sentFrame(data(4*id+1, 0, 1, true)))
 		w.received(data(4*id+1, 0, 1, true))
@@ -265,7 +265,7 @@ func TestPeerWithoutSlotsIsBlamed(t *testing.T) {
 }
 
 func TestWindowsThatAreFull(t *testing.T) {
-	w := atServer(true)
+	w := atServer()
 	w.received(data(0, 0, 1000, false))
 	require.Equal(t, BlameOurApp, w.streams()[0].Blame, "both: %s", w.streams()[0].Proof)
 	pn := w.sentFrame(event{op: opMaxStreamData, id: 0, n1: 2000})
@@ -274,14 +274,14 @@ func TestWindowsThatAreFull(t *testing.T) {
 	require.Equal(t, BlameUnknown, w.streams()[0].Blame)
 	require.Equal(t, bothApps, w.streams()[0].Candidates)
 
-	w = atServer(true)
+	w = atServer()
 	w.received(data(0, 0, 1, true))
 	w.acked(w.sentFrame(data(0, 0, 1000, false)))
 	require.Equal(t, []string{"0 peer-app"}, w.blames())
 	w.received(event{op: opMaxStreamData, id: 0, n1: 1001})
 	require.Equal(t, []string{"0 our-app"}, w.blames())
 	// The connection's window, taken up by other streams: first the peer's, then ours.
-	v := atServer(true)
+	v := atServer()
 	v.acked(v.sentFrame(data(0, 0, 1, true)))
 	for id := int64(4); v.connection.received < v.receivedMax; id += 4 {
 		v.acked(v.sentFrame(event{op: opMaxStreamData, id: id, n1: 1 << 30}))
@@ -325,7 +325,7 @@ func TestLimitsOfTheTransportParameters(t *testing.T) {
 
 // A reset may promise more than the window lets through.
 func TestReliableResetBeyondTheWindow(t *testing.T) {
-	w := atServer(true)
+	w := atServer()
 	w.received(data(2, 0, 1000, false))
 	w.received(event{op: opReset, id: 2, n1: 2000, n2: 1500})
 	require.Equal(t, []string{"2 our-app"}, w.blames())
@@ -334,7 +334,7 @@ func TestReliableResetBeyondTheWindow(t *testing.T) {
 	w.received(data(2, 1000, 500, false))
 	w.requireCount(t, kindIncomingUni, 1, 0, 1)
 
-	w = atServer(true)
+	w = atServer()
 	w.acked(w.sentFrame(data(3, 0, 1000, false)))
 	w.acked(w.sentFrame(event{op: opReset, id: 3, n1: 2000, n2: 1500}))
 	require.Equal(t, []string{"3 peer-app"}, w.blames())
@@ -353,7 +353,7 @@ func TestConnectionThatEndsBeforeMaxStreamsBlamesNobody(t *testing.T) {
 		{sentWithin, []string{"0 our-app", "1 unknown"}},
 		{freshFor, []string{"0 our-app", "1 peer-app"}},
 	} {
-		w := atServer(true)
+		w := atServer()
 		w.exchange(4) // shows that slots are given back one by one
 		w.giveBack(1)
 		w.received(data(5, 0, 0, true))
@@ -378,7 +378,7 @@ func TestConnectionThatEndsBeforeMaxStreamsBlamesNobody(t *testing.T) {
 
 // Of two halves one may be open, as the frames tell, and the other be anything.
 func TestHalfThatCannotBeJudgedLeavesNoCandidates(t *testing.T) {
-	w := atServer(true)
+	w := atServer()
 	for n := range int64(maxGaps + 2) {
 		w.received(data(0, 2*n+1, 1, false))
 	}
@@ -387,7 +387,7 @@ func TestHalfThatCannotBeJudgedLeavesNoCandidates(t *testing.T) {
 	require.Empty(t, s.Candidates, "our application is not the only one that may have to move: %s", s.Proof)
 	require.Contains(t, s.Proof, "The frames do not tell whom it waits for: ")
 	// So it is where the peer acknowledges with gaps.
-	w = atServer(true)
+	w = atServer()
 	for n := range int64(maxGaps + 2) {
 		w.acked(w.sentFrame(data(3, 2*n+1, 1, false)))
 	}
@@ -396,7 +396,7 @@ func TestHalfThatCannotBeJudgedLeavesNoCandidates(t *testing.T) {
 
 // One that is missing does not keep those that are acknowledged.
 func TestAcknowledgedFramesAreLetGo(t *testing.T) {
-	w := atServer(true)
+	w := atServer()
 	w.sentFrame(data(1, 0, 1, false))
 	for n := range int64(10_000) {
 		w.acked(w.sentFrame(data(1, n+1, 1, false)))
@@ -405,7 +405,7 @@ func TestAcknowledgedFramesAreLetGo(t *testing.T) {
 }
 
 func TestTimesOfAStream(t *testing.T) {
-	w := atServer(true)
+	w := atServer()
 	w.received(data(0, 0, 1, false))
 	opened := timeOf(w.at)
 	w.received(data(0, 1, 1, true))
@@ -421,7 +421,7 @@ func TestTimesOfAStream(t *testing.T) {
 }
 
 func TestProofsInFull(t *testing.T) {
-	w := atServer(true)
+	w := atServer()
 	w.received(data(0, 0, 7, true))
 	w.received(data(4, 0, 7, false))
 	w.acked(w.sentFrame(data(4, 0, 3, false)))
@@ -450,7 +450,7 @@ func TestProofsInFull(t *testing.T) {
 
 // quic-go sends a packet anew when a timer fires, and does not trace it as lost.
 func TestPacketsThatAreNeverTracedAsLostAreForgotten(t *testing.T) {
-	w := atServer(true)
+	w := atServer()
 	w.at = 1
 	for n := range int64(3 * maxInFlight) {
 		w.sentFrame(data(1, n, 1, false))
@@ -464,7 +464,7 @@ func TestPacketsThatAreNeverTracedAsLostAreForgotten(t *testing.T) {
 
 // With more frames under way than are kept, nobody knows what becomes of them.
 func TestFramesThatAreNotKeptBlameNobody(t *testing.T) {
-	w := atServer(true)
+	w := atServer()
 	w.received(data(0, 0, 1, true))
 	w.sentFrame(data(0, 0, 1, true))
 	w.sentFrame(event{op: opReset, id: 1})
@@ -480,7 +480,7 @@ func TestFramesThatAreNotKeptBlameNobody(t *testing.T) {
 
 // Its opener may have jumped over streams long before the last jump.
 func TestSilentStreamsHaveTheirOwnAge(t *testing.T) {
-	w := atServer(true)
+	w := atServer()
 	w.received(data(6, 0, 1, false))
 	first := w.at
 	for id := int64(14); id <= 62; id += 8 {
@@ -500,7 +500,7 @@ func TestSilentStreamsHaveTheirOwnAge(t *testing.T) {
 
 // quic-go ends a connection whose peer opens more than it may, and opens none.
 func TestStreamsAboveTheLimitAreNotCounted(t *testing.T) {
-	w := atServer(true)
+	w := atServer()
 	w.live = true
 	w.received(data(4*(maxNumber-1), 0, 1, false))
 	w.received(data(4*10, 0, 1, false))
@@ -514,7 +514,7 @@ func TestStreamsAboveTheLimitAreNotCounted(t *testing.T) {
 
 // Two streams may claim more bytes than a number has room for.
 func TestSumOfBytesDoesNotOverflow(t *testing.T) {
-	w := atServer(true)
+	w := atServer()
 	for id := range int64(3) {
 		w.received(data(4*id, maxOffset-1, 1, false))
 		w.sentFrame(data(4*id, maxOffset-1, 1, false))
@@ -525,7 +525,7 @@ func TestSumOfBytesDoesNotOverflow(t *testing.T) {
 
 // What a connection has under way is of no use when it has ended.
 func TestConnectionThatEndedKeepsNoFrames(t *testing.T) {
-	w := atServer(true)
+	w := atServer()
 	w.sentFrame(data(1, 0, 5, false))
 	w.apply(event{op: opLabel, id: 100, text: "early"})
 	w.apply(event{op: opClosed, at: w.at})
@@ -536,7 +536,7 @@ func TestConnectionThatEndedKeepsNoFrames(t *testing.T) {
 
 // A file may have packet numbers that begin anew without a word.
 func TestPacketNumbersThatBeginAnew(t *testing.T) {
-	w := atServer(true)
+	w := atServer()
 	w.pn = 100
 	first := w.sentFrame(data(1, 0, 5, false))
 	w.pn = 0
@@ -572,7 +572,7 @@ func TestOtherPacketNumberSpaces(t *testing.T) {
 }
 
 func TestStopSending(t *testing.T) {
-	w := atServer(true)
+	w := atServer()
 	pn := w.sentFrame(event{op: opStopSending, id: 0, code: 7})
 	w.acked(w.sentFrame(data(0, 0, 1, true)))
 	require.Equal(t, []string{"0 wire"}, w.blames())
@@ -587,7 +587,7 @@ func TestStopSending(t *testing.T) {
 	w.requireCount(t, kindIncoming, 1, 1, 0)
 
 	// What we opened is over for the peer when all of it has come, or its reset.
-	w = atServer(true)
+	w = atServer()
 	w.acked(w.sentFrame(event{op: opStopSending, id: 1}))
 	w.acked(w.sentFrame(data(1, 0, 1, true)))
 	w.received(data(1, 9, 1, true))
@@ -597,7 +597,7 @@ func TestStopSending(t *testing.T) {
 	w.requireCount(t, kindOutgoing, 1, 0, 1)
 
 	// The peer's makes us reset, also after FIN.
-	w = atServer(true)
+	w = atServer()
 	w.received(data(0, 0, 1, true))
 	fin := w.sentFrame(data(0, 0, 5, true))
 	w.received(event{op: opStopSending, id: 0})
@@ -611,7 +611,7 @@ func TestStopSending(t *testing.T) {
 
 // A reset after FIN is what has to be acknowledged, unless all was before.
 func TestResetAfterFin(t *testing.T) {
-	w := atServer(true)
+	w := atServer()
 	w.received(data(0, 0, 1, true))
 	lost := w.sentFrame(data(0, 0, 5, false))
 	w.acked(w.sentFrame(data(0, 5, 0, true)))
@@ -623,7 +623,7 @@ func TestResetAfterFin(t *testing.T) {
 }
 
 func TestResetThatIsTakenFurtherBack(t *testing.T) {
-	w := atServer(true)
+	w := atServer()
 	w.received(data(0, 0, 1, true))
 	w.sentFrame(data(0, 0, 50, false))
 	first := w.sentFrame(event{op: opReset, id: 0, n1: 50, n2: 20})
@@ -635,7 +635,7 @@ func TestResetThatIsTakenFurtherBack(t *testing.T) {
 	require.Equal(t, []string{"0 our-app"}, w.blames())
 
 	// The first is of no account once the second was sent.
-	w = atServer(true)
+	w = atServer()
 	w.received(data(0, 0, 1, true))
 	first = w.sentFrame(event{op: opReset, id: 0, n1: 50, n2: 20})
 	second = w.sentFrame(event{op: opReset, id: 0, n1: 50})
@@ -648,7 +648,7 @@ func TestResetThatIsTakenFurtherBack(t *testing.T) {
 // An application that cancels when the FIN is there, and bytes are not, sends
 // no STOP_SENDING: its stream is let go of before it is complete on the wire.
 func TestStreamThatIsLetGoOfBeforeItsBytesCome(t *testing.T) {
-	w := atServer(true)
+	w := atServer()
 	w.received(data(2, 0, 1, true))
 	w.received(data(6, 5, 1, true))
 	w.giveBack0(1)
@@ -678,7 +678,7 @@ func TestAcknowledgementsAfterRetry(t *testing.T) {
 
 // STREAMS_BLOCKED that was under way while a slot was given back is of the past.
 func TestStarvedOnlyWhileThereIsNoSlot(t *testing.T) {
-	w := atServer(true)
+	w := atServer()
 	blocked := func(limit int64) bool {
 		w.starved = false
 		w.received(event{op: opStreamsBlocked, n1: limit})
@@ -725,7 +725,7 @@ func TestLimitSoHighThatMaxStreamsIsNeverSent(t *testing.T) {
 }
 
 func TestLabelsWaitForTheirStream(t *testing.T) {
-	w := atServer(true)
+	w := atServer()
 	w.apply(event{op: opLabel, id: 4, text: "GET /early"})
 	w.received(data(8, 0, 1, false))
 	w.received(data(4, 0, 1, false))
@@ -751,7 +751,7 @@ func TestStreamsThatWereDoneWithTakeNoMemory(t *testing.T) {
 		all = 20_000
 	}
 	for _, held := range []int64{0, 1} {
-		w := atServer(true)
+		w := atServer()
 		for id := range held {
 			w.exchange(4 * id)
 		}
@@ -779,7 +779,7 @@ func TestStreamsThatWereDoneWithTakeNoMemory(t *testing.T) {
 // All that are complete are held: they are blamed though they are not kept
 // one by one.
 func TestMoreHeldCompleteStreamsThanAreKept(t *testing.T) {
-	w := atServer(true)
+	w := atServer()
 	for id := range int64(3000) {
 		w.exchange(4 * id)
 	}
@@ -796,16 +796,16 @@ func TestMoreHeldCompleteStreamsThanAreKept(t *testing.T) {
 
 // A hostile peer may open any number with one frame, and with gaps.
 func TestMemoryIsBoundedAgainstHostilePeers(t *testing.T) {
-	w := atServer(true)
+	w := atServer()
 	w.received(data(4*(maxNumber-1), 0, 1, false))
 	require.Len(t, w.streams(), 2)
-	w = atServer(true)
+	w = atServer()
 	for n := range int64(100_000) {
 		w.received(data(8*n, 0, 1, false)) // every second one
 	}
 	require.LessOrEqual(t, len(w.kinds[kindIncoming].silent), maxSilent)
 	require.False(t, w.kinds[kindIncoming].count().Exact)
-	w = atServer(true)
+	w = atServer()
 	for n := range int64(100_000) {
 		w.received(data(0, 2*n, 1, false))
 	}
@@ -929,7 +929,7 @@ func (w *wire) check(t *testing.T) {
 
 // A log line has what matters, and no more.
 func TestReportInALine(t *testing.T) {
-	w := atServer(true)
+	w := atServer()
 	c := &Conn{state: w.state, remote: "10.0.0.2:5"}
 	require.Equal(t, "server ?, peer 10.0.0.2:5; no streams", c.Report().String())
 	for id := range int64(10) {
@@ -987,11 +987,11 @@ func TestMaxStreamsBeforeTheParameters(t *testing.T) {
 
 // A peer may raise its limit without having let go of anything.
 func TestLetGoIsNotMoreThanOpened(t *testing.T) {
-	w := atServer(true)
+	w := atServer()
 	w.acked(w.sentFrame(data(1, 0, 1, false)))
 	w.received(event{op: opMaxStreams, n1: 1000})
 	c := w.kinds[kindOutgoing].count()
-	require.EqualValues(t, []int64{1, 1, 0}, []int64{c.Opened, c.LetGo, c.Held})
+	require.Equal(t, []int64{1, 1, 0}, []int64{c.Opened, c.LetGo, c.Held})
 	require.False(t, c.Exact)
 }
 

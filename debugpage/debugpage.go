@@ -62,6 +62,10 @@ type Options struct {
 	// server's goroutines. nil means that rule.
 	Allow func(*http.Request) bool
 
+	// Names are shown above the Guards, in the order of these. Without names several
+	// Guards are numbered.
+	Names []string
+
 	// Ledger, if not nil, is shown too, with all of its connections, whether a Guard
 	// has them or not: how many streams each end holds, whose move it is for each of
 	// them, and the frames that prove it. Streams of connections that have ended are
@@ -82,7 +86,8 @@ type Ledger interface {
 // panics.
 func Handler(guards ...*quiclife.Guard) http.Handler { return Options{}.Handler(guards...) }
 
-// Handler is [Handler] with options. A Ledger that is not one, or nil, panics.
+// Handler is [Handler] with options. A Ledger that is not one, or nil, panics,
+// and so do Names that are not as many as the Guards.
 func (o Options) Handler(guards ...*quiclife.Guard) http.Handler {
 	if len(guards) == 0 {
 		guards = []*quiclife.Guard{quiclife.DefaultGuard}
@@ -96,7 +101,10 @@ func (o Options) Handler(guards ...*quiclife.Guard) http.Handler {
 	if o.Allow == nil {
 		o.Allow = local
 	}
-	h := &handler{allow: o.Allow, guards: guards}
+	if n := len(o.Names); n > 0 && n != len(guards) {
+		panic(fmt.Sprintf("debugpage: Options has %d Names for %d Guards", n, len(guards)))
+	}
+	h := &handler{allow: o.Allow, names: o.Names, guards: guards}
 	if o.Ledger != nil {
 		ok := peek.LedgerConns != nil
 		if ok {
@@ -111,6 +119,7 @@ func (o Options) Handler(guards ...*quiclife.Guard) http.Handler {
 
 type handler struct {
 	allow  func(*http.Request) bool
+	names  []string // of guards, or none
 	guards []*quiclife.Guard
 	ledger iter.Seq[peek.LedgerConn] // nil without a Ledger
 }
@@ -160,7 +169,7 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, err.Error(), http.StatusBadRequest)
 		return
 	}
-	p := take(h.guards, q)
+	p := take(h.guards, h.names, q)
 	if h.ledger != nil {
 		p.Ledger = takeLedger(h.ledger, q)
 	}

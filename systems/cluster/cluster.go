@@ -71,7 +71,7 @@ func newCluster(load context.Context, r *lab.Run, conf config) *cluster {
 	c.servers = side{name: "servers to clients", other: &c.clients, answer: answerAsServer}
 	c.clients = side{name: "clients to servers", other: &c.servers, answer: answerAsClient}
 	add := func(s *side, name string) {
-		s.nodes = append(s.nodes, &node{c: c, side: s, name: name, net: newNetwork(c)})
+		s.nodes = append(s.nodes, &node{c: c, side: s, name: name, net: newNetwork(c, name)})
 	}
 	for i := range servers {
 		add(&c.servers, fmt.Sprintf("server %d", i+1))

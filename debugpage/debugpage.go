@@ -62,8 +62,8 @@ type Options struct {
 	// server's goroutines. nil means that rule.
 	Allow func(*http.Request) bool
 
-	// Names are shown above the Guards, in the order of these. Without names several
-	// Guards are numbered.
+	// Names has a name for each Guard, in their order, which is shown above it.
+	// Without names, several Guards are numbered.
 	Names []string
 
 	// Ledger, if not nil, is shown too, with all of its connections, whether a Guard

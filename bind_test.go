@@ -482,7 +482,7 @@ func TestBindNilContextPanics(t *testing.T) {
 		client, server := e.stream(t)
 		send, receive := e.uniStream(t)
 		for _, s := range []anyStream{client, server, send, receive} {
-			require.PanicsWithValue(t, "quiclife: BindContext with a nil context", func() { s.BindContext(nil) })
+			require.PanicsWithValue(t, "quiclife: BindContext with a nil context", func() { s.BindContext(noContext) })
 			s.Release()
 		}
 	})

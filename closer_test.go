@@ -391,7 +391,7 @@ func TestCloseTellsOfStopSendingAfterConnContextEnded(t *testing.T) {
 		early, endEarly := context.WithCancel(context.Background())
 		e := onTransports(t, &quiclife.Transport{ConnContext: func(context.Context, *quiclife.ClientInfo) (context.Context, error) {
 			return early, nil
-		}}, nil)
+		}})
 		peer, s := e.stream(t)
 		endEarly()
 		peer.CancelRead(4)

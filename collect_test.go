@@ -117,10 +117,11 @@ func TestYoungStreamIsFoundByOneCollectionThatIsAskedFor(t *testing.T) {
 	})
 }
 
-// takeSlots has the server accept n streams, and returns them. The client, on
+// takeSlots has the server accept n streams, and holds them. The client, on
 // plain quic-go, has ended its halves, and asks for no collections.
-func takeSlots(t *testing.T, e ends, n int) (held []*quiclife.Stream) {
+func takeSlots(t *testing.T, e ends, n int) {
 	t.Helper()
+	var held []*quiclife.Stream
 	for range n {
 		s, err := e.rawClient.OpenStream()
 		require.NoError(t, err)
@@ -135,7 +136,6 @@ func takeSlots(t *testing.T, e ends, n int) (held []*quiclife.Stream) {
 	for _, s := range held {
 		require.Equal(t, quiclife.HalfOpen.String(), s.Info().Receive.String(), "the receive half of a stream that is held")
 	}
-	return held
 }
 
 // TestSlotsThatTheAccepterDropsComeBack: one that takes all of its slots and

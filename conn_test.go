@@ -605,7 +605,7 @@ func TestConnContextThatEndsEarlyEndsNothing(t *testing.T) {
 					context.AfterFunc(early, cancel)
 					return ctx, nil
 				}}
-				e := onTransports(t, tr, nil)
+				e := onTransports(t, tr)
 				client, server := e.stream(t)
 				served := e.serve(t.Context(), quiclife.Handlers{Stream: func(_ context.Context, s *quiclife.Stream) error {
 					_, err := io.Copy(s, s)
@@ -667,7 +667,7 @@ func TestCloseWithErrorAfterConnContextEnded(t *testing.T) {
 		tr := &quiclife.Transport{Guard: guard, ConnContext: func(context.Context, *quiclife.ClientInfo) (context.Context, error) {
 			return early, nil
 		}}
-		e := onTransports(t, tr, nil)
+		e := onTransports(t, tr)
 		_, server := e.stream(t)
 		endEarly()
 		require.NotEmpty(t, conns(guard))

@@ -2,7 +2,6 @@ package quiclife_test
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -10,30 +9,6 @@ import (
 
 	"github.com/quiclife/quiclife"
 )
-
-// What a stream is blocked in returns when a context is done, and says why.
-func ExampleStream_BindContext() {
-	client, _, end := connect(&quiclife.Guard{Codes: quiclife.Codes{Canceled: 3}}, nil)
-	defer end()
-	str, err := client.OpenStream()
-	if err != nil {
-		fmt.Println(err)
-		return
-	}
-	defer str.Release()
-
-	ctx, cancel := context.WithCancelCause(context.Background())
-	defer str.BindContext(ctx)()
-	go cancel(errors.New("the user has left"))
-
-	_, err = str.Read(make([]byte, 100)) // nobody answers
-	fmt.Println(context.Cause(ctx), errors.Is(err, context.Cause(ctx)), errors.Is(err, context.Canceled))
-	var reset *quiclife.StreamError
-	fmt.Println(errors.As(err, &reset), reset.ErrorCode)
-	// Output:
-	// the user has left true true
-	// true 3
-}
 
 // An HTTP server on the streams of all connections of a listener, and a client
 // whose requests share one connection.
@@ -80,4 +55,58 @@ func ExampleListener_NetListener() {
 	// /home over example <nil>
 	// <nil> http: Server closed
 	// <nil>
+}
+
+// net/http over the streams of a connection.
+func ExampleConn_NetListener() {
+	client, server, end := connect(&quiclife.Guard{}, nil)
+	defer end()
+	web := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		fmt.Fprint(w, "hello from ", r.URL.Path)
+	})}
+	go web.Serve(server.NetListener())
+	defer web.Close()
+
+	browser := &http.Client{Transport: &http.Transport{DialContext: client.DialContext, DisableKeepAlives: true}}
+	res, err := browser.Get("http://quic/home")
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	defer res.Body.Close()
+	page, err := io.ReadAll(res.Body)
+	fmt.Println(string(page), err)
+	// Output:
+	// hello from /home <nil>
+}
+
+// A stream as a net.Conn.
+func ExampleStream_NetConn() {
+	client, server, end := connect(&quiclife.Guard{}, nil)
+	defer end()
+	ln := server.NetListener()
+	defer ln.Close()
+	go func() {
+		c, err := ln.Accept()
+		if err != nil {
+			return
+		}
+		defer c.Close()
+		io.Copy(c, c) // to the half-close
+	}()
+
+	s, err := client.OpenStream()
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	c := s.NetConn()
+	defer c.Close()
+	fmt.Fprint(c, "hello")
+	fmt.Println(c.CloseWrite()) // the peer reads io.EOF, c can still be read
+	b, err := io.ReadAll(c)
+	fmt.Println(string(b), err)
+	// Output:
+	// <nil>
+	// hello <nil>
 }

@@ -11,7 +11,6 @@ import (
 	"io"
 	"log/slog"
 	"math/big"
-	"net/http"
 	"time"
 
 	"github.com/quiclife/quiclife"
@@ -90,6 +89,31 @@ func ExampleStream_Release() {
 	// 0 open
 }
 
+// What a stream is blocked in returns when a context is done, and says why.
+func ExampleStream_BindContext() {
+	client, _, end := connect(&quiclife.Guard{Codes: quiclife.Codes{Canceled: 3}}, nil)
+	defer end()
+	str, err := client.OpenStream()
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	defer str.Release()
+
+	ctx, cancel := context.WithCancelCause(context.Background())
+	defer str.BindContext(ctx)()
+	go cancel(errors.New("the user has left"))
+
+	_, err = str.Read(make([]byte, 100)) // nobody answers
+	fmt.Println(context.Cause(ctx), errors.Is(err, context.Cause(ctx)), errors.Is(err, context.Canceled))
+	if reset, ok := errors.AsType[*quiclife.StreamError](err); ok {
+		fmt.Println(reset.ErrorCode)
+	}
+	// Output:
+	// the user has left true true
+	// 3
+}
+
 // A server that handles the streams of each connection, and drains when its
 // context ends.
 func ExampleListener_Serve() {
@@ -126,8 +150,12 @@ func ExampleListener_Serve() {
 	}
 	for _, name := range []string{"Ada", ""} {
 		err := client.Do(context.Background(), func(s *quiclife.Stream) error {
-			io.WriteString(s, name)
-			s.Close()
+			if _, err := io.WriteString(s, name); err != nil {
+				return err
+			}
+			if err := s.Close(); err != nil { // the server reads to the end
+				return err
+			}
 			answer, err := io.ReadAll(s)
 			fmt.Printf("%q\n", answer)
 			return err
@@ -173,15 +201,14 @@ func ExampleLimitError() {
 func ExampleConn_Shutdown() {
 	client, server, end := connect(&quiclife.Guard{}, nil)
 	defer end()
-	received := make(chan int)
-	go func() {
-		str, err := server.AcceptUniStream(context.Background())
-		if err != nil {
-			fmt.Println(err)
-		}
-		message, _ := io.ReadAll(str)
-		received <- len(message)
-	}()
+	received := make(chan int64, 1)
+	go server.Serve(context.Background(), quiclife.Handlers{
+		UniStream: func(ctx context.Context, s *quiclife.ReceiveStream) error {
+			n, err := io.Copy(io.Discard, s)
+			received <- n
+			return err
+		},
+	})
 
 	err := client.DoUni(context.Background(), func(s *quiclife.SendStream) error {
 		_, err := s.Write(make([]byte, 100_000))
@@ -197,29 +224,6 @@ func ExampleConn_Shutdown() {
 	// Output:
 	// <nil>
 	// 100000 bytes
-}
-
-// net/http over the streams of a connection.
-func ExampleConn_NetListener() {
-	client, server, end := connect(&quiclife.Guard{}, nil)
-	defer end()
-	web := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		fmt.Fprint(w, "hello from ", r.URL.Path)
-	})}
-	go web.Serve(server.NetListener())
-	defer web.Close()
-
-	browser := &http.Client{Transport: &http.Transport{DialContext: client.DialContext, DisableKeepAlives: true}}
-	res, err := browser.Get("http://quic/home")
-	if err != nil {
-		fmt.Println(err)
-		return
-	}
-	defer res.Body.Close()
-	page, err := io.ReadAll(res.Body)
-	fmt.Println(string(page), err)
-	// Output:
-	// hello from /home <nil>
 }
 
 // One request: open, use, end. When ctx is done, whatever the func is blocked
@@ -239,7 +243,9 @@ func ExampleConn_Do() {
 		if _, err := io.WriteString(s, "question"); err != nil {
 			return err // resets the stream
 		}
-		s.Close()
+		if err := s.Close(); err != nil {
+			return err
+		}
 		answer, err := io.ReadAll(s)
 		fmt.Printf("%s\n", answer)
 		return err
@@ -276,33 +282,4 @@ func ExampleGuard() {
 	// <nil>
 	// CONNECTION_REFUSED (remote)
 	// <nil>
-}
-
-// A stream as a net.Conn.
-func ExampleStream_NetConn() {
-	client, server, end := connect(&quiclife.Guard{}, nil)
-	defer end()
-	ln := server.NetListener()
-	defer ln.Close()
-	go func() {
-		c, err := ln.Accept()
-		if err != nil {
-			return
-		}
-		io.Copy(c, c) // to the half-close
-		c.Close()
-	}()
-
-	s, err := client.OpenStream()
-	if err != nil {
-		fmt.Println(err)
-		return
-	}
-	c := s.NetConn()
-	fmt.Fprint(c, "hello")
-	c.CloseWrite()
-	b, err := io.ReadAll(c)
-	fmt.Println(string(b), err, c.Close())
-	// Output:
-	// hello <nil> <nil>
 }

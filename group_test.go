@@ -65,7 +65,6 @@ func TestMaxHeapAsksForCollections(t *testing.T) {
 	eventually(t, func() bool { return dial() != nil }, "the gauge is read every 100 ms")
 	requireLimitError(t, dial())
 	runtime.KeepAlive(ballast)
-	ballast = nil
 	eventually(t, func() bool { return dial() == nil }, "no collection was asked for")
 }
 

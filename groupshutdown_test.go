@@ -20,7 +20,7 @@ import (
 func TestBeforeShutdownComesBeforeConnections(t *testing.T) {
 	guard := &quiclife.Guard{}
 	bubble(t, func(t *testing.T) {
-		e := onTransports(t, &quiclife.Transport{Guard: guard}, nil)
+		e := onTransports(t, &quiclife.Transport{Guard: guard})
 		for range 2 {
 			guard.BeforeShutdown(func(ctx context.Context) error {
 				time.Sleep(1500 * time.Millisecond)
@@ -116,7 +116,7 @@ func TestBeforeShutdownOfNilPanics(t *testing.T) {
 func TestConcurrentShutdownsHaveErrorsOfTheirOwn(t *testing.T) {
 	guard := &quiclife.Guard{}
 	bubble(t, func(t *testing.T) {
-		e := onTransports(t, &quiclife.Transport{Guard: guard}, nil)
+		e := onTransports(t, &quiclife.Transport{Guard: guard})
 		_, s := e.stream(t)
 		keep(t, s)
 		guard.BeforeShutdown(func(ctx context.Context) error { time.Sleep(time.Second); return nil })

@@ -16,9 +16,13 @@ type GuardStats struct {
 	// that are open. Peak is the highest of any one connection.
 	Stats
 
-	Conns        int64       // open now
-	ConnsOpened  int64       // in all
-	ConnsRefused LimitCounts // in all, by the limit that was reached
+	Conns       int64 // open now
+	ConnsOpened int64 // in all
+
+	// ConnsRefused counts what was refused in all, by the limit that was
+	// reached. Each first packet of a client counts, and Go's clients often
+	// send two.
+	ConnsRefused LimitCounts
 
 	// Of the connections that are open, by kind of stream.
 	Full   PerKind[int64]         // how many have no slot left, as far as this side knows

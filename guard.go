@@ -128,8 +128,9 @@ type Guard struct {
 	Logger *slog.Logger
 
 	// OnLeak, if not nil, is called once for each leaked stream, after it was
-	// ended and logged, without any lock held. Calls can be concurrent. If it
-	// panics, that is logged.
+	// logged, without any lock held. By then the stream has been ended, unless
+	// AbandonGrace still leaves it time, or ReportOnly is set. Calls can be
+	// concurrent. If it panics, that is logged.
 	OnLeak func(Leak)
 
 	records   thinner
@@ -176,8 +177,9 @@ type Codes struct {
 	HandlerError StreamErrorCode
 	// Panic is sent when a handler panicked.
 	Panic StreamErrorCode
-	// Shutdown is sent for streams that Shutdown refuses. Of those that it cuts
-	// the peer sees the end of the connection.
+	// Shutdown is sent for streams that Shutdown refuses, and for those that it
+	// cuts. The connection is closed right after that, so of a stream that was
+	// cut the peer may see this code or the end of the connection.
 	Shutdown StreamErrorCode
 }
 

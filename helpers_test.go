@@ -191,13 +191,13 @@ func (l *logged) logger() *slog.Logger { return slog.New(slog.NewTextHandler(l, 
 
 // onTransports accepts a connection through server, over simnet. It must be
 // called inside a synctest bubble; what it makes is closed at the end of the test.
-func onTransports(t *testing.T, server *quiclife.Transport, conf *quic.Config) ends {
+func onTransports(t *testing.T, server *quiclife.Transport) ends {
 	t.Helper()
 	serverTLS, clientTLS := quictest.TLS()
 	cc, sc, addr := quictest.Net{}.Endpoints(t)
 	server.Conn = sc
 	client := &quiclife.Transport{Conn: cc}
-	ln, err := server.Listen(serverTLS, conf)
+	ln, err := server.Listen(serverTLS, nil)
 	require.NoError(t, err)
 	t.Cleanup(func() {
 		ln.Close()
@@ -450,6 +450,9 @@ func readAllAndRelease(s *quiclife.Stream) {
 	io.Copy(io.Discard, s)
 	s.Release()
 }
+
+// noContext is what a program passes by mistake.
+var noContext context.Context
 
 // longConf has connections outlive all timeouts of their streams.
 var longConf = &quic.Config{MaxIdleTimeout: 10 * time.Hour}

@@ -289,14 +289,14 @@ func TestGetConfigForClientSaysTheLimits(t *testing.T) {
 	for _, l := range append(transportListens, listenWays(nil)...) {
 		ln, err := l.listen("127.0.0.1:0", udpSocket(t), serverTLS, conf)
 		require.NoError(t, err)
-		connect := func(chosen *quiclife.Config, err error) (*quiclife.Conn, error) {
+		connect := func(chosen *quiclife.Config, err error) error {
 			f := func() (*quiclife.Config, error) { return chosen, err }
 			answer.Store(&f)
 			c, dialErr := quiclife.DialAddr(t.Context(), ln.Addr().String(), clientTLS, nil)
 			if dialErr == nil {
 				t.Cleanup(func() { c.CloseWithError(0, "") })
 			}
-			return c, dialErr
+			return dialErr
 		}
 		for _, tt := range []struct {
 			chosen    *quiclife.Config
@@ -306,10 +306,9 @@ func TestGetConfigForClientSaysTheLimits(t *testing.T) {
 			{nil, 100, 100},
 			{&quiclife.Config{MaxIncomingStreams: 1, RequireStreamCreditRelease: true}, 1, 100},
 		} {
-			_, err := connect(&quiclife.Config{MaxIncomingStreams: 7}, errors.New("refused"))
+			err := connect(&quiclife.Config{MaxIncomingStreams: 7}, errors.New("refused"))
 			require.ErrorIs(t, err, &quiclife.TransportError{ErrorCode: quiclife.ConnectionRefused, Remote: true}, l.name)
-			_, err = connect(tt.chosen, nil)
-			require.NoError(t, err, l.name)
+			require.NoError(t, connect(tt.chosen, nil), l.name)
 			s, err := ln.Accept(t.Context())
 			require.NoError(t, err, l.name)
 			requireLimits(t, s, tt.bidi, tt.uni, 0, l.name)

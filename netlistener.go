@@ -81,8 +81,9 @@ func (l *connListener) Addr() net.Addr { return l.conn.LocalAddr() }
 // they have ended. What happens to one connection never ends it.
 // It fails with [net.ErrClosed] once the NetListener is closed, and with
 // [ErrServerClosed], which is a net.ErrClosed too, once l was closed by its own
-// Close or by [Guard.Shutdown]; [net/http.Server.Serve] returns then. A transport
-// that fails ends it with the transport's error.
+// Close or by [Guard.Shutdown]; [net/http.Server.Serve] returns that error then,
+// or http.ErrServerClosed if its own Shutdown has begun. A transport that fails
+// ends it with the transport's error.
 //
 // Close closes l, and unblocks Accept. The net.Conns that were given out live
 // on, and Close does not wait for them. Further streams are refused with Codes.Refused, also

@@ -502,7 +502,7 @@ func TestDialContextFails(t *testing.T) {
 		l := listening(t, &quiclife.Guard{}, &quic.Config{MaxIncomingStreams: 1}, 1)
 		ln := l.ln.NetListener()
 		client := l.clients[0]
-		c, err := client.DialContext(nil, "", "")
+		c, err := client.DialContext(noContext, "", "")
 		require.EqualError(t, err, "quiclife: nil context")
 		require.True(t, c == nil)
 

@@ -214,7 +214,7 @@ func TestOpenWithCancelledContextCountsNothing(t *testing.T) {
 			require.NoError(t, err, "%d slots of 5 are left", n)
 			keep(t, s)
 		}
-		require.Panics(t, func() { e.client.OpenUniStreamSync(nil) }, "as quic-go does")
+		require.Panics(t, func() { e.client.OpenUniStreamSync(noContext) }, "as quic-go does")
 	})
 }
 

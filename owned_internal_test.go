@@ -42,7 +42,7 @@ func TestOwnedTransportOutlivesItsLastConnection(t *testing.T) {
 			o.linger(linger / 2) // that of another ends before
 			time.Sleep(max(minLinger, linger) - 1)
 			require.False(t, left(o), "a nanosecond before the end, lingering for %v", linger)
-			time.Sleep(1)
+			time.Sleep(time.Nanosecond)
 			require.True(t, left(o), "at the end, lingering for %v", linger)
 		})
 	}

@@ -27,8 +27,10 @@ var errNilContext = errors.New("quiclife: nil context")
 // the peer cannot open such streams, and refusing them costs nothing.
 //
 // The stream ends with the handler. If it returns nil, the stream is closed,
-// then released: what was written arrives. If a Write was cut short and not
-// continued, the stream is reset instead (see [Stream.Close]), and Error is
+// then released: what was written arrives. If it has not read all
+// up to the peer's end, the peer is asked to stop sending (Codes.Release), and
+// counts the stream as reset, though the answer is whole. If a Write was cut
+// short and not continued, the stream is reset instead (see [Stream.Close]), and Error is
 // called with [ErrWriteCut]. If the handler returns an error, the stream
 // is reset with the code that Code gives for it, and Error is called. If it
 // panics, the panic is logged with its stack and the stream reset with

@@ -50,8 +50,9 @@ func (e *ShutdownError) Unwrap() error { return e.Err }
 // meanwhile are refused with Codes.Shutdown. It waits until the peer has acknowledged all that
 // was sent, then closes the connection with code and reason.
 //
-// If ctx is done first, the streams that are open are reset, the connection is
-// closed all the same, which is what the peer sees, and the error is a
+// If ctx is done first, the streams that are open are reset and the connection
+// is closed all the same. Of such a stream the peer sees Codes.Shutdown or the
+// connection's end, whichever packet comes first. The error is then a
 // [*ShutdownError] that names them and matches ctx.Err(). So is the error, with
 // the connection's, if the connection ended by itself before all streams had.
 // On a connection that has ended Shutdown returns nil, as it does if the peer

@@ -536,7 +536,7 @@ func TestCloseBesideWritesThatDoNotBlockCutsNothing(t *testing.T) {
 				n, err := io.Copy(io.Discard, in)
 				require.NoError(t, err)
 				require.EqualValues(t, taken[0]+taken[1], n)
-				require.EqualValues(t, n, s.Info().BytesWritten)
+				require.Equal(t, n, s.Info().BytesWritten)
 			}
 			e.client.CloseWithError(0, "")
 		})

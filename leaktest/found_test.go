@@ -297,7 +297,7 @@ func TestGuardMadeOutsideOfBubble(t *testing.T) {
 }
 
 func TestNoCheckAfterFailure(t *testing.T) {
-	leaking := func(t *testing.T, u *testOfAUser, g *quiclife.Guard, client, server *quiclife.Conn) {
+	leaking := func(t *testing.T, _ *testOfAUser, _ *quiclife.Guard, client, _ *quiclife.Conn) {
 		write(t, open(t, client), "x")
 	}
 	for _, end := range []func(u *testOfAUser){

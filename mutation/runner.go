@@ -178,13 +178,18 @@ func (r *runner) kill(ctx context.Context, id int, tests []*test) (by string, fl
 		if len(suspects) == 0 { // the check for leaks after all tests, or a crash before or after them
 			suspects = tests
 		}
-		again := func() bool { return r.run(ctx, id, suspects, "").failure != "" }
+		again := 1 // how many failures it takes besides this one
 		if doubtful := slices.ContainsFunc(suspects, func(t *test) bool { return t.failed > 0 }); doubtful {
-			first := again
-			again = func() bool { return first() && first() }
+			again = 2
 		}
-		if again() || again() {
-			return res.failure, flaky
+		for range 2 {
+			n := 0
+			for n < again && r.run(ctx, id, suspects, "").failure != "" {
+				n++
+			}
+			if n == again {
+				return res.failure, flaky
+			}
 		}
 		flaky = append(flaky, res.failure)
 		tests = slices.DeleteFunc(slices.Clone(tests), func(t *test) bool {

@@ -1,6 +1,3 @@
-// Package browsertest has a real browser look at the page of package debugpage.
-// It needs Debian's chromium, and is a module of its own, so that nobody else
-// depends on what drives that.
 package browsertest
 
 import (
@@ -42,6 +39,9 @@ var (
 var browser = sync.OnceValue(func() context.Context {
 	path, err := exec.LookPath("chromium")
 	if err != nil {
+		path, err = exec.LookPath("google-chrome")
+	}
+	if err != nil {
 		return nil
 	}
 	options := append(chromedp.DefaultExecAllocatorOptions[:], chromedp.ExecPath(path))
@@ -78,7 +78,7 @@ type tab struct {
 func open(t *testing.T, server *httptest.Server) *tab {
 	t.Helper()
 	if browser() == nil {
-		t.Skip("chromium is not installed")
+		t.Skip("neither chromium nor google-chrome is installed")
 	}
 	ctx, end := chromedp.NewContext(browser())
 	ctx, cancel := context.WithTimeout(ctx, 60*time.Second)
@@ -264,7 +264,7 @@ func TestPageFitsItsWindow(t *testing.T) {
 			b.emulate(width, scheme)
 			for _, query := range []string{"", "?q=download"} {
 				b.load(query)
-				require.EqualValues(t, width, eval[int64](b, "document.documentElement.scrollWidth"), "%s %s: the page scrolls sideways", name, query)
+				require.Equal(t, width, eval[int64](b, "document.documentElement.scrollWidth"), "%s %s: the page scrolls sideways", name, query)
 				contrast := eval[[]any](b, leastContrast)
 				require.GreaterOrEqual(t, contrast[0], 4.5, "%s %s: contrast of %q", name, query, contrast[1])
 				require.Empty(t, eval[[]string](b, misaligned), "%s %s: columns aligned otherwise than their heads", name, query)

@@ -11,6 +11,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
+	"encoding/pem"
 	"fmt"
 	"log"
 	"math/big"
@@ -52,26 +53,18 @@ func greet(_ any, ctx context.Context, decode func(any) error, _ grpc.UnaryServe
 }
 
 // onQUIC are credentials for both sides. QUIC has done the TLS handshake, so
-// there is nothing left to do but to tell gRPC the outcome.
+// there is nothing left to do but tell gRPC how it went.
 type onQUIC struct{}
 
-func (onQUIC) handshake(c net.Conn) (net.Conn, credentials.AuthInfo, error) {
-	stream, ok := c.(*quiclife.NetConn)
-	if !ok {
-		return nil, nil, fmt.Errorf("%T is not a QUIC stream", c)
-	}
+func (onQUIC) ClientHandshake(_ context.Context, _ string, c net.Conn) (net.Conn, credentials.AuthInfo, error) {
 	return c, credentials.TLSInfo{
-		State:          stream.Stream().Conn().ConnectionState().TLS,
+		State:          c.(*quiclife.NetConn).Stream().Conn().ConnectionState().TLS,
 		CommonAuthInfo: credentials.CommonAuthInfo{SecurityLevel: credentials.PrivacyAndIntegrity},
 	}, nil
 }
 
 func (q onQUIC) ServerHandshake(c net.Conn) (net.Conn, credentials.AuthInfo, error) {
-	return q.handshake(c)
-}
-
-func (q onQUIC) ClientHandshake(_ context.Context, _ string, c net.Conn) (net.Conn, credentials.AuthInfo, error) {
-	return q.handshake(c)
+	return q.ClientHandshake(context.Background(), "", c)
 }
 
 func (onQUIC) Info() credentials.ProtocolInfo {
@@ -79,14 +72,19 @@ func (onQUIC) Info() credentials.ProtocolInfo {
 }
 
 func (q onQUIC) Clone() credentials.TransportCredentials { return q }
-
-func (onQUIC) OverrideServerName(string) error { return nil } // gRPC does not call it
+func (onQUIC) OverrideServerName(string) error           { return nil } // gRPC does not call it
 
 // callAndShutDown starts a server, calls it as a client with that name, and
 // shuts the server down while the client is still connected.
 func callAndShutDown(name string) (answer string, err error) {
-	serverCert, trustServer := certificate("server")
-	clientCert, trustClient := certificate(name)
+	serverCert, trustServer, err := certificate("server")
+	if err != nil {
+		return "", err
+	}
+	clientCert, trustClient, err := certificate(name)
+	if err != nil {
+		return "", err
+	}
 	guard := &quiclife.Guard{}
 	ln, err := guard.ListenAddr("127.0.0.1:0", &tls.Config{
 		Certificates: []tls.Certificate{serverCert},
@@ -131,8 +129,11 @@ func callAndShutDown(name string) (answer string, err error) {
 }
 
 // certificate makes one that vouches for itself, and the pool that trusts it.
-func certificate(name string) (tls.Certificate, *x509.CertPool) {
-	public, private, _ := ed25519.GenerateKey(rand.Reader)
+func certificate(name string) (cert tls.Certificate, trusted *x509.CertPool, err error) {
+	public, private, err := ed25519.GenerateKey(rand.Reader)
+	if err != nil {
+		return cert, nil, err
+	}
 	template := &x509.Certificate{
 		SerialNumber: big.NewInt(1),
 		Subject:      pkix.Name{CommonName: name},
@@ -141,10 +142,9 @@ func certificate(name string) (tls.Certificate, *x509.CertPool) {
 	}
 	der, err := x509.CreateCertificate(rand.Reader, template, template, public, private)
 	if err != nil {
-		log.Fatal(err)
+		return cert, nil, err
 	}
-	leaf, _ := x509.ParseCertificate(der)
-	pool := x509.NewCertPool()
-	pool.AddCert(leaf)
-	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: private}, pool
+	trusted = x509.NewCertPool()
+	trusted.AppendCertsFromPEM(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}))
+	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: private}, trusted, nil
 }

@@ -6,17 +6,13 @@ package main
 
 import (
 	"context"
-	"crypto/ed25519"
-	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
 	"fmt"
 	"io"
 	"log"
-	"math/big"
-	"net"
 	"net/http"
-	"os"
+	"net/http/httptest"
 	"time"
 
 	"github.com/quic-go/quic-go"
@@ -24,8 +20,6 @@ import (
 
 	"github.com/quiclife/quiclife"
 )
-
-const noError = quiclife.ApplicationErrorCode(http3.ErrCodeNoError)
 
 func main() {
 	r, err := shutDownWhileServing(slow, 5*time.Second)
@@ -35,10 +29,11 @@ func main() {
 	fmt.Printf("the client got %q, error: %v\n", r.answer, r.err)
 	fmt.Printf("Guard.Shutdown returned after %v, error: %v\n", r.took.Round(10*time.Millisecond), r.shutdownErr)
 	if r.answer != whole || r.err != nil || r.shutdownErr != nil {
-		fmt.Println("failed: the answer should be whole, and neither side should have an error")
-		os.Exit(1)
+		log.Fatal("the answer should be whole, and neither side should have an error")
 	}
 }
+
+const noError = quiclife.ApplicationErrorCode(http3.ErrCodeNoError)
 
 const whole = "first half, second half"
 
@@ -64,10 +59,7 @@ type result struct {
 // shutDownWhileServing starts a server, asks it for something, and shuts it
 // down once the first half of the answer is here.
 func shutDownWhileServing(handler http.HandlerFunc, patience time.Duration) (r result, err error) {
-	cert, roots, err := certificate()
-	if err != nil {
-		return r, err
-	}
+	serverTLS, clientTLS := certificates()
 	guard := &quiclife.Guard{
 		MaxConns:  1000,
 		MaxHeap:   1 << 30,
@@ -75,15 +67,15 @@ func shutDownWhileServing(handler http.HandlerFunc, patience time.Duration) (r r
 	}
 	srv := &http3.Server{Handler: handler}
 	guard.BeforeShutdown(srv.Shutdown) // the Guard does not know the streams of http3, so it has to ask
-	ln, err := guard.ListenAddr("127.0.0.1:0", http3.ConfigureTLSConfig(&tls.Config{Certificates: []tls.Certificate{cert}}), nil)
+	ln, err := guard.ListenAddr("127.0.0.1:0", serverTLS, nil)
 	if err != nil {
 		return r, err
 	}
 	go serve(srv, ln)
 
-	transport := &http3.Transport{TLSClientConfig: &tls.Config{RootCAs: roots}, Dial: dial}
+	transport := &http3.Transport{TLSClientConfig: clientTLS, Dial: dial}
 	defer transport.Close()
-	answer, err := (&http.Client{Transport: transport}).Get("https://" + ln.Addr().String())
+	answer, err := (&http.Client{Transport: transport, Timeout: 10 * time.Second}).Get("https://" + ln.Addr().String())
 	if err != nil {
 		return r, err
 	}
@@ -119,31 +111,19 @@ func serve(srv *http3.Server, ln *quiclife.Listener) {
 	}
 }
 
-// dial is for http3.Transport. Unwrap of the nil that comes with an error is nil.
+// dial is for http3.Transport. It uses DefaultGuard, since the Shutdown of the
+// server's Guard would end its connections too. If there is an error c is nil,
+// and so is what Unwrap returns.
 func dial(ctx context.Context, addr string, tlsConf *tls.Config, conf *quic.Config) (*quic.Conn, error) {
-	c, err := clients.DialAddrEarly(ctx, addr, tlsConf, conf)
+	c, err := quiclife.DialAddrEarly(ctx, addr, tlsConf, conf)
 	return c.Unwrap(), err
 }
 
-// clients is not the server's Guard, whose Shutdown would end them too.
-var clients = &quiclife.Guard{MaxConns: 100}
-
-// certificate makes one for the loopback address, and the pool that trusts it.
-func certificate() (cert tls.Certificate, roots *x509.CertPool, err error) {
-	public, private, err := ed25519.GenerateKey(rand.Reader)
-	if err != nil {
-		return cert, nil, err
-	}
-	template := &x509.Certificate{SerialNumber: big.NewInt(1), IPAddresses: []net.IP{{127, 0, 0, 1}}, NotAfter: time.Now().Add(time.Hour)}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, public, private)
-	if err != nil {
-		return cert, nil, err
-	}
-	leaf, err := x509.ParseCertificate(der)
-	if err != nil {
-		return cert, nil, err
-	}
-	roots = x509.NewCertPool()
-	roots.AddCert(leaf)
-	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: private}, roots, nil
+// certificates lends httptest's, which is valid for 127.0.0.1, and trusts it.
+func certificates() (server, client *tls.Config) {
+	web := httptest.NewTLSServer(nil)
+	defer web.Close()
+	trusted := x509.NewCertPool()
+	trusted.AddCert(web.Certificate())
+	return http3.ConfigureTLSConfig(&tls.Config{Certificates: web.TLS.Certificates}), &tls.Config{RootCAs: trusted}
 }

@@ -119,7 +119,6 @@ func TestPartyThatHasLeftIsForgotten(t *testing.T) {
 	key := new([64]byte)
 	gone := weak.Make(key)
 	f.Leave(f.Take(key))
-	key = nil
 	runtime.GC()
 	require.Nil(t, gone.Value(), "something holds it")
 	runtime.KeepAlive(&f)

@@ -10,11 +10,12 @@ import (
 	"github.com/quic-go/quic-go"
 )
 
-// Incoming connections before they are accepted: whether the group has room
-// for them, and what we have to know of them.
+// Incoming connections before they are accepted: whether the group has room for
+// them, and what we have to know about them.
 
-// terms are what we need to know of a connection's Config. Asking quic-go for
-// its ConnectionState would wait for the user's TLS callbacks.
+// terms are what we need to know of a connection's Config. quic-go's
+// ConnectionState is no alternative, since it waits for the program's TLS
+// callbacks.
 type terms struct {
 	maxIncoming, maxIncomingUni int64
 	creditRequired              bool
@@ -32,17 +33,17 @@ func termsOf(conf *quic.Config) terms {
 }
 
 // An admission is an incoming connection's place in its group, from its first
-// packet on. It is found again in the connection's context.
+// packet on. The connection's context holds it.
 type admission struct {
 	guard *Guard
-	// lifetime is the context that quic-go gave to ConnContext. It ends with
-	// the connection, or when the handshake fails. The one that the user's
-	// ConnContext returned may end before.
+	// lifetime is the context that quic-go gave to ConnContext. It is done when
+	// the connection has ended or the handshake has failed. The context that
+	// the program's ConnContext returned may be done earlier.
 	lifetime context.Context
-	began    time.Time // before its first packet
+	began    time.Time // a time before its first packet was handled
 	terms    terms
-	verified bool // the client has shown that it receives at its address
-	unseen   bool // the listener was unwrapped: we do not see what it accepts
+	verified bool // the client's address was validated
+	unseen   bool // the listener was unwrapped, so we do not see what it accepts
 
 	stage stage // guard.mu guards it
 }
@@ -52,14 +53,14 @@ type stage uint8
 const (
 	shakingHands stage = iota // or waiting to be accepted
 	accepted
-	forgotten // probably given up by quic-go without a word, see connIDs
+	forgotten // quic-go has probably dropped it without telling us, see connIDs
 	gone
 )
 
-// An admissionKey finds the admission among the values of a context.
+// admissionKey is the key of the admission in the connection's context.
 type admissionKey struct{}
 
-// enter moves a to the next stage, and the counts of the group with it.
+// enter moves a to the next stage, and updates the counts of the group.
 func (a *admission) enter(next stage) {
 	a.guard.mu.Lock()
 	defer a.guard.mu.Unlock()
@@ -87,25 +88,27 @@ func (a *admission) countLocked(n int64) {
 	}
 }
 
-// errUnaccepted is the reason for a LimitConns below MaxConns.
+// errUnaccepted is the Err of a LimitError for LimitConns when fewer than
+// MaxConns connections exist.
 var errUnaccepted = errors.New("too many of them are not accepted yet")
 
-// A stranger can forge the address of a packet, and each such packet begins a
-// handshake that fails only seconds later. So there are shares of MaxConns.
-// When the first is used up, quic-go is told to send a Retry, which costs
-// neither side anything to remember, and admits only who answers that.
+// Anyone can forge the source address of a packet, and each such packet starts
+// a handshake that fails only seconds later. So handshakes may use only a part
+// of MaxConns, and those with a client whose address is not validated an even
+// smaller part. When the smaller part is used up, we make quic-go send a Retry.
+// That needs no state, and quic-go then admits only clients that answer it.
 
-// maxUnverified is how many may shake hands without having shown that they
-// receive at their address. Below a MaxConns of 8 it is 0: one forged packet
-// would take too large a part of it.
+// maxUnverified is how many handshakes may be in progress with clients whose
+// address is not validated. It is 0 if MaxConns is below 8: then one forged
+// packet would take too large a part of MaxConns.
 func (g *Guard) maxUnverified() int64 { return g.MaxConns / 8 }
 
-// maxHandshakes is how many may wait to be accepted, so that they leave room
-// for those that are; at least one.
+// maxHandshakes is how many connections may be in their handshake or wait to be
+// accepted. It leaves room for accepted connections. It is at least 1.
 func (g *Guard) maxHandshakes() int64 { return g.MaxConns - g.MaxConns/2 }
 
-// pressed reports whether whoever comes next has to show that it receives at
-// its address. It does not block.
+// pressed reports whether the next client has to validate its address. It does
+// not block.
 func (g *Guard) pressed() bool {
 	if g.MaxConns <= 0 {
 		return false
@@ -115,35 +118,36 @@ func (g *Guard) pressed() bool {
 	return g.unverified >= g.maxUnverified()
 }
 
-// A gate is what a listener has quic-go call, on the goroutine that handles the
-// first packets of all its connections, one after the other: verify, if the
-// client brings no token, then GetConfigForClient, then admit. It does not refer
-// to quic-go's listener: quic-go's transport outlives that.
+// A gate has the callbacks of a listener. For each new connection quic-go calls
+// verify, if the client sent no token, then GetConfigForClient, then admit. It
+// calls them on the one goroutine that handles the first packets of all
+// connections. A gate does not refer to quic-go's listener, because quic-go's
+// transport refers to the gate and outlives the listener.
 type gate struct {
 	guard *Guard
-	// The user's callbacks, and generator, or nil.
+	// The program's callbacks, or nil.
 	userVerify  func(net.Addr) bool
 	userContext func(context.Context, *quic.ClientInfo) (context.Context, error)
 	ids         *connIDs
-	unwrapped   atomic.Bool // connections may be accepted that we do not see
-	terms       terms       // of the connection that is to be admitted, see watch
+	unwrapped   atomic.Bool // connections may be accepted without our seeing it
+	terms       terms       // of the connection that is being admitted, see watch
 }
 
-// verify is quic-go's callback. It asks the user's first, which may count on
-// being called each time.
+// verify is quic-go's VerifySourceAddress. It always calls the program's, which
+// may rely on that.
 func (g *gate) verify(addr net.Addr) bool {
 	verify := g.userVerify != nil && g.userVerify(addr)
 	return verify || g.guard.pressed()
 }
 
-// attach has raw ask g, from its next listener on.
+// attach sets the callbacks of raw, for its next listener.
 func (g *gate) attach(raw *quic.Transport) {
 	raw.VerifySourceAddress = g.verify
 	raw.ConnContext = g.admit
 }
 
-// watch returns conf with a GetConfigForClient, if it has one, that tells g of
-// the Config that counts.
+// watch sets g.terms from conf. If conf has a GetConfigForClient, it returns a
+// copy of conf whose GetConfigForClient sets g.terms for each connection.
 func (g *gate) watch(conf *quic.Config) *quic.Config {
 	g.terms = termsOf(conf)
 	if conf == nil || conf.GetConfigForClient == nil {
@@ -159,8 +163,9 @@ func (g *gate) watch(conf *quic.Config) *quic.Config {
 	return conf
 }
 
-// admit is quic-go's callback. It refuses connections above the limits before
-// quic-go does any work for the handshake, and then asks the user's.
+// admit is quic-go's ConnContext. It refuses connections above the limits
+// before quic-go does any work for the handshake, and then calls the program's
+// ConnContext.
 func (g *gate) admit(ctx context.Context, info *quic.ClientInfo) (context.Context, error) {
 	a := &admission{guard: g.guard, lifetime: ctx, began: time.Now(), terms: g.terms, verified: info.AddrVerified, unseen: g.unwrapped.Load()}
 	if err := g.guard.admit(a); err != nil {
@@ -170,7 +175,7 @@ func (g *gate) admit(ctx context.Context, info *quic.ClientInfo) (context.Contex
 	if g.userContext != nil {
 		var err error
 		ctx, err = g.userContext(ctx, info)
-		if err != nil || ctx == nil { // then quic-go panics
+		if err != nil || ctx == nil { // if ctx is nil, quic-go panics
 			return ctx, err
 		}
 	}
@@ -180,17 +185,17 @@ func (g *gate) admit(ctx context.Context, info *quic.ClientInfo) (context.Contex
 	return context.WithValue(ctx, admissionKey{}, a), nil
 }
 
-// connIDs is the user's ConnectionIDGenerator. quic-go calls it right after
-// gate.admit; when it fails, quic-go forgets the connection without ending its
-// context.
+// connIDs wraps the program's ConnectionIDGenerator. quic-go calls it right
+// after gate.admit. If it fails, quic-go drops the connection, but the
+// connection's context is never done.
 type connIDs struct {
 	quic.ConnectionIDGenerator
-	last atomic.Pointer[admission] // to be let in
+	last atomic.Pointer[admission] // the last that was admitted
 }
 
 // GenerateConnectionID cannot tell whether quic-go calls it for the last
-// admission or, at the same time, for something else. If the former was meant
-// to fail and did not, it is counted again when it is accepted.
+// admission or for another connection at the same time. If the wrong admission
+// is marked as forgotten, it counts again once its connection is accepted.
 func (c *connIDs) GenerateConnectionID() (quic.ConnectionID, error) {
 	id, err := c.ConnectionIDGenerator.GenerateConnectionID()
 	if err != nil {

@@ -7,8 +7,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// TestAdmissionEndsOnce: what comes after the end of a connection takes no place
-// any more, and one that was accepted is not forgotten.
+// TestAdmissionEndsOnce: after its end an admission counts no more, and one
+// that was accepted cannot become forgotten.
 func TestAdmissionEndsOnce(t *testing.T) {
 	for _, c := range []struct {
 		name                            string
@@ -36,15 +36,16 @@ func TestAdmissionEndsOnce(t *testing.T) {
 	}
 }
 
-// TestUnwrapOfEarlyListenerIsNoted: connections may be accepted unseen from then
-// on, as with a Listener.
+// TestUnwrapOfEarlyListenerIsNoted: as with a Listener, connections may be
+// accepted unseen after it.
 func TestUnwrapOfEarlyListenerIsNoted(t *testing.T) {
 	l := &EarlyListener{raw: &quic.EarlyListener{}, l: &listener{gate: &gate{}}}
 	require.Same(t, l.raw, l.Unwrap())
 	require.True(t, l.l.gate.unwrapped.Load(), "connections may be accepted unseen")
 }
 
-// TestConnsOfAnUnwrappedTransportAreUnseen: those of a listener that quic-go makes.
+// TestConnsOfAnUnwrappedTransportAreUnseen: we do not see what quic-go's own
+// listener accepts.
 func TestConnsOfAnUnwrappedTransportAreUnseen(t *testing.T) {
 	ctx, err := (&Transport{Guard: &Guard{}}).Unwrap().ConnContext(t.Context(), &quic.ClientInfo{})
 	require.NoError(t, err)

@@ -23,8 +23,8 @@ import (
 	"github.com/quiclife/quiclife/internal/quictest"
 )
 
-// A storm of connections at a limit: those that are refused see it at once,
-// those that are accepted all finish, and the log does not grow with them.
+// A storm of connections at a limit. The refused ones learn of it at once, the
+// accepted ones all finish, and the log does not grow with their number.
 func TestMaxConnsInStorm(t *testing.T) {
 	const conns, most = 100, 20
 	bubble(t, func(t *testing.T) {
@@ -82,8 +82,8 @@ func TestMaxConnsInStorm(t *testing.T) {
 	})
 }
 
-// It holds for what the group dials itself, too. A dial that fails, and a
-// connection that has ended, leave their place to the next.
+// The limit also counts connections that the group dials. A dial that fails and
+// a connection that has ended free their places.
 func TestMaxConnsOfDials(t *testing.T) {
 	_, clientTLS := quictest.TLS()
 	bubble(t, func(t *testing.T) {
@@ -105,17 +105,17 @@ func TestMaxConnsOfDials(t *testing.T) {
 	})
 }
 
-// A flood dials from an address that hears no answer, as if it were forged,
-// while a good client dials from another.
+// A flood dials from an address that receives no answers, as if it were forged.
+// A good client dials from another address.
 type flood struct {
 	addr         net.Addr
 	good, forger *quiclife.Transport
 	clientTLS    *tls.Config
 	listener     *quiclife.Listener
-	verified     []bool // of the connections that asked for admission; read after settled
+	verified     []bool // for each connection that asked for admission; read after settled
 }
 
-// forge sends first packets.
+// forge sends first packets of handshakes.
 func (f *flood) forge(t *testing.T, packets int) {
 	for range packets {
 		ctx, cancel := context.WithCancel(t.Context())
@@ -124,7 +124,7 @@ func (f *flood) forge(t *testing.T, packets int) {
 	}
 }
 
-// connect has the good client connect.
+// connect connects the good client.
 func (f *flood) connect(t *testing.T) (client, server *quiclife.Conn) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
@@ -161,8 +161,8 @@ func newFlood(t *testing.T, guard *quiclife.Guard) *flood {
 	return f
 }
 
-// Forged packets begin handshakes that fail seconds later. Until then they held
-// all places of MaxConns, and every good client was refused.
+// Forged packets start handshakes that fail seconds later. Until then they must
+// not take all of MaxConns, or every good client would be refused.
 func TestForgedPacketsShutNobodyOut(t *testing.T) {
 	t.Parallel()
 	for _, maxConns := range []int64{1, 3, 8, 24} {
@@ -187,8 +187,8 @@ func TestForgedPacketsShutNobodyOut(t *testing.T) {
 	}
 }
 
-// All places can be taken by good clients, and without pressure nobody is asked
-// for another round trip.
+// Good clients can take all places, and without pressure none of them needs
+// another round trip.
 func TestMaxConnsWithoutPressure(t *testing.T) {
 	t.Parallel()
 	for _, maxConns := range []int64{1, 2, 3, 7, 8, 24} {
@@ -209,7 +209,7 @@ func TestMaxConnsWithoutPressure(t *testing.T) {
 	}
 }
 
-// Connections that nobody accepts leave half of the places to others.
+// Connections that nobody accepts take at most half of the places.
 func TestUnacceptedConnsTakeHalfOfMaxConns(t *testing.T) {
 	for _, unwrapped := range []bool{false, true} {
 		t.Run(fmt.Sprintf("unwrapped=%t", unwrapped), func(t *testing.T) {
@@ -217,7 +217,7 @@ func TestUnacceptedConnsTakeHalfOfMaxConns(t *testing.T) {
 				var log logged
 				f := newFlood(t, &quiclife.Guard{MaxConns: 5, Logger: log.logger()})
 				room := 3
-				if unwrapped { // then they may be accepted where we do not see it
+				if unwrapped { // then we may not see that they are accepted
 					f.listener.Unwrap()
 					room = 5
 				}
@@ -259,8 +259,8 @@ func (f *failingIDs) GenerateConnectionID() (quiclife.ConnectionID, error) {
 	return quiclife.ConnectionIDFromBytes(binary.BigEndian.AppendUint64(nil, uint64(f.last.Add(1)))), nil
 }
 
-// What quic-go does not let in after all leaves its place in MaxConns, also
-// where quic-go does not end its context.
+// If quic-go drops a connection after it was admitted, its place in MaxConns is
+// free again, even if quic-go does not end its context.
 func TestMaxConnsAfterFailedAdmissions(t *testing.T) {
 	const maxConns = 3
 	for _, fails := range []string{"ConnectionIDGenerator", "ConnContext"} {
@@ -318,7 +318,8 @@ type blockingWriter struct{ release chan struct{} }
 
 func (w blockingWriter) Write(p []byte) (int, error) { <-w.release; return len(p), nil }
 
-// TestWrappedConnsCountAgainstMaxConns: while they last, as others do.
+// TestWrappedConnsCountAgainstMaxConns: until they have ended, like other
+// connections.
 func TestWrappedConnsCountAgainstMaxConns(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		guard := &quiclife.Guard{MaxConns: 2, Logger: slog.New(slog.DiscardHandler)}

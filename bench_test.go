@@ -16,9 +16,9 @@ import (
 	"github.com/quiclife/quiclife/internal/quictest"
 )
 
-// The benchmarks measure quic-go and quiclife side by side: one iteration is a
-// pair of runs, in alternating order, and the figures are medians over the
-// pairs. So the number of pairs is to be given: -benchtime 9x.
+// The benchmarks compare quic-go and quiclife. One iteration is a pair of runs,
+// in alternating order. The figures are medians over the pairs. So set the
+// number of pairs: -benchtime 9x.
 
 // A cost is what one run took.
 type cost struct {
@@ -26,9 +26,10 @@ type cost struct {
 	allocs, bytes float64
 }
 
-// pairs runs raw and wrapped b.N times each, of perRun operations, and reports
-// the medians of their ratio and of their difference in an operation. cpu is
-// the processor time of the whole process, so of both ends and the collector.
+// pairs calls raw and wrapped b.N times each. A call does perRun operations.
+// pairs reports the medians of their ratio and of their difference per
+// operation. cpu is the CPU time of the whole process: of both ends and the
+// garbage collector.
 func pairs(b *testing.B, perRun int, raw, wrapped func()) {
 	b.Helper()
 	measure := func(f func()) cost {
@@ -59,7 +60,7 @@ func pairs(b *testing.B, perRun int, raw, wrapped func()) {
 	b.ReportMetric(0, "ns/op")
 	b.ReportMetric(median(times), "quiclife-ns")
 	b.ReportMetric(median(ratios), "time-ratio")
-	if quictest.CPU() > 0 { // else it is not known on this system
+	if quictest.CPU() > 0 { // it is 0 if not known on this system
 		b.ReportMetric(median(cpus), "quiclife-cpu-ns")
 		b.ReportMetric(median(cpuRatios), "cpu-ratio")
 	}
@@ -72,8 +73,8 @@ func median(xs []float64) float64 {
 	return xs[len(xs)/2]
 }
 
-// BenchmarkWrite writes to one stream over loopback, to a plain quic-go peer
-// that reads all of it. time-ratio is quiclife's time over quic-go's.
+// BenchmarkWrite writes to one stream over loopback. The peer is plain quic-go
+// and reads everything. time-ratio is quiclife's time divided by quic-go's.
 func BenchmarkWrite(b *testing.B) {
 	for _, size := range []int{100, 1 << 10, 4 << 10, 32 << 10, 1 << 20} {
 		b.Run(fmt.Sprint(size), func(b *testing.B) {
@@ -123,7 +124,8 @@ func BenchmarkWrite(b *testing.B) {
 }
 
 // BenchmarkCycle opens a stream, sends a request, reads the answer to EOF and
-// closes, with both ends plain or both ends wrapped, one stream after another.
+// closes the stream. It does so for one stream after another, with both ends
+// plain or both ends wrapped.
 func BenchmarkCycle(b *testing.B) { benchmarkCycle(b, 2000, 1, 1) }
 
 // BenchmarkCycleParallel is BenchmarkCycle with 64 streams at a time on one
@@ -131,8 +133,8 @@ func BenchmarkCycle(b *testing.B) { benchmarkCycle(b, 2000, 1, 1) }
 func BenchmarkCycleParallel(b *testing.B) { benchmarkCycle(b, 20_000, 1, 64) }
 
 // BenchmarkContention is BenchmarkCycle with more and more goroutines on one
-// connection, which share its locks, and with 64 connections, which share those
-// of the Guard.
+// connection, which share the locks of the connection, and with 64 connections,
+// which share those of the Guard.
 func BenchmarkContention(b *testing.B) {
 	for _, goroutines := range []int{1, 8, 64, 512} {
 		b.Run(fmt.Sprintf("goroutines=%d", goroutines), func(b *testing.B) { benchmarkCycle(b, 8000, 1, goroutines) })
@@ -140,8 +142,8 @@ func BenchmarkContention(b *testing.B) {
 	b.Run("conns=64", func(b *testing.B) { benchmarkCycle(b, 8000, 64, 1) })
 }
 
-// benchmarkCycle makes cycles requests over conns connections, each of which
-// has as many goroutines at either end. No open waits for a slot.
+// benchmarkCycle makes requests over conns connections, each with the same
+// number of goroutines at either end. No open waits for a slot.
 func benchmarkCycle(b *testing.B, cycles, conns, goroutines int) {
 	conf := &quic.Config{MaxIncomingStreams: 1000}
 	var raw, wrapped []func() error // what each goroutine of a client does
@@ -172,7 +174,7 @@ func sideBySide(b *testing.B, fs []func() error) {
 	}
 }
 
-// serve answers each request with itself.
+// serve echoes each request.
 func serve[S io.ReadWriteCloser](accept func(context.Context) (S, error)) {
 	buf := make([]byte, 1000)
 	for {
@@ -204,8 +206,8 @@ func request[S io.ReadWriteCloser](cycles int, open func(context.Context) (S, er
 	return nil
 }
 
-// BenchmarkOpenStreamHeap reports the bytes of heap that an open stream costs,
-// both ends together, plain and how much more wrapped.
+// BenchmarkOpenStreamHeap reports the bytes of heap that an open stream costs
+// at both ends together: for plain quic-go, and how much more for quiclife.
 func BenchmarkOpenStreamHeap(b *testing.B) {
 	const streams = 5000
 	conf := &quic.Config{MaxIncomingStreams: 2 * streams}
@@ -233,7 +235,7 @@ func heapOf[S io.ReadWriteCloser](b *testing.B, open func() (S, error), accept f
 		require.NoError(b, err)
 		held = append(held, str)
 	}
-	_, err := held[streams-1].Write([]byte("x")) // tells the peer of all of them
+	_, err := held[streams-1].Write([]byte("x")) // makes all of them known to the peer
 	require.NoError(b, err)
 	for range streams {
 		str, err := accept(context.Background())
@@ -245,9 +247,9 @@ func heapOf[S io.ReadWriteCloser](b *testing.B, open func() (S, error), accept f
 	return (float64(after) - float64(before)) / float64(streams)
 }
 
-// BenchmarkManyOpen opens and ends a stream while 10 and 50,000 others are
-// open. time-ratio is that of the latter to the former: the work of the
-// garbage collector grows with the heap, on quic-go as here.
+// BenchmarkManyOpen opens and ends a stream while 10 or 50,000 others are open.
+// time-ratio is the time with 50,000 divided by that with 10. The work of the
+// garbage collector grows with the heap, for quic-go too.
 func BenchmarkManyOpen(b *testing.B) {
 	b.Run("quiclife", func(b *testing.B) {
 		benchmarkManyOpen(b, quiclife.Wrap, (*quiclife.Conn).OpenStream, (*quiclife.Stream).Release)

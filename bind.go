@@ -11,37 +11,38 @@ import (
 
 // Streams that end with a context.
 
-// BindContext has the stream reset with Codes.Canceled when ctx is done, as
-// [Stream.Reset] does it: both halves are aborted, also data that was closed
-// and not yet delivered, and what is blocked returns. From then on the errors of
-// Read, Peek, Write, WriteWithLimit, TryWriteAll and Close match, with
-// [errors.Is] and [errors.As], [context.Cause](ctx), ctx.Err() and the
-// [*StreamError]. A half that had ended before keeps the error that it ended
-// with: a Read that has reached io.EOF goes on to return it.
+// BindContext binds the stream to ctx: when ctx is done, the stream is reset
+// with Codes.Canceled, as [Stream.Reset] does it. Both halves are aborted, even
+// if the stream was closed but its data was not delivered yet, and blocked
+// calls return. From then on the errors of Read, Peek, Write, WriteWithLimit,
+// TryWriteAll and Close match [context.Cause](ctx), ctx.Err() and a
+// [*StreamError], with [errors.Is] and [errors.As]. A half that had ended
+// before keeps its error: a Read that has reached io.EOF still returns io.EOF.
 //
 //	stop := str.BindContext(ctx)
 //	defer stop()
 //
-// If ctx is done already, the stream is reset before BindContext returns. It
-// does not block. Once both halves have ended, or with Detach, the stream is
-// bound to nothing any more: what was written and closed arrives, and ctx keeps
-// nothing of it. To bind a stream that has ended has no effect.
+// BindContext does not block. If ctx is already done, the stream is reset
+// before BindContext returns. Once both halves have ended, or after Detach, the
+// stream is no longer bound: data that was written and closed arrives, and ctx
+// no longer refers to the stream. Binding a stream that has ended has no
+// effect.
 //
-// stop unbinds the stream. It reports whether that prevented the reset, as the
-// one of [context.AfterFunc] does: it returns false if the stream has been
-// reset, has ended, or was unbound before. It does not wait for a reset that is
-// under way.
+// stop unbinds the stream. Like the stop function of [context.AfterFunc], it
+// reports whether it prevented the reset. It returns false if the stream has
+// been reset, has ended, or was unbound before. It does not wait for a reset in
+// progress.
 //
-// A stream can be bound to several contexts; the first that is done resets it.
-// The binding does not keep the stream from being found dropped. A nil ctx
-// panics.
+// A stream can be bound to several contexts. The first that is done resets it.
+// A bound stream can still be found dropped. BindContext panics if ctx is nil.
 func (s *Stream) BindContext(ctx context.Context) (stop func() bool) {
 	stop = s.st.bind(ctx)
 	runtime.KeepAlive(s)
 	return stop
 }
 
-// BindContext is [Stream.BindContext]. The stream has ended with Close.
+// BindContext is [Stream.BindContext]. Close ends the stream, and with it the
+// binding.
 func (s *SendStream) BindContext(ctx context.Context) (stop func() bool) {
 	stop = s.st.bind(ctx)
 	runtime.KeepAlive(s)
@@ -55,12 +56,12 @@ func (s *ReceiveStream) BindContext(ctx context.Context) (stop func() bool) {
 	return stop
 }
 
-// A binding is a context that a stream is bound to. The context holds it, so it
-// refers to the state and not to the program's handle.
+// A binding is one context that a stream is bound to. The context refers to it,
+// so it refers to the streamState and not to the program's handle.
 type binding struct {
 	st     *streamState
 	ctx    context.Context
-	forget func() bool // has ctx forget it; st.mu guards it, nil if that is not known yet
+	forget func() bool // stops the AfterFunc of ctx, or nil if that was not set yet; guarded by st.mu
 }
 
 // bind is BindContext.
@@ -80,7 +81,7 @@ func (st *streamState) bind(ctx context.Context) (stop func() bool) {
 	return b.remove
 }
 
-// add binds the stream, unless it has ended or was given away.
+// add binds the stream, unless it has ended or was detached.
 func (b *binding) add() bool {
 	st := b.st
 	st.mu.Lock()
@@ -93,7 +94,7 @@ func (b *binding) add() bool {
 	return true
 }
 
-// forgetWith sets how ctx forgets b, which may be right now.
+// forgetWith sets b.forget. If b is no longer bound, it calls forget at once.
 func (b *binding) forgetWith(forget func() bool) {
 	b.st.mu.Lock()
 	bound := slices.Contains(b.st.extra.bindings, b)
@@ -120,8 +121,8 @@ func (b *binding) remove() bool {
 	return true
 }
 
-// unbindLocked is called when the stream has ended. The contexts are yet to be
-// told, with letGo.
+// unbindLocked removes all bindings when the stream has ended. The caller must
+// pass them to letGo after unlocking.
 func (st *streamState) unbindLocked() []*binding {
 	if st.extra == nil {
 		return nil
@@ -131,8 +132,8 @@ func (st *streamState) unbindLocked() []*binding {
 	return bound
 }
 
-// letGo has the contexts forget bindings that were removed. No lock is held: a
-// context may be the program's own.
+// letGo makes the contexts forget bindings that were removed. The caller holds
+// no lock, since a context may be the program's own.
 func letGo(bound []*binding) {
 	for _, b := range bound {
 		b.st.mu.Lock()
@@ -149,14 +150,14 @@ func (b *binding) done() {
 	st := b.st
 	why := &canceled{err: b.ctx.Err(), cause: context.Cause(b.ctx)}
 	st.mu.Lock()
-	if !slices.Contains(st.extra.bindings, b) { // stopped, or ended, just now
+	if !slices.Contains(st.extra.bindings, b) { // unbound, or ended, just now
 		st.mu.Unlock()
 		return
 	}
 	bound := st.unbindLocked()
-	closed := (st.sendHalf == HalfFinished || st.closing) && !st.boundary // which is taken back
+	closed := (st.sendHalf == HalfFinished || st.closing) && !st.boundary // the reset takes it back
 	send, receive := st.claimLocked(true, true)
-	reset := send || receive // else somebody else is just ending it
+	reset := send || receive // else another call is just ending it
 	if reset {
 		why.send, why.receive = send || closed, receive
 		st.extra.canceled = why
@@ -168,22 +169,22 @@ func (b *binding) done() {
 	}
 }
 
-// A canceled says why a bound context has reset a stream.
+// A canceled says why a stream was reset by a context that it was bound to.
 type canceled struct {
 	err, cause    error // of the context
 	send, receive bool  // the halves that it has reset
 }
 
-// wrap has err, which a call returned, say why.
+// wrap adds the reason to err, the error of a call.
 func (c *canceled) wrap(err error) error { return &canceledError{c, err} }
 
-// canceledErr is what quic-go returns after the reset.
+// canceledErr is the error that quic-go returns after the reset.
 func (st *streamState) canceledErr() error {
 	return &quic.StreamError{StreamID: st.id(), ErrorCode: st.conn.guard.Codes.Canceled}
 }
 
-// receiveCanceled has err, which has ended the receive half, say so if a
-// context has reset it.
+// receiveCanceled adds the reason to err, which has ended the receive half, if
+// a bound context has reset it.
 func (st *streamState) receiveCanceled(err error) error {
 	st.mu.Lock()
 	defer st.mu.Unlock()
@@ -193,8 +194,8 @@ func (st *streamState) receiveCanceled(err error) error {
 	return st.extra.canceled.wrap(err)
 }
 
-// sendCanceled is receiveCanceled for the send half. The reset may not have
-// reached quic-go yet.
+// sendCanceled is receiveCanceled for the send half. If err is ErrStreamClosed,
+// the reset has not reached quic-go yet.
 func (st *streamState) sendCanceled(err error) error {
 	st.mu.Lock()
 	defer st.mu.Unlock()
@@ -207,8 +208,8 @@ func (st *streamState) sendCanceled(err error) error {
 	return st.extra.canceled.wrap(err)
 }
 
-// A canceledError is the error of a call on a stream that a bound context has
-// reset.
+// A canceledError is the error of a call on a stream that was reset by a
+// context that it was bound to.
 type canceledError struct {
 	why *canceled
 	err error // what the call would return otherwise

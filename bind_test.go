@@ -22,15 +22,15 @@ import (
 
 var errUserLeft = errors.New("the user left")
 
-// bindingGuard has a code of its own for what a context has reset.
+// bindingGuard has a Codes.Canceled that differs from the other codes.
 func bindingGuard() *quiclife.Guard { return &quiclife.Guard{Codes: quiclife.Codes{Canceled: 77}} }
 
-// smallWindow has a Write of tooMuch block.
+// smallWindow makes a Write of tooMuch block.
 var smallWindow = &quic.Config{InitialStreamReceiveWindow: 10_000, MaxStreamReceiveWindow: 10_000}
 
 var tooMuch = make([]byte, 100_000)
 
-// anyStream is what the three stream types have in common.
+// anyStream has the methods that all three stream types have.
 type anyStream interface {
 	Conn() *quiclife.Conn
 	BindContext(context.Context) func() bool
@@ -39,7 +39,8 @@ type anyStream interface {
 	Release()
 }
 
-// requireCanceled requires the error of a call on a stream that ctx has reset.
+// requireCanceled requires that err is the error of a call on a stream that ctx
+// has reset.
 func requireCanceled(t *testing.T, ctx context.Context, err error, call string) {
 	t.Helper()
 	require.ErrorIs(t, err, context.Cause(ctx), "%s: the cause", call)
@@ -59,7 +60,7 @@ func requirePeerReset(t *testing.T, err error, call string) {
 	require.True(t, reset.Remote, "the peer's %s", call)
 }
 
-// TestStreamKnowsItsConn: a stream tells its connection, also after its end.
+// TestStreamKnowsItsConn: Conn returns the connection, even after the end.
 func TestStreamKnowsItsConn(t *testing.T) {
 	setup{}.in(t, func(t *testing.T, e ends) {
 		client, server := e.stream(t)
@@ -78,8 +79,8 @@ func TestStreamKnowsItsConn(t *testing.T) {
 	})
 }
 
-// TestContextUnblocksEveryCall: a call that is blocked returns when the context
-// is done, with its cause.
+// TestContextUnblocksEveryCall: when the context is done, blocked calls return
+// its cause.
 func TestContextUnblocksEveryCall(t *testing.T) {
 	type call struct {
 		name string
@@ -200,7 +201,7 @@ func TestCallsAfterContextSayWhy(t *testing.T) {
 	})
 }
 
-// TestWriteDuringResetByContextSaysWhy, also before quic-go knows of the reset.
+// TestWriteDuringResetByContextSaysWhy: even before quic-go knows of the reset.
 func TestWriteDuringResetByContextSaysWhy(t *testing.T) {
 	setup{guard: bindingGuard()}.in(t, func(t *testing.T, e ends) {
 		client, server := e.stream(t)
@@ -216,8 +217,8 @@ func TestWriteDuringResetByContextSaysWhy(t *testing.T) {
 	})
 }
 
-// TestContextThatIsDoneResetsAtOnce: BindContext with one returns when the
-// stream is reset.
+// TestContextThatIsDoneResetsAtOnce: the stream is reset when BindContext
+// returns.
 func TestContextThatIsDoneResetsAtOnce(t *testing.T) {
 	setup{guard: bindingGuard()}.in(t, func(t *testing.T, e ends) {
 		client, server := e.stream(t)
@@ -240,7 +241,7 @@ func TestContextThatIsDoneResetsAtOnce(t *testing.T) {
 	})
 }
 
-// TestStopUnbindsStream: after it, the context does nothing to the stream.
+// TestStopUnbindsStream: afterwards the context does nothing to the stream.
 func TestStopUnbindsStream(t *testing.T) {
 	setup{guard: bindingGuard()}.in(t, func(t *testing.T, e ends) {
 		client, server := e.stream(t)
@@ -262,8 +263,8 @@ func TestStopUnbindsStream(t *testing.T) {
 	})
 }
 
-// TestStopBeforeResetHasBegun: when stop returns true, nothing is reset any
-// more, though the context has called us already.
+// TestStopBeforeResetHasBegun: if stop returns true, nothing is reset, even if
+// the context has already called us.
 func TestStopBeforeResetHasBegun(t *testing.T) {
 	setup{guard: bindingGuard()}.in(t, func(t *testing.T, e ends) {
 		client, server := e.stream(t)
@@ -272,7 +273,7 @@ func TestStopBeforeResetHasBegun(t *testing.T) {
 		stopped := make(chan bool, 1)
 		calls := 0
 		ctx.err = func() error {
-			if calls++; calls == 3 { // the first two are package context's, before it calls us
+			if calls++; calls == 3 { // package context makes the first two calls, before it calls us
 				stopped <- stop()
 			}
 			return context.Canceled
@@ -289,7 +290,8 @@ func TestStopBeforeResetHasBegun(t *testing.T) {
 	})
 }
 
-// TestFirstOfSeveralContextsResetsStream, and its cause is the one that counts.
+// TestFirstOfSeveralContextsResetsStream: the errors have the cause of the
+// first.
 func TestFirstOfSeveralContextsResetsStream(t *testing.T) {
 	setup{guard: bindingGuard()}.in(t, func(t *testing.T, e ends) {
 		client, server := e.stream(t)
@@ -317,8 +319,8 @@ func TestFirstOfSeveralContextsResetsStream(t *testing.T) {
 	})
 }
 
-// TestDetachedStreamIsBoundToNothing: neither by what came before Detach, nor
-// by what comes after.
+// TestDetachedStreamIsBoundToNothing: whether it was bound before or after
+// Detach.
 func TestDetachedStreamIsBoundToNothing(t *testing.T) {
 	setup{guard: bindingGuard()}.in(t, func(t *testing.T, e ends) {
 		client, server := e.stream(t)
@@ -341,8 +343,8 @@ func TestDetachedStreamIsBoundToNothing(t *testing.T) {
 	})
 }
 
-// TestContextDoesNothingToEndedStream: what it has closed arrives, and its
-// errors stay what they are.
+// TestContextDoesNothingToEndedStream: what was closed arrives, and the errors
+// of the stream do not change.
 func TestContextDoesNothingToEndedStream(t *testing.T) {
 	for _, name := range []string{"done after the end", "bound after the end", "done before"} {
 		t.Run(name, func(t *testing.T) {
@@ -392,7 +394,8 @@ func TestContextDoesNothingToEndedStream(t *testing.T) {
 	}
 }
 
-// TestContextLeavesEndedHalfItsError: only what the context has reset says so.
+// TestContextLeavesEndedHalfItsError: only a half that the context has reset
+// has its error.
 func TestContextLeavesEndedHalfItsError(t *testing.T) {
 	setup{guard: bindingGuard()}.in(t, func(t *testing.T, e ends) {
 		b := make([]byte, 1)
@@ -431,8 +434,9 @@ func TestContextLeavesEndedHalfItsError(t *testing.T) {
 	})
 }
 
-// TestContextTakesBackWhatIsNotDelivered: data that was closed is lost if the
-// receive half is open when the context is done, as with Reset.
+// TestContextTakesBackWhatIsNotDelivered: as with Reset, data that was closed
+// but not delivered is lost if the receive half is still open when the context
+// is done.
 func TestContextTakesBackWhatIsNotDelivered(t *testing.T) {
 	setup{guard: bindingGuard(), serverConf: smallWindow}.in(t, func(t *testing.T, e ends) {
 		client, server := e.stream(t)
@@ -453,8 +457,8 @@ func TestContextTakesBackWhatIsNotDelivered(t *testing.T) {
 	})
 }
 
-// TestContextDeliversUpToReliableBoundary: as Reset, it leaves alone what was
-// closed then.
+// TestContextDeliversUpToReliableBoundary: like Reset, a context leaves a
+// closed send half alone after SetReliableBoundary.
 func TestContextDeliversUpToReliableBoundary(t *testing.T) {
 	conf := &quic.Config{EnableStreamResetPartialDelivery: true}
 	setup{guard: bindingGuard(), clientConf: conf, serverConf: conf}.in(t, func(t *testing.T, e ends) {
@@ -476,7 +480,7 @@ func TestContextDeliversUpToReliableBoundary(t *testing.T) {
 	})
 }
 
-// TestBindNilContextPanics, with words.
+// TestBindNilContextPanics: with a message.
 func TestBindNilContextPanics(t *testing.T) {
 	setup{}.in(t, func(t *testing.T, e ends) {
 		client, server := e.stream(t)
@@ -488,15 +492,15 @@ func TestBindNilContextPanics(t *testing.T) {
 	})
 }
 
-// A countingContext is done when its own done is closed, and counts who waits
-// for that.
+// A countingContext is done when its done channel is closed. It counts who
+// waits for that.
 type countingContext struct {
 	context.Context
 	done chan struct{}
 
-	bound   func()       // called when somebody has begun to wait, or nil
-	unbound func()       // called when somebody waits no more, or nil
-	err     func() error // what Err returns, or nil
+	bound   func()       // if not nil, called when somebody begins to wait
+	unbound func()       // if not nil, called when somebody stops waiting
+	err     func() error // if not nil, called by Err
 
 	mu      sync.Mutex // guards the fields below
 	waiting map[*func()]struct{}
@@ -516,7 +520,7 @@ func (c *countingContext) Err() error {
 	return c.err()
 }
 
-// AfterFunc is what [context.AfterFunc] calls.
+// AfterFunc is called by [context.AfterFunc].
 func (c *countingContext) AfterFunc(f func()) func() bool {
 	c.mu.Lock()
 	c.waiting[&f] = struct{}{}
@@ -537,7 +541,7 @@ func (c *countingContext) AfterFunc(f func()) func() bool {
 	}
 }
 
-// first returns what it is to call when it is done.
+// first returns the function to call when the context is done.
 func (c *countingContext) first() func() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -553,8 +557,8 @@ func (c *countingContext) count() (now, most int) {
 	return len(c.waiting), c.most
 }
 
-// TestContextForgetsEndedStreams: a context that lives on holds nothing of
-// 10,000 streams, however they have ended.
+// TestContextForgetsEndedStreams: a long-lived context refers to none of 10,000
+// streams, however they have ended.
 func TestContextForgetsEndedStreams(t *testing.T) {
 	conf := &quic.Config{MaxIncomingStreams: 5000, MaxIncomingUniStreams: 5000}
 	ways := []struct {
@@ -685,7 +689,7 @@ func TestContextForgetsEndedStreams(t *testing.T) {
 					left++
 				}
 			}
-			return left <= 1 // the last may be on a stack still
+			return left <= 1 // the last may still be on a stack
 		}, "streams that a context holds")
 		runtime.KeepAlive(ctx)
 	})
@@ -704,7 +708,7 @@ func TestBoundStreamIsFoundDropped(t *testing.T) {
 		for range 2 {
 			runtime.GC()
 			settled()
-			e.client.Stats() // looks for dropped streams, in fake time
+			e.client.Stats() // in fake time, Stats looks for dropped streams
 		}
 		require.EqualValues(t, count, e.client.Stats().Outgoing.Reclaimed, "dropped streams that were found")
 		left, _ := ctx.count()
@@ -726,8 +730,8 @@ func bindAndDrop(t *testing.T, c *quiclife.Conn, ctx context.Context, count int)
 	return stops
 }
 
-// TestContextBesideOtherEnds: whoever comes first, nothing is left of the
-// stream, nothing hangs, and what each end is told agrees.
+// TestContextBesideOtherEnds: whichever end comes first, nothing is left of the
+// stream, nothing hangs, and both sides see the same.
 func TestContextBesideOtherEnds(t *testing.T) {
 	message := bytes.Repeat([]byte("message "), 500)
 	for _, beside := range []struct {
@@ -766,7 +770,7 @@ func TestContextBesideOtherEnds(t *testing.T) {
 					both.Wait()
 					settled()
 					require.False(t, stop(), "either the context or the other end has ended it")
-					if info := client.Info(); beside.name != "Detach" { // which leaves the halves as they are
+					if info := client.Info(); beside.name != "Detach" { // Detach leaves the halves as they are
 						require.NotEqual(t, quiclife.HalfOpen, info.Send, "send half")
 						require.NotEqual(t, quiclife.HalfOpen, info.Receive, "receive half")
 					}
@@ -779,8 +783,8 @@ func TestContextBesideOtherEnds(t *testing.T) {
 	}
 }
 
-// TestCloseBesideContextTellsTheTruth: of a unidirectional stream, Close returns
-// nil if and only if the peer reads all of it.
+// TestCloseBesideContextTellsTheTruth: on a unidirectional stream, Close
+// returns nil if and only if the peer reads all of it.
 func TestCloseBesideContextTellsTheTruth(t *testing.T) {
 	message := bytes.Repeat([]byte("message "), 500)
 	setup{guard: bindingGuard()}.in(t, func(t *testing.T, e ends) {
@@ -817,7 +821,7 @@ func TestCloseBesideContextTellsTheTruth(t *testing.T) {
 }
 
 // TestStopBesideContextTellsTheTruth: stop returns true if and only if the
-// stream lives.
+// stream was not reset.
 func TestStopBesideContextTellsTheTruth(t *testing.T) {
 	setup{guard: bindingGuard()}.in(t, func(t *testing.T, e ends) {
 		for range 300 {
@@ -839,8 +843,8 @@ func TestStopBesideContextTellsTheTruth(t *testing.T) {
 	})
 }
 
-// TestContextDuringCloseTakesNothingBack: of a unidirectional stream that Close
-// is just ending, what Close returns holds.
+// TestContextDuringCloseTakesNothingBack: if Close is just ending a
+// unidirectional stream, the context does not change what Close returns.
 func TestContextDuringCloseTakesNothingBack(t *testing.T) {
 	setup{guard: bindingGuard()}.in(t, func(t *testing.T, e ends) {
 		client, server := e.uniStream(t)
@@ -861,8 +865,8 @@ func TestContextDuringCloseTakesNothingBack(t *testing.T) {
 	})
 }
 
-// TestDoSaysThatContextHasResetItsStream: an answer that was read to its end does not
-// hide that a context has reset the request.
+// TestDoSaysThatContextHasResetItsStream: even if the answer was read to its
+// end.
 func TestDoSaysThatContextHasResetItsStream(t *testing.T) {
 	setup{guard: bindingGuard()}.in(t, func(t *testing.T, e ends) {
 		go func() {

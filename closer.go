@@ -8,21 +8,21 @@ import (
 	"github.com/quic-go/quic-go"
 )
 
-// What happens when a half or a stream ends, all of it.
+// Everything that happens when a half or a stream ends.
 //
-// A half ends in two steps. Whoever finds it open claims it, so that nobody
-// else ends it; calls into quic-go, without any lock; and settles how it
-// ended. When both halves have ended, settle takes the stream out of the
-// registry. So each half ends once, and the counters move once.
+// A call that ends a half does three things. It claims the half if it is open,
+// so that no other call ends it. It calls quic-go, without holding a lock. Then
+// it settles the half: it records how the half ended. When both halves have
+// ended, settle takes the stream out of the registry. So each half ends once,
+// and the counters change once.
 
-// ErrWriteCut is returned by Close when a Write was blocked at that moment, and
-// could not be completed, or had taken only a part of its data and was not
-// continued. The peer sees the
-// stream reset (Codes.Cut), not a clean end.
+// ErrWriteCut is returned by Close if a Write was blocked at that moment and
+// could not be completed, or if a Write had taken only a part of its data and
+// was not continued. The peer sees a reset (Codes.Cut), not a clean end.
 var ErrWriteCut = errors.New("quiclife: stream closed before a Write was complete")
 
-// claim takes the halves that the caller asks for and that are open, for the
-// caller to end and then settle. It returns which it got.
+// claim claims those of the requested halves that are open, and returns which
+// it has claimed. The caller must end these and then settle them.
 func (st *streamState) claim(send, receive bool) (gotSend, gotReceive bool) {
 	st.mu.Lock()
 	defer st.mu.Unlock()
@@ -42,7 +42,7 @@ func (st *streamState) claimLocked(send, receive bool) (gotSend, gotReceive bool
 	return gotSend, gotReceive
 }
 
-// settle records how claimed halves ended; HalfAbsent leaves a half as it is.
+// settle records how claimed halves ended. HalfAbsent leaves a half as it is.
 func (st *streamState) settle(send, receive HalfState) {
 	st.mu.Lock()
 	if send != HalfAbsent {
@@ -78,17 +78,17 @@ func (st *streamState) settle(send, receive HalfState) {
 	case last:
 		st.conn.unregister(st, as)
 		letGo(bound)
-	case !receiveEnded: // the send half was settled
+	case !receiveEnded: // the send half was settled, the receive half is still open
 		st.watchFinalSize()
 		st.conn.watchSoon(st.conn.guard.halfCloseTimeout())
 	}
 }
 
-// close ends the send half with FIN, or with a reset if a FIN would make a
-// message that was cut look whole.
+// close ends the send half with a FIN, or with a reset if a FIN would make a
+// message that was cut look complete.
 func (st *streamState) close() error {
 	st.mu.Lock()
-	for st.closing { // another Close, whose outcome is this one's
+	for st.closing { // another Close is in progress, and this one returns the same
 		st.awaitChange()
 	}
 	if st.sendHalf == halfDetached {
@@ -113,7 +113,7 @@ func (st *streamState) close() error {
 			st.settle(HalfFinished, HalfAbsent)
 			return nil
 		}
-		st.sendAborted(st.peerStopped()) // an untyped error: the half was reset before
+		st.sendAborted(st.peerStopped()) // quic-go's untyped error: the half was reset before
 	}
 	if cut {
 		return ErrWriteCut
@@ -121,8 +121,9 @@ func (st *streamState) close() error {
 	return st.whyNotClosed()
 }
 
-// whyNotClosed is what Close returns of a send half that has ended without it,
-// or was reset after it: nil if that was the program's own doing.
+// whyNotClosed returns the error of Close for a send half that has ended
+// without Close, or was reset after it. It is nil if the program did that
+// itself.
 func (st *streamState) whyNotClosed() error {
 	st.mu.Lock()
 	defer st.mu.Unlock()
@@ -137,8 +138,8 @@ func (st *streamState) whyNotClosed() error {
 	return nil
 }
 
-// finish is Close at the end of a handler, which leaves a stream alone that
-// was handed on.
+// finish is Close at the end of a handler. It has no effect on a detached
+// stream.
 func (st *streamState) finish() error {
 	st.mu.Lock()
 	given := st.given
@@ -149,9 +150,10 @@ func (st *streamState) finish() error {
 	return st.close()
 }
 
-// hurryWrites waits until the writes that came before Close have returned,
-// which it has them do at once: what fits into the peer's window is queued, and
-// what does not is cut. st.mu is held, but not while it waits.
+// hurryWrites waits until the writes that came before Close have returned, and
+// makes them return at once. What fits into the peer's window is queued. What
+// does not fit is cut. The caller holds st.mu, which hurryWrites releases while
+// it waits.
 func (st *streamState) hurryWrites() {
 	if st.writing == notWriting {
 		return
@@ -161,13 +163,13 @@ func (st *streamState) hurryWrites() {
 		st.send().SetWriteDeadline(longAgo)
 		st.mu.Lock()
 	}
-	for st.writing != notWriting { // also while a turn is handed over
+	for st.writing != notWriting { // a write that waited may get its turn meanwhile
 		st.awaitChange()
 	}
 }
 
-// sendAborted settles a claimed send half that was aborted. stop is the peer's
-// STOP_SENDING, if it was that.
+// sendAborted settles a claimed send half that was aborted. stop is the error
+// for the peer's STOP_SENDING, if that was the reason, or nil.
 func (st *streamState) sendAborted(stop *quic.StreamError) {
 	if stop != nil {
 		st.mu.Lock()
@@ -186,16 +188,17 @@ func (st *streamState) sendFailed(err error) {
 	}
 }
 
-// noticed tells Shutdown, and package leaktest, of a stream whose half is open
-// while the connection ends: the program may learn of that, and settle it,
-// before we do.
+// noticed is called when a call on the stream has failed with err. If err is
+// the end of the connection, the program may learn of it, and settle the half,
+// before our own code for that end runs. So noticed tells Shutdown and package
+// leaktest about the stream.
 func (st *streamState) noticed(err error) {
 	draining, watched := st.conn.draining.Err() != nil, st.conn.guard.watched.Load() != nil
 	if !draining && !watched {
 		return
 	}
 	_, reset := errors.AsType[*quic.StreamError](err)
-	ours := err == io.EOF || err == quic.ErrStreamClosed || err == quic.Err0RTTRejected // the connection lives
+	ours := err == io.EOF || err == quic.ErrStreamClosed || err == quic.Err0RTTRejected // the connection has not ended
 	if watched && !ours && (!reset || draining) {
 		st.mu.Lock()
 		st.extraLocked().toldOfEnd()
@@ -206,8 +209,8 @@ func (st *streamState) noticed(err error) {
 	}
 }
 
-// cancelWrite aborts the send half. After Close it aborts delivery, which is
-// what the caller asks for; after any other end quic-go ignores it.
+// cancelWrite aborts the send half. After Close it aborts delivery, as the
+// caller wants. After any other end quic-go ignores it.
 func (st *streamState) cancelWrite(code quic.StreamErrorCode) {
 	got, _ := st.claim(true, false)
 	st.abortSend(code, got)
@@ -230,8 +233,8 @@ func (st *streamState) cancelRead(code quic.StreamErrorCode) {
 	}
 }
 
-// readFailed ends the receive half if a Read, of which it takes the results,
-// returned an error that stays.
+// readFailed takes the results of a Read. It ends the receive half if err is
+// final: any error but a timeout.
 func (st *streamState) readFailed(_ int, err error) {
 	if err == nil || isDeadline(err) {
 		return
@@ -248,7 +251,7 @@ func (st *streamState) readFailed(_ int, err error) {
 
 func isDeadline(err error) bool { return err != io.EOF && errors.Is(err, os.ErrDeadlineExceeded) }
 
-// release aborts the halves that have not ended, and returns the credit.
+// release aborts the halves that have not ended, and returns the stream credit.
 func (st *streamState) release(code quic.StreamErrorCode) {
 	st.mu.Lock()
 	ours := !st.given
@@ -271,15 +274,16 @@ func (st *streamState) release(code quic.StreamErrorCode) {
 	st.returnCredit()
 }
 
-// reset aborts both halves, also a finished send half that has not been
-// delivered yet, and returns the credit.
+// reset aborts both halves, even a finished send half whose data was not
+// delivered yet, and returns the stream credit.
 func (st *streamState) reset(code quic.StreamErrorCode) {
 	if send, receive, ours := st.claimOurs(); ours {
 		st.abort(code, send, receive)
 	}
 }
 
-// abort does what reset does. The halves that were open have been claimed.
+// abort is reset for a caller that has claimed the open halves. send and
+// receive say which it has claimed.
 func (st *streamState) abort(code quic.StreamErrorCode, send, receive bool) {
 	if st.kind.sends() {
 		st.abortSend(code, send)
@@ -293,9 +297,10 @@ func (st *streamState) abort(code quic.StreamErrorCode, send, receive bool) {
 	st.returnCredit()
 }
 
-// cutOff is reset, right before the connection is closed. With NoStopSending
-// the receive half is left to that, and so are dropped unidirectional streams:
-// to the peer the end of a control stream is an error of its own.
+// cutOff is reset right before the connection is closed. With NoStopSending it
+// leaves the receive half open until then. It also leaves dropped
+// unidirectional streams open: one may be a control stream, and its end would
+// be a protocol error for the peer.
 func (st *streamState) cutOff(code quic.StreamErrorCode) {
 	switch {
 	case st.kind.uni() && st.isDropped():
@@ -321,7 +326,7 @@ func (st *streamState) cutOff(code quic.StreamErrorCode) {
 	}
 }
 
-// claimOurs claims both halves, unless the stream was given away.
+// claimOurs claims both halves, unless the stream was detached.
 func (st *streamState) claimOurs() (send, receive, ours bool) {
 	st.mu.Lock()
 	defer st.mu.Unlock()
@@ -332,17 +337,19 @@ func (st *streamState) claimOurs() (send, receive, ours bool) {
 	return send, receive, true
 }
 
-// abortSend is CancelWrite; claimed says whether the caller has claimed the
-// half. After SetReliableBoundary, two things would have quic-go announce two
-// final sizes for the stream, which ends the connection.
+// abortSend is CancelWrite. claimed says whether the caller has claimed the
+// half. After SetReliableBoundary, two mistakes would make quic-go announce two
+// different final sizes for the stream, which ends the connection.
 //
-// Close and CancelWrite must not both be called. So a half that was closed, or
-// is just being closed, is left to be delivered then. For the same reason Close
-// never follows CancelWrite here: it would add nothing.
+// First, Close and CancelWrite must not both be called. So if the half was
+// closed, or is just being closed, its data is delivered and CancelWrite is not
+// called. For the same reason we never call Close after CancelWrite; it would
+// add nothing.
 //
-// And nothing may be queued beyond the boundary when CancelWrite is called, or
-// a STOP_SENDING after it would find a smaller size. Write queues nothing
-// there; what TryWriteAll has queued comes inside the boundary.
+// Second, nothing may be queued beyond the boundary when CancelWrite is called,
+// or a later STOP_SENDING would announce a smaller size. Write queues nothing
+// after SetReliableBoundary. If TryWriteAll has queued data, we move the
+// boundary behind it.
 func (st *streamState) abortSend(code quic.StreamErrorCode, claimed bool) {
 	st.mu.Lock()
 	for st.boundary && st.writing == queueing {
@@ -351,7 +358,8 @@ func (st *streamState) abortSend(code quic.StreamErrorCode, claimed bool) {
 	deliver := st.boundary && !claimed && (st.sendHalf == HalfFinished || st.sendHalf == halfEnding)
 	extend := st.boundary && st.queued > 0
 	st.mu.Unlock()
-	// The ID of a stream of a rejected 0-RTT phase may be another stream's now.
+	// If 0-RTT was rejected since the stream was opened, its ID may be another
+	// stream's now.
 	if stale := st.phase != uint8(st.conn.phase.Load()); deliver || stale {
 		return
 	}
@@ -369,8 +377,9 @@ func abortedIf(got bool) HalfState {
 	return HalfAbsent
 }
 
-// returnCredit lets the peer open a stream in place of this one, once it is
-// complete. Without RequireStreamCreditRelease there is nothing to return.
+// returnCredit lets the peer open another stream in place of this one, once
+// quic-go has completed this one. Without RequireStreamCreditRelease it has no
+// effect.
 func (st *streamState) returnCredit() {
 	st.settleCredit()
 	if st.kind.incoming() {
@@ -378,7 +387,8 @@ func (st *streamState) returnCredit() {
 	}
 }
 
-// settleCredit notes that the credit is not ours to return any more.
+// settleCredit notes that the stream credit was returned, or that returning it
+// is now up to the program (after Detach).
 func (st *streamState) settleCredit() {
 	c := st.conn
 	c.mu.Lock()
@@ -390,8 +400,9 @@ func (st *streamState) settleCredit() {
 	st.owing, st.credited = false, true
 }
 
-// detach takes the stream out of the registry without ending it. It is given
-// away in one step, so that a call beside it finds it ours or not.
+// detach takes the stream out of the registry without ending it. This happens
+// in one step, so that a concurrent call finds the stream either tracked or
+// detached.
 func (st *streamState) detach() {
 	st.mu.Lock()
 	given := st.given
@@ -419,8 +430,8 @@ func (st *streamState) detach() {
 	}
 }
 
-// connectionEnded ends what quic-go has ended with the connection, or with the
-// rejection of 0-RTT.
+// connectionEnded settles the halves that quic-go has ended together with the
+// connection, or when 0-RTT was rejected.
 func (st *streamState) connectionEnded() {
 	st.mu.Lock()
 	send, receive := st.claimUnendedLocked(true, true)

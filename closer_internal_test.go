@@ -8,9 +8,9 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// TestCutOffEndsWhatItMay: right before the connection's end both halves are
-// aborted, but with NoStopSending no receive half, and never a dropped control
-// stream, or one that was given away.
+// TestCutOffEndsWhatItMay: both halves are aborted right before the
+// connection's end. The exceptions are the receive half with NoStopSending,
+// dropped control streams, and detached streams.
 func TestCutOffEndsWhatItMay(t *testing.T) {
 	for _, c := range []struct {
 		name          string
@@ -36,7 +36,7 @@ func TestCutOffEndsWhatItMay(t *testing.T) {
 			conn := restingConn(t)
 			conn.guard.NoStopSending = c.noStopSending
 			conn.guard.HalfCloseTimeout = -1
-			conn.sampler.wrote.Store(true) // no burst begins
+			conn.sampler.wrote.Store(true) // so that no burst begins
 			h := &calledHalf{}
 			st := &streamState{conn: conn, kind: c.kind}
 			if c.kind != incomingUni {
@@ -62,7 +62,7 @@ func TestCutOffEndsWhatItMay(t *testing.T) {
 	}
 }
 
-// deadlined is a send half that notes its deadline.
+// deadlined is a send half that records its deadline.
 type deadlined struct {
 	sender
 	deadline []time.Time
@@ -73,8 +73,8 @@ func (d *deadlined) SetWriteDeadline(t time.Time) error {
 	return nil
 }
 
-// TestDeadlineBesideCloseDoesNotHoldItUp: a Write that Close is ending must not
-// block again.
+// TestDeadlineBesideCloseDoesNotHoldItUp: a Write that Close has interrupted
+// must not block again.
 func TestDeadlineBesideCloseDoesNotHoldItUp(t *testing.T) {
 	for _, closing := range []bool{false, true} {
 		d := &deadlined{}

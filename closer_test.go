@@ -21,8 +21,8 @@ import (
 	"github.com/quiclife/quiclife/internal/quictest"
 )
 
-// What one end may do with each half. A Read or Write that the other end
-// leaves hanging ends by its deadline.
+// What one end may do with each half. If the other end leaves a Read or Write
+// blocked, its deadline ends it.
 
 type act struct {
 	name string
@@ -55,9 +55,9 @@ var matrixConf = &quic.Config{
 	MaxIdleTimeout:                 time.Hour,
 }
 
-// TestReleaseFreesStreamWhateverBothEndsDid holds promise 1: whatever both ends
-// do, in both orders, Release on each end gives the stream back, and it changes
-// no half that had ended.
+// TestReleaseFreesStreamWhateverBothEndsDid tests promise 1: whatever both ends
+// do, in both orders, Release on each end frees the stream and changes no half
+// that had ended.
 func TestReleaseFreesStreamWhateverBothEndsDid(t *testing.T) {
 	t.Parallel()
 	for _, receiveFirst := range []bool{false, true} {
@@ -109,7 +109,7 @@ func testMatrixOfEnds(t *testing.T, e ends, receiveFirst, concurrent bool) {
 	}
 }
 
-// afterRelease is what Release makes of a half.
+// afterRelease returns the state of a half after Release.
 func afterRelease(before quiclife.HalfState) quiclife.HalfState {
 	if before == quiclife.HalfOpen {
 		return quiclife.HalfAborted
@@ -117,9 +117,8 @@ func afterRelease(before quiclife.HalfState) quiclife.HalfState {
 	return before
 }
 
-// TestStreamIsFreedThoughPeerDoesNothing holds promise 1 where the peer does
-// not even accept the stream: once both of our halves have ended, nothing is
-// kept.
+// TestStreamIsFreedThoughPeerDoesNothing tests promise 1 if the peer does not
+// even accept the stream: once both of our halves have ended, nothing is kept.
 func TestStreamIsFreedThoughPeerDoesNothing(t *testing.T) {
 	t.Parallel()
 	setup{clientConf: matrixConf, serverConf: matrixConf}.in(t, func(t *testing.T, e ends) {
@@ -141,8 +140,8 @@ func TestStreamIsFreedThoughPeerDoesNothing(t *testing.T) {
 	})
 }
 
-// TestEachEndSettlesItsHalf goes through the ways in which a half ends, and
-// tells how the stream is counted then.
+// TestEachEndSettlesItsHalf goes through the ways in which a half can end, and
+// checks how the stream is counted.
 func TestEachEndSettlesItsHalf(t *testing.T) {
 	t.Parallel()
 	const (
@@ -323,7 +322,7 @@ func TestEachEndSettlesItsHalf(t *testing.T) {
 	}
 }
 
-// TestCloseAgainReturnsTheSame: and it has no effect.
+// TestCloseAgainReturnsTheSame: and has no effect.
 func TestCloseAgainReturnsTheSame(t *testing.T) {
 	t.Parallel()
 	cut := func(s *quiclife.Stream) {
@@ -362,8 +361,8 @@ func TestCloseAgainReturnsTheSame(t *testing.T) {
 	}
 }
 
-// TestClosesBesideStopSendingAgree: a Close beside another returns what that
-// does, also if it comes before that has found out.
+// TestClosesBesideStopSendingAgree: concurrent Closes return the same error,
+// even if one comes before the other has found out.
 func TestClosesBesideStopSendingAgree(t *testing.T) {
 	t.Parallel()
 	setup{}.in(t, func(t *testing.T, e ends) {
@@ -383,8 +382,9 @@ func TestClosesBesideStopSendingAgree(t *testing.T) {
 	})
 }
 
-// TestCloseTellsOfStopSendingAfterConnContextEnded: the stream's context ends
-// with the one that a ConnContext returned, and then cannot tell why.
+// TestCloseTellsOfStopSendingAfterConnContextEnded: if the context that a
+// ConnContext returned is done, the stream's context has its cause and does not
+// show the STOP_SENDING.
 func TestCloseTellsOfStopSendingAfterConnContextEnded(t *testing.T) {
 	t.Parallel()
 	bubble(t, func(t *testing.T) {
@@ -413,7 +413,7 @@ func TestEachEndSendsJustItsFrames(t *testing.T) {
 	for _, c := range []struct {
 		name string
 		do   func(s *quiclife.Stream)
-		want []string // a FIN that was sent but not yet delivered does not count before a reset
+		want []string // a FIN that was not delivered yet is not seen if a reset follows
 	}{
 		{"Release", func(s *quiclife.Stream) { s.Release(); s.Release() }, []string{"RESET_STREAM 11", "STOP_SENDING 11"}},
 		{"Close", func(s *quiclife.Stream) { s.Close(); s.Close() }, []string{"FIN"}},
@@ -462,8 +462,8 @@ func TestEachEndSendsJustItsFrames(t *testing.T) {
 	}
 }
 
-// endFrames lists the frames received that end a half, those of one packet in
-// the order of the alphabet, as quic-go sorts them in its own way.
+// endFrames lists the received frames that end a half. Those of one packet are
+// in alphabetical order, because quic-go orders them in its own way.
 func endFrames(r *events.Recorder) (all []string) {
 	for _, ev := range r.Events(qlog.PacketReceived{}) {
 		var frames []string
@@ -485,7 +485,7 @@ func endFrames(r *events.Recorder) (all []string) {
 	return all
 }
 
-// TestEveryEndUnblocksReadAndWrite holds promise 4 for the calls that block on
+// TestEveryEndUnblocksReadAndWrite tests promise 4 for the calls that block on
 // a stream.
 func TestEveryEndUnblocksReadAndWrite(t *testing.T) {
 	t.Parallel()
@@ -523,7 +523,7 @@ func TestEveryEndUnblocksReadAndWrite(t *testing.T) {
 	}
 }
 
-// TestCloseDuringBlockedWriteResetsStream: and the Write fails.
+// TestCloseDuringBlockedWriteResetsStream: the Write fails.
 func TestCloseDuringBlockedWriteResetsStream(t *testing.T) {
 	t.Parallel()
 	guard := &quiclife.Guard{Codes: quiclife.Codes{Cut: 12}}
@@ -545,7 +545,7 @@ func TestCloseDuringBlockedWriteResetsStream(t *testing.T) {
 	})
 }
 
-// TestCallsBesideEachOtherLeaveNothing has everything called at once.
+// TestCallsBesideEachOtherLeaveNothing calls everything at once.
 func TestCallsBesideEachOtherLeaveNothing(t *testing.T) {
 	t.Parallel()
 	setup{serverConf: matrixConf, clientConf: matrixConf}.in(t, func(t *testing.T, e ends) {
@@ -570,7 +570,7 @@ func TestCallsBesideEachOtherLeaveNothing(t *testing.T) {
 					func() { s.Release() },
 					func() { s.Reset(3) },
 				}
-				// rotated, so that each round another call comes first
+				// rotated, so that another call comes first in each round
 				n := (round + i) % len(calls)
 				for _, call := range slices.Concat(calls[n:], calls[:n]) {
 					wg.Go(call)
@@ -583,8 +583,8 @@ func TestCallsBesideEachOtherLeaveNothing(t *testing.T) {
 	})
 }
 
-// TestCreditComesBackWithReleaseAndReset: with RequireStreamCreditRelease it
-// does not with Close and EOF.
+// TestCreditComesBackWithReleaseAndReset: with RequireStreamCreditRelease, it
+// does not come back with Close and EOF.
 func TestCreditComesBackWithReleaseAndReset(t *testing.T) {
 	t.Parallel()
 	conf := &quic.Config{MaxIncomingStreams: 1, MaxIncomingUniStreams: 1, RequireStreamCreditRelease: true}
@@ -595,7 +595,7 @@ func TestCreditComesBackWithReleaseAndReset(t *testing.T) {
 			(*quiclife.Stream).ReleaseStreamCredit,
 		} {
 			client, server := e.stream(t)
-			keep(t, server) // dropped, it would return its credit all the same
+			keep(t, server) // if it were dropped, its credit would be returned too
 			client.Close()
 			server.Close()
 			io.ReadAll(client)
@@ -629,7 +629,8 @@ func TestCreditComesBackWithReleaseAndReset(t *testing.T) {
 	})
 }
 
-// TestCallsAfterConnectionEndReturnItsError: and the ends return as ever.
+// TestCallsAfterConnectionEndReturnItsError: calls that end something return as
+// always.
 func TestCallsAfterConnectionEndReturnItsError(t *testing.T) {
 	t.Parallel()
 	setup{}.in(t, func(t *testing.T, e ends) {
@@ -673,8 +674,8 @@ func TestCallsAfterConnectionEndReturnItsError(t *testing.T) {
 	})
 }
 
-// TestReceiveHalfEndsOnce: a Read that returns the io.EOF in the middle of a
-// CancelRead does not end the half a second time.
+// TestReceiveHalfEndsOnce: a Read that returns io.EOF during a CancelRead does
+// not end the half a second time.
 func TestReceiveHalfEndsOnce(t *testing.T) {
 	t.Parallel()
 	setup{}.in(t, func(t *testing.T, e ends) {
@@ -695,9 +696,8 @@ func TestReceiveHalfEndsOnce(t *testing.T) {
 	})
 }
 
-// TestSendHalfEndsOnce: in the middle of a Close nothing else ends the half,
-// and Close has no effect in the middle of an abort. Whichever came first is
-// what the peer sees.
+// TestSendHalfEndsOnce: during a Close nothing else ends the half, and during
+// an abort Close has no effect. The peer sees whichever came first.
 func TestSendHalfEndsOnce(t *testing.T) {
 	t.Parallel()
 	for name, end := range map[string]func(*quiclife.SendStream){
@@ -711,7 +711,7 @@ func TestSendHalfEndsOnce(t *testing.T) {
 			require.NoError(t, s.Close(), name)
 			requireHalves(t, s, quiclife.HalfFinished, quiclife.HalfAbsent, name)
 			require.Equal(t, quiclife.StreamStats{Opened: 1, Peak: 1, Finished: 1}, e.client.Stats().OutgoingUni, name)
-			if name == "Release" { // the others abort what is not yet delivered
+			if name == "Release" { // the others abort data that was not delivered yet
 				_, err := peer.Read(make([]byte, 1))
 				require.Equal(t, io.EOF, err)
 			}
@@ -742,7 +742,7 @@ func TestSendHalfEndsOnce(t *testing.T) {
 	}
 }
 
-// TestHalvesThatEndAtTheSameMomentCountOnce: in either order.
+// TestHalvesThatEndAtTheSameMomentCountOnce: in both orders.
 func TestHalvesThatEndAtTheSameMomentCountOnce(t *testing.T) {
 	t.Parallel()
 	setup{}.in(t, func(t *testing.T, e ends) {
@@ -764,8 +764,8 @@ func TestHalvesThatEndAtTheSameMomentCountOnce(t *testing.T) {
 	})
 }
 
-// TestCloseAfterWriteSawConnectionEndReturnsNil: also where that Write was the
-// first to see it, which a few rounds hit.
+// TestCloseAfterWriteSawConnectionEndReturnsNil: even if that Write was the
+// first to see the end, which happens in a few rounds.
 func TestCloseAfterWriteSawConnectionEndReturnsNil(t *testing.T) {
 	t.Parallel()
 	for range 20 {
@@ -779,8 +779,8 @@ func TestCloseAfterWriteSawConnectionEndReturnsNil(t *testing.T) {
 	}
 }
 
-// TestConnectionEndIsSeenAtOnce: on the stream, in the counts and in the list,
-// whoever ended it.
+// TestConnectionEndIsSeenAtOnce: on the stream, in Stats and in Streams,
+// whoever ended the connection.
 func TestConnectionEndIsSeenAtOnce(t *testing.T) {
 	t.Parallel()
 	setup{}.in(t, func(t *testing.T, e ends) {
@@ -790,7 +790,7 @@ func TestConnectionEndIsSeenAtOnce(t *testing.T) {
 		settled()
 		requireHalves(t, peer, quiclife.HalfAborted, quiclife.HalfAborted, "at the peer")
 	})
-	for range 20 { // we learn of quic-go's own at the same time
+	for range 20 { // quic-go's own goroutine tells us of the end at the same time
 		setup{}.in(t, func(t *testing.T, e ends) {
 			e.stream(t)
 			e.rawClient.CloseWithError(0, "")

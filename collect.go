@@ -13,42 +13,44 @@ import (
 
 // We learn of dropped streams from the garbage collector: we keep only a weak
 // pointer to the handle of each stream that is not young, and it turns nil. So
-// after each collection we look at all connections, and where dropped streams
-// may be in somebody's way, we ask for a collection.
+// after each collection we look at all connections. Where dropped streams may
+// block somebody, we ask for a collection.
 
 // A collector looks at its connections after each garbage collection, and asks
-// for collections. There is one for the process, and one for each connection
-// inside a synctest bubble, which no goroutine from outside may touch.
+// for collections. There is one for the process. Each connection inside a
+// synctest bubble has its own, because no goroutine from outside may touch what
+// is in a bubble.
 type collector struct {
-	collect func() (cost time.Duration) // has the garbage collector run, and returns its processor time
-	alone   bool                        // for one connection in a bubble: only collections that were asked for are followed by a look
+	collect func() (cost time.Duration) // runs the garbage collector, and returns the CPU time it took
+	alone   bool                        // for one connection in a bubble: looks only when asked
 
-	looking sync.Mutex // held for a look, so that one waits for another's end
-	looked  uint64     // the collection after which we last looked, guarded by looking
+	looking sync.Mutex // held during a look, so that there is one look at a time
+	looked  uint64     // the number of the collection after which we last looked; guarded by looking
 
 	mu       sync.Mutex // guards the fields below
 	conns    map[*Conn]struct{}
-	watching bool        // a sentinel awaits the next collection
-	wanted   float64     // the share of a processor that those who ask allow, 0: nobody asks
-	timer    *time.Timer // pending while they wait, or nil
+	watching bool        // a sentinel is waiting for the next collection
+	wanted   float64     // the share of a CPU that the callers of ask allow, or 0 if nobody asks
+	timer    *time.Timer // pending until the budget allows the collection; or nil
 	running  bool
-	ran      int // collections that were asked for
+	ran      int // number of collections that were asked for
 	budget   pace.Budget
 }
 
-// How much of a processor collections that are asked for may take.
+// How much of a CPU the collections that we ask for may take.
 const (
-	forSlots  = 0.05  // streams are in the way of others
-	forStalls = 0.005 // they may fill the connection's window
+	forSlots  = 0.05  // slots are short
+	forStalls = 0.005 // a connection may have stalled
 )
 
-// process is the collector of all connections outside of bubbles.
+// process is the collector of all connections outside bubbles.
 var process = &collector{collect: collectGarbage}
 
 func collectGarbage() time.Duration {
 	before := collectorCPU()
 	runtime.GC()
-	// The runtime does not count sweeping, which takes about as long again.
+	// The runtime does not count sweeping, which takes about as much time
+	// again.
 	return 2 * (collectorCPU() - before)
 }
 
@@ -58,7 +60,7 @@ func collectorCPU() time.Duration {
 	return time.Duration(sample[0].Value.Float64() * float64(time.Second))
 }
 
-// collections is how many there were in the process.
+// collections returns how many garbage collections the process has had.
 func collections() uint64 {
 	sample := []metrics.Sample{{Name: "/gc/cycles/total:gc-cycles"}}
 	metrics.Read(sample)
@@ -79,7 +81,7 @@ func (g *Guard) collectorFor(inBubble bool) *collector {
 	}}
 }
 
-// add has c looked at from now on.
+// add makes the collector look at c from now on.
 func (k *collector) add(c *Conn) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -99,10 +101,11 @@ func (k *collector) remove(c *Conn) {
 	delete(k.conns, c)
 }
 
-// awaitCollectionLocked has afterCollection called after the next collection: an
-// object that nobody refers to dies in it.
+// awaitCollectionLocked makes the runtime call afterCollection after the next
+// collection. It does so with a sentinel, an object that nobody refers to, so
+// that the next collection frees it.
 func (k *collector) awaitCollectionLocked() {
-	type sentinel struct{ _ *collector } // has a pointer, or it might share its memory with others
+	type sentinel struct{ _ *collector } // without a pointer it might share its memory with other objects
 	runtime.AddCleanup(new(sentinel), func(k *collector) { go k.afterCollection() }, k)
 }
 
@@ -115,8 +118,9 @@ func (k *collector) afterCollection() {
 	k.look()
 }
 
-// look looks at all connections, once after each collection. What it finds is
-// ended first and told after, so that a slow Logger delays nobody.
+// look looks at all connections, once after each collection. It ends the leaked
+// streams first and reports them afterwards, so that a slow Logger delays
+// nobody.
 func (k *collector) look() {
 	k.looking.Lock()
 	defer k.looking.Unlock()
@@ -134,14 +138,14 @@ func (k *collector) look() {
 	}
 }
 
-// all returns the connections.
 func (k *collector) all() []*Conn {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	return slices.Collect(maps.Keys(k.conns))
 }
 
-// ask has a collection run as soon as share allows it. It does not block.
+// ask requests a collection, which runs as soon as share, a part of a CPU,
+// allows it. It does not block.
 func (k *collector) ask(share float64) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -171,8 +175,8 @@ func (k *collector) due() {
 	k.scheduleLocked()
 }
 
-// run has the garbage collector run, so that it finds all dropped streams, and
-// looks.
+// run weakens all streams, so that the collection finds all dropped ones. Then
+// it runs the garbage collector and looks.
 func (k *collector) run() {
 	start := time.Now()
 	for _, c := range k.all() {

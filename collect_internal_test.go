@@ -10,11 +10,12 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// endedConn is one that a collector can look at, and that has no streams.
+// endedConn returns a connection without streams that a collector can look at.
 func endedConn() *Conn { return &Conn{guard: &Guard{}, ended: true} }
 
-// TestCollectionsKeepWithinTheirShare: what is asked for while one runs, and
-// after it, waits until it has paid for itself. The most urgent counts.
+// TestCollectionsKeepWithinTheirShare: a collection that is asked for during or
+// after another waits until the budget allows it. The largest share asked for
+// counts.
 func TestCollectionsKeepWithinTheirShare(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		start := time.Now()
@@ -35,13 +36,12 @@ func TestCollectionsKeepWithinTheirShare(t *testing.T) {
 	})
 }
 
-// TestEachCollectionIsLookedAtOnce, though a sentinel and whoever asked for it
-// both want to.
+// TestEachCollectionIsLookedAtOnce: although both a sentinel and run call look.
 func TestEachCollectionIsLookedAtOnce(t *testing.T) {
 	defer debug.SetGCPercent(debug.SetGCPercent(-1))
 	c := endedConn()
 	k := &collector{conns: map[*Conn]struct{}{c: {}}}
-	for { // until nobody else has collected in between
+	for { // until no other collection has come in between
 		runtime.GC()
 		c.asked = true
 		k.look()
@@ -55,7 +55,8 @@ func TestEachCollectionIsLookedAtOnce(t *testing.T) {
 	require.True(t, c.asked, "taken for an answer to what was asked since")
 }
 
-// TestOneSentinelWatchesForTheNextCollection, however many connections there are.
+// TestOneSentinelWatchesForTheNextCollection: however many connections there
+// are.
 func TestOneSentinelWatchesForTheNextCollection(t *testing.T) {
 	k := &collector{}
 	for range 2 {

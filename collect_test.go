@@ -12,12 +12,12 @@ import (
 	"github.com/quiclife/quiclife"
 )
 
-// Dropped streams are looked for after each collection of garbage, also in
-// real time, where no call to us is needed. Where they are in the way of others
-// a collection is asked for, and only there.
+// We look for dropped streams after each garbage collection. In real time that
+// needs no call to us. If dropped streams block others, and only then, we ask
+// for a collection.
 
-// TestDroppedStreamsAreFoundWithoutACallToUs, of all three types, on both ends.
-// Those in somebody's way are ended.
+// TestDroppedStreamsAreFoundWithoutACallToUs: of all three types, on both ends.
+// Those that block somebody are ended.
 func TestDroppedStreamsAreFoundWithoutACallToUs(t *testing.T) {
 	var found leaks
 	e := setup{guard: &quiclife.Guard{OnLeak: found.add, CaptureStacks: true, AbandonGrace: 10 * time.Millisecond}}.onLoopback(t)
@@ -42,7 +42,7 @@ func TestDroppedStreamsAreFoundWithoutACallToUs(t *testing.T) {
 		return uni
 	}
 	eventually(t, func() bool {
-		runtime.GC() // more than one: a sentinel made during a collection sees the next
+		runtime.GC() // several times: a sentinel made during a collection sees only the next
 		return dropped(e.client) == n && dropped(e.server) == n &&
 			e.client.Stats().Outgoing.Open+e.server.Stats().Incoming.Open == 0 &&
 			len(found.list()) >= n // the peer's reset may have ended a stream before it was reported
@@ -54,8 +54,8 @@ func TestDroppedStreamsAreFoundWithoutACallToUs(t *testing.T) {
 	e.client.CloseWithError(0, "")
 }
 
-// TestConnectionsAreLookedAtAfterEachCollection, not only after the first, and
-// so are those that are made after all others of the process have ended.
+// TestConnectionsAreLookedAtAfterEachCollection: not only after the first. This
+// also holds for connections made after all others of the process have ended.
 func TestConnectionsAreLookedAtAfterEachCollection(t *testing.T) {
 	var found leaks
 	guard := &quiclife.Guard{OnLeak: found.add}
@@ -77,7 +77,7 @@ func TestConnectionsAreLookedAtAfterEachCollection(t *testing.T) {
 }
 
 // TestCollectionsAreAskedForInRealTime: an open at the limit gets the slot of a
-// dropped stream, whoever has dropped it.
+// dropped stream, whichever end has dropped it.
 func TestCollectionsAreAskedForInRealTime(t *testing.T) {
 	conf := &quic.Config{MaxIncomingStreams: 20}
 	for _, c := range []struct {
@@ -106,7 +106,7 @@ func TestCollectionsAreAskedForInRealTime(t *testing.T) {
 	}
 }
 
-// TestYoungStreamIsFoundByOneCollectionThatIsAskedFor, of whatever age it is.
+// TestYoungStreamIsFoundByOneCollectionThatIsAskedFor: however young it is.
 func TestYoungStreamIsFoundByOneCollectionThatIsAskedFor(t *testing.T) {
 	setup{guard: &quiclife.Guard{MaxOutgoingStreams: 1, AbandonGrace: -1}}.in(t, func(t *testing.T, e ends) {
 		drop(t, e.client, func(*quiclife.Stream) {})
@@ -117,8 +117,8 @@ func TestYoungStreamIsFoundByOneCollectionThatIsAskedFor(t *testing.T) {
 	})
 }
 
-// takeSlots has the server accept n streams, and holds them. The client, on
-// plain quic-go, has ended its halves, and asks for no collections.
+// takeSlots makes the server accept n streams, and holds them. The client is
+// plain quic-go. It has ended its halves, and asks for no collections.
 func takeSlots(t *testing.T, e ends, n int) {
 	t.Helper()
 	var held []*quiclife.Stream
@@ -138,8 +138,8 @@ func takeSlots(t *testing.T, e ends, n int) {
 	}
 }
 
-// TestSlotsThatTheAccepterDropsComeBack: one that takes all of its slots and
-// drops the streams later has them collected.
+// TestSlotsThatTheAccepterDropsComeBack: it accepts streams until no slot is
+// left, and drops them later.
 func TestSlotsThatTheAccepterDropsComeBack(t *testing.T) {
 	for _, limit := range []int{1, 2, 4} {
 		conf := &quic.Config{MaxIncomingStreams: int64(limit), MaxIdleTimeout: time.Hour}
@@ -154,8 +154,8 @@ func TestSlotsThatTheAccepterDropsComeBack(t *testing.T) {
 	}
 }
 
-// TestNoCollectionBelowThreeQuartersOfTheSlots: the accepter has dropped streams,
-// but is in want of nothing.
+// TestNoCollectionBelowThreeQuartersOfTheSlots: the accepter has dropped
+// streams, but no slot is short.
 func TestNoCollectionBelowThreeQuartersOfTheSlots(t *testing.T) {
 	for taken, limit := range map[int]int64{2: 3, 5: 8} {
 		conf := &quic.Config{MaxIncomingStreams: limit, MaxIdleTimeout: time.Hour}
@@ -167,8 +167,8 @@ func TestNoCollectionBelowThreeQuartersOfTheSlots(t *testing.T) {
 	}
 }
 
-// TestNoCollectionOnceNobodyWantsAStream: an open at a limit has failed, and the
-// program has gone on without.
+// TestNoCollectionOnceNobodyWantsAStream: an open at a limit has failed, and
+// the program does not try again.
 func TestNoCollectionOnceNobodyWantsAStream(t *testing.T) {
 	for _, c := range []struct {
 		name  string
@@ -205,7 +205,7 @@ func TestNoCollectionOnceNobodyWantsAStream(t *testing.T) {
 	}
 }
 
-// TestNoCollectionWhileAllStreamsAreInUse: it could bring no slot back.
+// TestNoCollectionWhileAllStreamsAreInUse: it could free no slot.
 func TestNoCollectionWhileAllStreamsAreInUse(t *testing.T) {
 	setup{serverConf: &quic.Config{MaxIncomingStreams: 1}}.in(t, func(t *testing.T, e ends) {
 		s, err := e.client.OpenStream()
@@ -221,7 +221,8 @@ func TestNoCollectionWhileAllStreamsAreInUse(t *testing.T) {
 	})
 }
 
-// TestOpenThatWaitsAsksForFewCollections: those that find nothing become rare.
+// TestOpenThatWaitsAsksForFewCollections: if they find nothing, they become
+// rare.
 func TestOpenThatWaitsAsksForFewCollections(t *testing.T) {
 	conf := &quic.Config{MaxIncomingStreams: 1, MaxIdleTimeout: time.Hour}
 	guard := &quiclife.Guard{}

@@ -15,73 +15,74 @@ import (
 	"github.com/quiclife/quiclife/internal/quiet"
 )
 
-// A Conn is a QUIC connection that knows its streams. It has all methods of
-// quic-go's [quic.Conn] with the same meaning; the streams that it opens and
-// accepts are counted until both of their halves have ended, and come back
-// when the program forgets them.
+// A Conn is a QUIC connection that tracks its streams. It has all methods of
+// quic-go's [quic.Conn], with the same meaning. It counts the streams that it
+// opens and accepts until both of their halves have ended, and ends those that
+// the program has dropped.
 //
 // All methods may be called from any goroutine.
 type Conn struct {
 	raw   *quic.Conn
 	guard *Guard
-	// lifetime is done when the connection has ended, not before: raw.Context
-	// also ends with the one that a ConnContext returned.
+	// lifetime is done when the connection has ended, and not before.
+	// raw.Context may be done earlier: when the context that a ConnContext
+	// returned is done.
 	lifetime  context.Context
 	admission *admission      // nil if dialed or wrapped
-	owned     *ownedTransport // of the listener that accepted it, or nil
-	start     time.Time       // zero of the stream times, see now
-	// inBubble: made inside a testing/synctest bubble, whose channels no
-	// goroutine from outside may touch.
+	owned     *ownedTransport // the transport of the listener that accepted c, or nil
+	start     time.Time       // the time 0 of now
+	// inBubble says that c was made inside a testing/synctest bubble. No
+	// goroutine from outside may touch channels of the bubble.
 	inBubble  bool
 	collector *collector
-	// creditRequired: Config.RequireStreamCreditRelease was set.
+	// creditRequired says that Config.RequireStreamCreditRelease was set.
 	creditRequired bool
-	// draining is done from the start of Shutdown on, which calls drain.
+	// draining is done once Shutdown has begun, which calls drain.
 	draining context.Context
 	drain    context.CancelFunc
-	arrived  atomic.Bool // Shutdown has found all acknowledged
-	// For package leaktest: somebody has accepted streams of a kind, or waited for
-	// them, and the program has quic-go's connection, or had it first.
+	arrived  atomic.Bool // Shutdown has found that everything is acknowledged
+	// For package leaktest. accepted: somebody has called accept for streams of
+	// this kind. unwrapped: the program has, or had, quic-go's connection.
 	accepted  [numKinds]atomic.Bool
 	unwrapped atomic.Bool
 
-	queue sendQueue // what the streams have queued (write.go)
+	queue sendQueue // what the streams have queued (see write.go)
 
 	endOnce sync.Once
 	sampler sampler      // for Shutdown
-	next    sync.Mutex   // serializes NextConnection, once the handshake is complete
-	phase   atomic.Int32 // counts rejections of 0-RTT, after which stream IDs begin anew
+	next    sync.Mutex   // serializes NextConnection after the handshake
+	phase   atomic.Int32 // counts rejections of 0-RTT, after each of which stream IDs start again
 
-	handlers [numKinds]atomic.Pointer[stack] // that Serve has, or had
+	handlers [numKinds]atomic.Pointer[stack] // the handlers of Serve, also after it has returned
 
-	accepting    atomic.Int32 // calls of AcceptStream and AcceptUniStream under way
+	accepting    atomic.Int32 // calls of AcceptStream and AcceptUniStream in progress
 	stallWatched atomic.Bool  // a look for a stall is due within stallInterval
 
 	mu      sync.Mutex // guards the fields below
 	kinds   [numKinds]registry
-	owing   streamList // incoming streams that have ended, and whose credit was not returned
+	owing   streamList // incoming streams that have ended but whose credit was not returned
 	ended   bool
-	folded  bool // into the totals of the group
+	folded  bool // added to the totals of the group
 	serving bool
 	drained chan struct{} // not nil if somebody waits for the last stream to end
-	cut     []StreamInfo  // streams that Shutdown, or the connection's end during it, has cut
-	given   int64         // detached streams whose send half is open, as far as quic-go tells
+	cut     []StreamInfo  // streams cut by Shutdown, or by the connection's end during it
+	given   int64         // detached streams whose send half is open, as far as quic-go shows
 
-	timer   *time.Timer   // has the streams looked at (timeouts.go)
-	sweepAt time.Duration // when it fires, 0: it is not pending
-	spare   time.Duration // until then, looking again would cost too much
+	timer   *time.Timer   // sweeps the streams (see timeouts.go)
+	sweepAt time.Duration // when timer fires, or 0 if it is not pending
+	spare   time.Duration // a sweep before this time would cost too much
 
 	drainAt    time.Duration // when streams are drained next
 	drainPace  pace.Backoff
-	discarding bool // they are being drained
+	discarding bool // a drain is in progress
 
-	asking pace.Backoff // for garbage collections, when streams are short
-	asked  bool         // a collection is to come
+	asking pace.Backoff // for garbage collections, when slots are short
+	asked  bool         // a collection was asked for and has not run yet
 
-	stallAt     time.Duration // when to look for a stall (stall.go), 0: nobody is blocked
+	stallAt     time.Duration // when to look for a stall (see stall.go), or 0 if nobody is blocked
 	stallAsking pace.Backoff  // for collections in a stall
 	stalled     bool
-	moved       int64 // what trafficLocked returned
+	moved       int64 // what trafficLocked returned last
 }
 
 // Wrap takes over a connection that was made with quic-go itself, under
@@ -89,15 +90,17 @@ type Conn struct {
 func Wrap(raw *quic.Conn, conf *Config) *Conn { return DefaultGuard.Wrap(raw, conf) }
 
 // Wrap takes over a connection that was made with quic-go itself. conf is the
-// Config that raw was made with: if there was a GetConfigForClient, what that
-// returned. nil means quic-go's defaults, as it does there. Wrap reads the
-// limits on incoming streams from it, and RequireStreamCreditRelease.
+// Config that raw was made with. If the server has a GetConfigForClient, pass
+// the Config that GetConfigForClient returned. nil means quic-go's defaults.
+// Wrap reads the limits on incoming streams and RequireStreamCreditRelease from
+// conf.
 //
 // Wrap does not block. Streams that were opened or accepted through raw, before
-// or after, are not counted, and Shutdown does not know them. Wrapping a
-// connection that has ended is fine: its methods fail as quic-go's do. The
-// connection is taken to have ended when its context is done. Wrapping one
-// connection twice makes two Conns, each with its own streams.
+// or after Wrap, are not counted, and Shutdown does not wait for them. Wrapping
+// a connection that has ended is fine: the methods of the Conn fail as
+// quic-go's do. Wrap takes the connection to have ended when its Context is
+// done. Wrapping one connection twice makes two Conns, each with its own
+// streams.
 func (g *Guard) Wrap(raw *quic.Conn, conf *Config) *Conn {
 	if raw == nil {
 		panic("quiclife: Wrap of a nil connection")
@@ -108,8 +111,8 @@ func (g *Guard) Wrap(raw *quic.Conn, conf *Config) *Conn {
 	return c
 }
 
-// wrap is Wrap for a connection that is counted already. a is its admission,
-// or nil.
+// wrap is Wrap for a connection that is already counted. a is its admission, or
+// nil.
 func (g *Guard) wrap(raw *quic.Conn, terms terms, a *admission, owned *ownedTransport) *Conn {
 	c := &Conn{raw: raw, guard: g, lifetime: raw.Context(), admission: a, owned: owned, start: time.Now()}
 	if a != nil {
@@ -120,8 +123,8 @@ func (g *Guard) wrap(raw *quic.Conn, terms terms, a *admission, owned *ownedTran
 		c.sampler.detector = quiet.New(a.began)
 	}
 	c.draining, c.drain = context.WithCancel(context.Background())
-	// Inside a bubble the time has no monotonic clock reading (time.Time's ==
-	// compares it, Round(0) strips it).
+	// Inside a bubble, time.Now has no monotonic clock reading. Round(0) strips
+	// the reading, and == compares it.
 	c.inBubble = c.start == c.start.Round(0)
 	c.collector = g.collectorFor(c.inBubble)
 	c.asking = pace.Backoff{First: 100 * time.Millisecond, Most: 2 * time.Minute}
@@ -139,11 +142,11 @@ func (g *Guard) wrap(raw *quic.Conn, terms terms, a *admission, owned *ownedTran
 	return c
 }
 
-// now is the age of c: the clock that its streams are timed by.
+// now is the age of c. It is the clock for the times of its streams.
 func (c *Conn) now() time.Duration { return time.Since(c.start) }
 
-// end ends all streams, once the connection has ended. When it returns, they
-// have ended, also if another call does it.
+// end ends all streams after the connection has ended. They have ended when it
+// returns, even if another call is doing the work.
 func (c *Conn) end() { c.endOnce.Do(c.endAll) }
 
 func (c *Conn) endAll() {
@@ -170,7 +173,8 @@ func (c *Conn) endAll() {
 	c.foldIfEnded()
 }
 
-// closedLocally tells the errors of connections that this side has closed.
+// closedLocally reports whether err is that of a connection that this side has
+// closed.
 func closedLocally(err error) bool {
 	if e, ok := errors.AsType[*ApplicationError](err); ok {
 		return !e.Remote
@@ -179,18 +183,19 @@ func closedLocally(err error) bool {
 	return ok && !e.Remote
 }
 
-// endIfClosed makes the counts exact from the moment that raw has ended, which
-// is before the AfterFunc of wrap has run.
+// endIfClosed ends the streams if raw has ended but the AfterFunc of wrap has
+// not run yet. So the counts are exact at all times.
 func (c *Conn) endIfClosed() {
 	if c.lifetime.Err() != nil {
 		c.end()
 	}
 }
 
-// Unwrap returns quic-go's own connection, for packages that insist on it.
-// Streams that are opened or accepted through it are not ours: they are not
-// counted, and never reclaimed. Shutdown does not know them, and does not wait
-// for their end: end them first. Of a nil Conn, as comes with an error, it is nil.
+// Unwrap returns quic-go's own connection, for packages that require it.
+// quiclife does not track streams that are opened or accepted through it: they
+// are not counted and never reclaimed. Shutdown does not wait for them, so end
+// them first. Unwrap of a nil Conn, such as one that came with an error,
+// returns nil.
 func (c *Conn) Unwrap() *quic.Conn {
 	if c == nil {
 		return nil
@@ -203,11 +208,12 @@ func (c *Conn) Unwrap() *quic.Conn {
 // protocol can tell its peer to open no more streams.
 func (c *Conn) Draining() <-chan struct{} { return c.draining.Done() }
 
-// OpenStream opens a bidirectional stream without blocking. The peer learns of
-// it when something is sent on it.
+// OpenStream opens a bidirectional stream. It does not block. The peer learns
+// of the stream when something is sent on it.
 //
 // At the peer's limit, and at Guard.MaxOutgoingStreams, it fails with a
-// [*LimitError]; the former matches [*StreamLimitReachedError] too.
+// [*LimitError]. At the peer's limit, the error matches
+// [*StreamLimitReachedError] too. During Shutdown it fails with [ErrShutdown].
 func (c *Conn) OpenStream() (*Stream, error) {
 	raw, err := open(c, outgoing, c.raw.OpenStream)
 	if err != nil {
@@ -219,7 +225,8 @@ func (c *Conn) OpenStream() (*Stream, error) {
 // OpenStreamSync opens a bidirectional stream. At the peer's limit, and at
 // Guard.MaxOutgoingStreams, it blocks until a slot is free, ctx is done or the
 // connection has ended. If ctx ended the wait, the error is a [*LimitError]
-// that matches ctx.Err() and says who holds the slots.
+// that matches ctx.Err() and says who holds the slots. During Shutdown it fails
+// with [ErrShutdown].
 func (c *Conn) OpenStreamSync(ctx context.Context) (*Stream, error) {
 	raw, err := openSync(ctx, c, outgoing, c.raw.OpenStream, c.raw.OpenStreamSync)
 	if err != nil {
@@ -247,8 +254,8 @@ func (c *Conn) OpenUniStreamSync(ctx context.Context) (*SendStream, error) {
 }
 
 // AcceptStream returns the next bidirectional stream that the peer opened. It
-// blocks until there is one, ctx is done or the connection has ended. A stream
-// that is queued is returned even if ctx is done, as quic-go does.
+// blocks until there is one, ctx is done or the connection has ended. As in
+// quic-go, a stream that is already queued is returned even if ctx is done.
 //
 // During Shutdown it fails with [ErrShutdown].
 func (c *Conn) AcceptStream(ctx context.Context) (*Stream, error) {
@@ -288,28 +295,29 @@ func accept[S receiver](ctx context.Context, c *Conn, k kind, next func(context.
 	return raw, nil
 }
 
-// CloseWithError closes the connection at once, as quic-go's does: data that
-// the peer has not acknowledged yet is lost. When it returns, all streams have
-// ended and the counts are down. Calling it again, and after the connection
+// CloseWithError closes the connection at once, as in quic-go. Data that the
+// peer has not acknowledged yet may be lost. When it returns, all streams have
+// ended and none is counted as open. Calling it again, or after the connection
 // has ended, has no effect.
 func (c *Conn) CloseWithError(code ApplicationErrorCode, desc string) error {
 	err := c.closeRaw(code, desc)
 	c.end()
-	<-c.whenDrained() // those that are just being ended elsewhere, which does not block
+	<-c.whenDrained() // some streams may just be ending elsewhere, which does not block
 	return err
 }
 
-// closeRaw is quic-go's CloseWithError, and waits for the end of the connection
-// in any case: that does not, if its context ended before.
+// closeRaw is quic-go's CloseWithError, but always waits for the end of the
+// connection. quic-go's does not if the connection's context was done before.
 func (c *Conn) closeRaw(code ApplicationErrorCode, desc string) error {
 	err := c.raw.CloseWithError(code, desc)
 	<-c.lifetime.Done()
 	return err
 }
 
-// NextConnection makes the connection usable after the server rejected 0-RTT.
-// It blocks until the handshake has completed, ctx is done or the connection
-// has ended. It returns c itself; the streams of the rejected phase have ended.
+// NextConnection makes the connection usable again after the server rejected
+// 0-RTT. It blocks until the handshake has completed, ctx is done or the
+// connection has ended. It returns c itself. When it returns, the streams that
+// were opened before the rejection have ended.
 func (c *Conn) NextConnection(ctx context.Context) (*Conn, error) {
 	select {
 	case <-ctx.Done():
@@ -318,9 +326,9 @@ func (c *Conn) NextConnection(ctx context.Context) (*Conn, error) {
 		return nil, context.Cause(c.lifetime)
 	case <-c.raw.HandshakeComplete():
 	}
-	// It is known now whether 0-RTT was rejected. If so, the streams that there
-	// are belong to the rejected phase, as long as quic-go's NextConnection has
-	// not let new ones be opened.
+	// It is known now whether 0-RTT was rejected. If so, all streams were
+	// opened before the rejection: new ones can be opened only after quic-go's
+	// NextConnection.
 	c.next.Lock()
 	defer c.next.Unlock()
 	if c.rejected0RTT() {
@@ -335,8 +343,9 @@ func (c *Conn) NextConnection(ctx context.Context) (*Conn, error) {
 	return c, nil
 }
 
-// rejected0RTT asks quic-go whether it refuses opens because of a rejection:
-// with a context that is done it opens nothing, and says that first.
+// rejected0RTT asks quic-go whether it refuses to open streams because 0-RTT
+// was rejected. With a context that is done, OpenStreamSync opens nothing, and
+// reports a rejection before the context's error.
 func (c *Conn) rejected0RTT() bool {
 	done, cancel := context.WithCancel(context.Background())
 	cancel()
@@ -344,7 +353,7 @@ func (c *Conn) rejected0RTT() bool {
 	return errors.Is(err, quic.Err0RTTRejected)
 }
 
-// AddPath adds a path to the connection, through t. See [quic.Conn.AddPath].
+// AddPath adds a path through t to the connection. See [quic.Conn.AddPath].
 func (c *Conn) AddPath(t *Transport) (*Path, error) { return c.raw.AddPath(t.Unwrap()) }
 
 // ConnectionState is quic-go's [quic.Conn.ConnectionState].
@@ -354,10 +363,11 @@ func (c *Conn) ConnectionState() ConnectionState { return c.raw.ConnectionState(
 // see [Conn.Stats].
 func (c *Conn) ConnectionStats() ConnectionStats { return c.raw.ConnectionStats() }
 
-// Context returns a context that is cancelled when the connection has ended,
-// with the error that ended it as its cause. It is derived from the one that
-// [Transport.ConnContext] returned, if there is one, and ends with that too;
-// which ends neither the connection nor its streams.
+// Context returns a context that is done when the connection has ended. Its
+// cause is the error that ended the connection. If there is a
+// [Transport.ConnContext], the context is derived from the one that ConnContext
+// returned, and is also done when that one is done. That ends neither the
+// connection nor its streams.
 func (c *Conn) Context() context.Context { return c.raw.Context() }
 
 // HandshakeComplete is quic-go's [quic.Conn.HandshakeComplete].

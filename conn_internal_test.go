@@ -10,7 +10,8 @@ import (
 	"github.com/quiclife/quiclife/internal/quictest"
 )
 
-// TestClosedLocally: what this side has sent a CONNECTION_CLOSE for.
+// TestClosedLocally: the errors for which this side has sent a
+// CONNECTION_CLOSE.
 func TestClosedLocally(t *testing.T) {
 	for _, c := range []struct {
 		err   error
@@ -27,8 +28,8 @@ func TestClosedLocally(t *testing.T) {
 	}
 }
 
-// TestCloseWithErrorReturnsWhenTheCountsAreDown, though nobody has told of the
-// connection's end yet.
+// TestCloseWithErrorReturnsWhenTheCountsAreDown: even if the AfterFunc of the
+// connection's context has not run yet.
 func TestCloseWithErrorReturnsWhenTheCountsAreDown(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := restingConn(t)

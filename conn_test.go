@@ -24,7 +24,7 @@ import (
 	"github.com/quiclife/quiclife/internal/quictest"
 )
 
-// NextConnection harms nothing when 0-RTT was accepted.
+// NextConnection does no harm if 0-RTT was accepted.
 func TestAccepted0RTTDataArrives(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		c, accept := dialEarly(t, false)
@@ -60,9 +60,10 @@ func TestAccepted0RTTDataArrives(t *testing.T) {
 	})
 }
 
-// TestOpenAtOwnLimitLearnsOf0RTTRejection: the streams of a rejected phase hold
-// all slots, and will not end, so an open fails as quic-go's does, whether it
-// waits already when the rejection comes or starts after it.
+// TestOpenAtOwnLimitLearnsOf0RTTRejection: the streams opened before the
+// rejection hold all slots until NextConnection. So an open fails as in
+// quic-go, whether it already waits when the rejection comes or starts after
+// it.
 func TestOpenAtOwnLimitLearnsOf0RTTRejection(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		c, _ := dialEarlyUnder(t, &quiclife.Guard{MaxOutgoingStreams: 1, MaxOutgoingUniStreams: 1}, true)
@@ -116,8 +117,8 @@ func earlyStreams(t *testing.T, c *quiclife.Conn) (strs []*quiclife.Stream, unis
 	return strs, unis
 }
 
-// When 0-RTT is rejected its streams are gone. The calls fail as quic-go's do
-// until NextConnection, which takes the streams out of the counts.
+// When 0-RTT is rejected, its streams are gone. Until NextConnection, calls
+// fail as in quic-go. NextConnection takes the streams out of the counts.
 func TestNextConnectionEndsStreamsOfRejected0RTT(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		c, accept := dialEarly(t, true)
@@ -160,8 +161,8 @@ func TestNextConnectionEndsStreamsOfRejected0RTT(t *testing.T) {
 	})
 }
 
-// New streams have the IDs of those of the rejected phase, whose calls must not
-// reach them.
+// New streams have the same IDs as those opened before the rejection. Calls on
+// the old streams must not reach the new ones.
 func TestStreamsOfRejected0RTTDoNotTouchThoseAfterIt(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		c, accept := dialEarly(t, true)
@@ -171,7 +172,7 @@ func TestStreamsOfRejected0RTTDoNotTouchThoseAfterIt(t *testing.T) {
 		require.NoError(t, err)
 
 		e := ends{c, s, c.Unwrap(), s.Unwrap()}
-		for i, old := range strs { // each meets the new one of its ID
+		for i, old := range strs { // each has the ID of a new one
 			str, in := e.stream(t)
 			require.Equal(t, old.StreamID(), str.StreamID())
 			uni, err := c.OpenUniStreamSync(t.Context())
@@ -244,7 +245,7 @@ func TestNextConnectionFailsWithItsContextOrTheConnection(t *testing.T) {
 		c, _ := dialEarly(t, false)
 		ctx, cancel := context.WithCancel(t.Context())
 		cancel()
-		_, err := c.NextConnection(ctx) // while the handshake is under way
+		_, err := c.NextConnection(ctx) // during the handshake
 		require.ErrorIs(t, err, context.Canceled)
 		require.NoError(t, c.CloseWithError(3, ""))
 		_, err = c.NextConnection(t.Context())
@@ -256,7 +257,7 @@ type trace struct{}
 
 func (trace) AddProducer() qlogwriter.Recorder { return recorder{} }
 
-// What the wrapper does not deal with reaches quic-go.
+// Calls that the wrapper only passes on reach quic-go.
 func TestConnPassesOtherCallsToQUICGo(t *testing.T) {
 	conf := &quiclife.Config{
 		EnableDatagrams: true,
@@ -298,7 +299,7 @@ func TestConnPassesOtherCallsToQUICGo(t *testing.T) {
 	})
 }
 
-// A connection moves to another of our transports, and its streams with it.
+// A connection moves to another Transport, and its streams move with it.
 func TestAddPathMovesConnectionWithItsStreams(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		serverTLS, clientTLS := quictest.TLS()
@@ -364,9 +365,9 @@ func calls(c *quiclife.Conn, str *quiclife.Stream, send *quiclife.SendStream, re
 	}
 }
 
-// After CloseWithError all streams are counted down, on the peer's end too
-// once it has arrived there. Calls return what ended the connection, those
-// that are blocked at once; calls that end something are quiet.
+// After CloseWithError no stream is counted as open, nor at the peer once the
+// close has arrived there. Calls return the error that ended the connection,
+// and blocked calls return at once. Calls that end something return no error.
 func TestCloseWithErrorEndsStreamsAndCalls(t *testing.T) {
 	setup{serverConf: &quiclife.Config{MaxIncomingUniStreams: 1}}.in(t, func(t *testing.T, e ends) {
 		str, in := e.stream(t)
@@ -492,7 +493,7 @@ func TestTwoWrappersOfOneConnectionCountTheirOwnStreams(t *testing.T) {
 	})
 }
 
-// The Guard forgets a connection that has ended, though nobody asks it anything.
+// The Guard forgets a connection that has ended, even if nobody calls it.
 func TestEndedConnIsForgotten(t *testing.T) {
 	guard := &quiclife.Guard{}
 	e := setup{guard: guard}.onLoopback(t)
@@ -510,9 +511,8 @@ func TestEndedConnIsForgotten(t *testing.T) {
 	runtime.KeepAlive(guard)
 }
 
-// A stream that is opened or accepted just when the connection ends has ended
-// with it, and does not stay in the counts: Conn.end and register may come in
-// any order.
+// A stream that is opened or accepted just when the connection ends does not
+// stay in the counts: Conn.end and register may come in any order.
 func TestStreamThatComesAsConnectionEndsStaysOpen(t *testing.T) {
 	type stream interface{ Info() quiclife.StreamInfo }
 	const goroutines, each = 8, 40
@@ -521,7 +521,7 @@ func TestStreamThatComesAsConnectionEndsStaysOpen(t *testing.T) {
 		rounds = 10
 	}
 	conf := &quiclife.Config{MaxIncomingStreams: 1000, MaxIncomingUniStreams: 1000}
-	// With more threads than cores goroutines are interrupted anywhere.
+	// With more threads than cores, goroutines are interrupted anywhere.
 	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(8 * runtime.NumCPU()))
 	for round := range rounds {
 		opens := round%2 > 0 // the client closes while it opens; else the server while it accepts
@@ -576,7 +576,7 @@ func TestStreamThatComesAsConnectionEndsStaysOpen(t *testing.T) {
 			racing.Wait()
 			settled()
 			close(streams)
-			for s := range streams { // before Stats is asked, which sees to it too
+			for s := range streams { // before Stats is called, which would end them too
 				if info := s.Info(); info.Send == quiclife.HalfOpen || info.Receive == quiclife.HalfOpen {
 					require.Fail(t, "not ended", "round %d: %v", round, info)
 				}
@@ -589,8 +589,8 @@ func TestStreamThatComesAsConnectionEndsStaysOpen(t *testing.T) {
 	}
 }
 
-// A ConnContext may return a context that ends before the connection, as one
-// that it derives from the server's own. That ends nothing, as in quic-go.
+// A ConnContext may return a context that is done before the connection ends,
+// such as one derived from the server's. As in quic-go, that ends nothing.
 func TestConnContextThatEndsEarlyEndsNothing(t *testing.T) {
 	type key struct{}
 	for _, derived := range []bool{true, false} {
@@ -659,7 +659,7 @@ func TestConnContextThatEndsEarlyEndsNothing(t *testing.T) {
 	}
 }
 
-// CloseWithError ends the connection though its context has ended before.
+// CloseWithError ends the connection even if its context was done before.
 func TestCloseWithErrorAfterConnContextEnded(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		early, endEarly := context.WithCancel(context.Background())
@@ -683,8 +683,7 @@ func TestCloseWithErrorAfterConnContextEnded(t *testing.T) {
 	})
 }
 
-// The counts are down also of a
-// stream that another call is just ending.
+// The counts also no longer have a stream that another call is just ending.
 func TestCloseWithErrorReturnsBeforeStreamIsEnded(t *testing.T) {
 	setup{}.in(t, func(t *testing.T, e ends) {
 		s, err := e.client.OpenUniStream()
@@ -697,7 +696,8 @@ func TestCloseWithErrorReturnsBeforeStreamIsEnded(t *testing.T) {
 	})
 }
 
-// A stream that is queued is returned, as quic-go does, and then the context's error.
+// As in quic-go, a queued stream is returned first, and then the context's
+// error.
 func TestAcceptStreamWithDoneContextReturnsWhatIsQueued(t *testing.T) {
 	done, cancel := context.WithCancel(context.Background())
 	cancel()
@@ -723,7 +723,7 @@ func TestAcceptStreamWithDoneContextReturnsWhatIsQueued(t *testing.T) {
 	}
 }
 
-// Nor does a timer hold it that is still far off.
+// Nor does a timer that is still pending keep it alive.
 func TestEndedConnIsForgottenByItsTimer(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		guard := &quiclife.Guard{HalfCloseTimeout: time.Hour, Logger: slog.New(slog.DiscardHandler)}
@@ -745,8 +745,8 @@ func TestEndedConnIsForgottenByItsTimer(t *testing.T) {
 	})
 }
 
-// When CloseWithError returns, the connection is not in its group any more,
-// whoever takes it out: it, or the goroutine that quic-go tells of the end.
+// When CloseWithError returns, the connection has left its group, whether
+// CloseWithError or quic-go's goroutine took it out.
 func TestCloseWithErrorReturnsBeforeGroupForgetsConn(t *testing.T) {
 	const each = 40
 	bubble(t, func(t *testing.T) {

@@ -22,9 +22,10 @@ func DialAddrEarly(ctx context.Context, addr string, tlsConf *tls.Config, conf *
 	return DefaultGuard.DialAddrEarly(ctx, addr, tlsConf, conf)
 }
 
-// Dial dials a connection over conn, which can then be used for nothing else,
-// under [DefaultGuard]. It blocks as [Guard.DialAddr] does. conn is not closed.
-// Under another Guard, or to do more with conn, use a [Transport].
+// Dial dials a connection over conn, under [DefaultGuard]. It blocks as
+// [Guard.DialAddr] does. conn can then be used for nothing else, and quiclife
+// does not close it. To use another Guard, or to use conn for more than this,
+// use a [Transport].
 func Dial(ctx context.Context, conn net.PacketConn, addr net.Addr, tlsConf *tls.Config, conf *Config) (*Conn, error) {
 	return DefaultGuard.dial(conf, func() (*quic.Conn, error) { return quic.Dial(ctx, conn, addr, tlsConf, conf) })
 }
@@ -45,9 +46,9 @@ func ListenAddrEarly(addr string, tlsConf *tls.Config, conf *Config) (*EarlyList
 	return DefaultGuard.ListenAddrEarly(addr, tlsConf, conf)
 }
 
-// Listen listens on conn, which can then be used for nothing else, under
-// [DefaultGuard]. It is [Guard.ListenAddr] otherwise, but conn is not closed.
-// Under another Guard, or to do more with conn, use a [Transport].
+// Listen listens on conn, under [DefaultGuard]. It works as [Guard.ListenAddr]
+// does, but quiclife does not close conn. conn can be used for nothing else. To
+// use another Guard, or to use conn for more than this, use a [Transport].
 func Listen(conn net.PacketConn, tlsConf *tls.Config, conf *Config) (*Listener, error) {
 	return DefaultGuard.listen(own(conn), tlsConf, conf)
 }
@@ -77,20 +78,20 @@ func (g *Guard) DialAddrEarly(ctx context.Context, addr string, tlsConf *tls.Con
 	return g.dial(conf, func() (*quic.Conn, error) { return quic.DialAddrEarly(ctx, addr, tlsConf, conf) })
 }
 
-// resolve resolves addr, which quic-go's DialAddr does without regard to ctx,
-// and finds the mistakes for which that returns an error but leaves its socket
-// open.
+// resolve resolves addr under ctx, which quic-go's DialAddr ignores when it
+// resolves. It also checks for the mistakes on which quic-go's DialAddr fails
+// but leaves its socket open.
 func resolve(ctx context.Context, addr string, tlsConf *tls.Config) (string, *tls.Config, error) {
 	if tlsConf == nil {
 		return "", nil, errors.New("quiclife: tls.Config not set")
 	}
 	udpAddr, err := resolveUDPAddr(ctx, addr)
 	if _, dns := errors.AsType[*net.DNSError](err); dns && ctx.Err() != nil {
-		return "", nil, context.Cause(ctx) // as when it is done later
+		return "", nil, context.Cause(ctx) // the error that a dial returns when ctx is done later
 	} else if err != nil {
 		return "", nil, err
 	}
-	if tlsConf.ServerName == "" { // from the name, as quic-go does, not from the address
+	if tlsConf.ServerName == "" { // the host name of addr, as in quic-go, not the resolved address
 		tlsConf = tlsConf.Clone()
 		tlsConf.ServerName, _, _ = net.SplitHostPort(addr)
 	}
@@ -122,7 +123,7 @@ func resolveUDPAddr(ctx context.Context, addr string) (*net.UDPAddr, error) {
 	return &net.UDPAddr{IP: ip.IP, Port: port, Zone: ip.Zone}, nil
 }
 
-// dial makes a connection with f, if the limits of the group allow it.
+// dial makes a connection by calling f, if the limits of the group allow it.
 func (g *Guard) dial(conf *quic.Config, f func() (*quic.Conn, error)) (*Conn, error) {
 	if err := g.admit(nil); err != nil {
 		return nil, err
@@ -139,10 +140,10 @@ func (g *Guard) dial(conf *quic.Config, f func() (*quic.Conn, error)) (*Conn, er
 	return c, nil
 }
 
-// ListenAddr makes a UDP socket on addr and listens on it. When the listener
-// has been closed and its connections have ended, nothing is left of it, also
-// if they ended by a timeout. tlsConf must have a certificate and NextProtos;
-// conf may be nil.
+// ListenAddr makes a UDP socket on addr and listens on it. Once the listener
+// has been closed and its connections have ended, the socket is closed and no
+// goroutine is left, even if a connection timed out. tlsConf must have a
+// certificate and NextProtos. conf may be nil.
 func (g *Guard) ListenAddr(addr string, tlsConf *tls.Config, conf *Config) (*Listener, error) {
 	o, err := ownAddr(addr)
 	if err != nil {

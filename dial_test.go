@@ -30,7 +30,7 @@ type dialWay struct {
 	dial func(t *testing.T, addr net.Addr, tlsConf *tls.Config, conf *quiclife.Config) (*quiclife.Conn, error)
 }
 
-// dialAddr is one of DialAddr and DialAddrEarly.
+// dialAddr is DialAddr or DialAddrEarly.
 type dialAddr = func(context.Context, string, *tls.Config, *quiclife.Config) (*quiclife.Conn, error)
 
 func byAddr(name string, f dialAddr) dialWay {
@@ -57,7 +57,7 @@ func dialWays(g *quiclife.Guard) []dialWay {
 	}
 }
 
-// roundTrip requires that a stream of c arrives at s, and comes back.
+// roundTrip requires that data sent from c to s comes back.
 func roundTrip(t *testing.T, c, s *quiclife.Conn) {
 	t.Helper()
 	here, there := ends{client: c, server: s}.stream(t)
@@ -68,8 +68,8 @@ func roundTrip(t *testing.T, c, s *quiclife.Conn) {
 	expectAll(t, there, "")
 }
 
-// All functions that make connections do so, under the right Guard, with the
-// counts limited as the Config says.
+// Each function that makes connections makes them under the right Guard, with
+// the limits of the Config in its counts.
 func TestDialAndListenUseTheirGuardAndConfig(t *testing.T) {
 	serverTLS, clientTLS := quictest.TLS()
 	// Nothing else reads the variable meanwhile.
@@ -108,7 +108,7 @@ func TestDialAndListenUseTheirGuardAndConfig(t *testing.T) {
 	require.Equal(t, int64(12), own.MaxOutgoingStreams, "the Guard was written to")
 }
 
-// requireLimits requires what Stats of c says of the limits.
+// requireLimits requires the limits in the Stats of c.
 func requireLimits(t *testing.T, c *quiclife.Conn, incoming, incomingUni, outgoing int64, msg ...any) {
 	t.Helper()
 	words := func(incoming, incomingUni, outgoing int64) string {
@@ -118,7 +118,7 @@ func requireLimits(t *testing.T, c *quiclife.Conn, incoming, incomingUni, outgoi
 	require.Equal(t, words(incoming, incomingUni, outgoing), words(stats.Incoming.Limit, stats.IncomingUni.Limit, stats.Outgoing.Limit), msg...)
 }
 
-// A ticketCache tells when it has a session ticket.
+// A ticketCache signals when it has a session ticket.
 type ticketCache struct {
 	tls.ClientSessionCache
 	put chan struct{}
@@ -155,7 +155,7 @@ func TestOnlyDialsNamedEarlyUse0RTT(t *testing.T) {
 	}
 }
 
-// openSockets returns the sockets that the process has open.
+// openSockets returns the open sockets of the process.
 func openSockets(t *testing.T) map[string]bool {
 	t.Helper()
 	const dir = "/proc/self/fd/"
@@ -172,7 +172,7 @@ func openSockets(t *testing.T) map[string]bool {
 	return sockets
 }
 
-// newSockets counts the sockets that are open and not in before.
+// newSockets counts the open sockets that are not in before.
 func newSockets(t *testing.T, before map[string]bool) (n int) {
 	t.Helper()
 	for s := range openSockets(t) {
@@ -183,10 +183,10 @@ func newSockets(t *testing.T, before map[string]bool) (n int) {
 	return n
 }
 
-// A dial that fails leaves no socket open, other than quic-go's, where it is
-// up to the garbage collector: the plain part tells when upstream mends that.
+// A failed dial leaves no socket open. quic-go leaves it to the garbage
+// collector; the plain half of the test fails once quic-go has fixed that.
 func TestFailedDialLeavesNoSocket(t *testing.T) {
-	defer debug.SetGCPercent(debug.SetGCPercent(-1)) // which would close forgotten sockets
+	defer debug.SetGCPercent(debug.SetGCPercent(-1)) // the garbage collector would close forgotten sockets
 	_, clientTLS := quictest.TLS()
 	silent := udpSocket(t).LocalAddr().String() // nobody answers there
 	for _, tt := range []struct {
@@ -195,7 +195,7 @@ func TestFailedDialLeavesNoSocket(t *testing.T) {
 		tlsConf   *tls.Config
 		conf      *quiclife.Config
 		cancelled bool
-		want      error // or any
+		want      error // or nil for any
 		plain     int   // sockets that quic-go leaves
 	}{
 		{name: "no tls.Config", addr: silent, plain: 1},
@@ -240,8 +240,8 @@ func TestFailedDialLeavesNoSocket(t *testing.T) {
 	}
 }
 
-// DialAddr infers the name of the server from addr, as quic-go does, unless the
-// tls.Config has one. A nil Config will do.
+// As in quic-go, DialAddr takes the server's name from addr if the tls.Config
+// has none. The Config may be nil.
 func TestDialAddrInfersServerName(t *testing.T) {
 	serverTLS, clientTLS := quictest.TLS()
 	serverTLS, clientTLS = serverTLS.Clone(), clientTLS.Clone()
@@ -297,16 +297,16 @@ func TestDialAddrClosesItsSocketWhenConnectionHasEnded(t *testing.T) {
 	}
 }
 
-// setResolver has names resolved by DNS servers that dial reaches, until the
-// end of the test.
+// setResolver makes the default resolver reach DNS servers through dial, until
+// the end of the test.
 func setResolver(t *testing.T, dial func(context.Context, string, string) (net.Conn, error)) {
 	old := net.DefaultResolver
 	net.DefaultResolver = &net.Resolver{PreferGo: true, Dial: dial}
 	t.Cleanup(func() { net.DefaultResolver = old })
 }
 
-// answerDNS answers one question, as over TCP: both.example has addresses of
-// both families, v6.example has one, others have none.
+// answerDNS answers one question in the format for TCP. both.example has
+// addresses of both families, v6.example has one, and other names have none.
 func answerDNS(c net.Conn) {
 	defer c.Close()
 	length := make([]byte, 2)
@@ -318,7 +318,7 @@ func answerDNS(c net.Conn) {
 		return
 	}
 	const header = 12
-	end := header + bytes.IndexByte(query[header:], 0) + 5 // of the question: name, type, class
+	end := header + bytes.IndexByte(query[header:], 0) + 5 // end of the question: name, type, class
 	answer := append(query[:2:2], 0x81, 0x80, 0, 1, 0, 0, 0, 0, 0, 0)
 	answer = append(answer, query[header:end]...)
 	name, aaaa := string(query[header+1:header+5]), query[end-3] == 28
@@ -340,7 +340,8 @@ func answerDNS(c net.Conn) {
 	c.Write(append(length, answer...))
 }
 
-// DialAddr resolves to the same addresses as quic-go's, and fails as that does.
+// DialAddr resolves to the same addresses as quic-go's, and fails in the same
+// way.
 func TestDialAddrResolvesAsQUICGoDoes(t *testing.T) {
 	setResolver(t, func(context.Context, string, string) (net.Conn, error) {
 		client, server := net.Pipe()
@@ -367,7 +368,7 @@ func TestDialAddrResolvesAsQUICGoDoes(t *testing.T) {
 	require.Equal(t, "[2001:db8::1]:443", got.String())
 }
 
-// A resolver that does not answer holds a dial up no longer than its context.
+// If a resolver does not answer, the context ends the dial.
 func TestDialAddrEndsWithContextWhileItResolves(t *testing.T) {
 	_, clientTLS := quictest.TLS()
 	asked := make(chan struct{}, 10)

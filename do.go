@@ -5,21 +5,26 @@ import (
 	"fmt"
 )
 
-// Do opens a stream, has f use it, and ends it. It waits for a slot as
-// [Conn.OpenStreamSync] does. If f returns nil, the stream is closed, then
-// released, and Do returns what Close returns: [ErrWriteCut], or the peer's
-// [*StreamError] if it stopped reading, unless f has read the peer's answer to
-// its end. If f returns an error, the stream is reset with Codes.HandlerError, and Do returns the error. If f
-// panics, the stream is reset with Codes.Panic, and the panic goes on.
+// Do opens a bidirectional stream, calls f with it, and ends the stream. It
+// blocks as [Conn.OpenStreamSync] does until it has a slot, with the same
+// errors, and then until f returns.
 //
-// When ctx is done, the stream is reset with Codes.HandlerError, so that what f is blocked in returns;
-// the error of Do then matches ctx.Err() and that of f.
+// If f returns nil, the stream is closed, then released. Do returns the error
+// of Close: [ErrWriteCut], or the peer's [*StreamError] if the peer stopped
+// reading. If f has read up to the peer's FIN, it is no error that the peer
+// stopped reading. If f returns an error, the stream is reset with
+// Codes.HandlerError, and Do returns the error. If f panics, the stream is
+// reset with Codes.Panic, and the panic goes on.
+//
+// When ctx is done, the stream is reset with Codes.HandlerError, so that
+// blocked calls on the stream return. The error of Do then matches ctx.Err()
+// and the error of f.
 func (c *Conn) Do(ctx context.Context, f func(*Stream) error) error {
 	return do(ctx, c, c.OpenStreamSync, (*Stream).finish, f)
 }
 
-// finish is Close, but a peer that stops reading once it has answered in full
-// is no error.
+// finish is Close, but it is no error if the peer stopped reading and has
+// answered in full.
 func (s *Stream) finish() error {
 	err := s.st.finish()
 	if err != ErrWriteCut && !isCanceled(err) && s.Info().Receive == HalfFinished {
@@ -56,7 +61,7 @@ func do[S ender](ctx context.Context, c *Conn, open func(context.Context) (S, er
 		return fmt.Errorf("%w: %w", ctx.Err(), err)
 	case err != nil:
 		return err
-	case !stop(): // the stream is being reset: what f wrote may not arrive
+	case !stop(): // the stream is being reset, so what f wrote may not arrive
 		return ctx.Err()
 	}
 	finished = true

@@ -1,59 +1,70 @@
-// Package quiclife is a drop-in for quic-go that owns the life of every
-// stream: who opened it, which half has ended and how, when its slot goes
-// back.
+// Package quiclife is a drop-in replacement for quic-go that manages the life
+// of every stream: who opened it, which half has ended and how, and when its
+// slot is free again.
 //
 //	import quic "github.com/quiclife/quiclife" // was: "github.com/quic-go/quic-go"
 //
-// All names of quic-go's root package are here and mean what they mean there.
-// What is new has a new name:
+// All names of quic-go's root package are here, with the same meaning. New
+// features have new names:
 //
-//   - [Stream.Release] says that the program is done with a stream, and ends
-//     what has not ended. It is made for defer.
-//   - [Stream.Reset] aborts both halves, also data that is not delivered yet.
-//   - [Stream.BindContext] has a context end a stream.
-//   - [Conn.Stats], [Conn.Streams] and [Stream.Info] tell what is open, and
-//     [Guard.Stats] what all connections of a group have done so far.
+//   - [Stream.Release] says that the program is done with a stream, and aborts
+//     each half that has not ended. It is made for defer.
+//   - [Stream.Reset] aborts both halves at once, even if data has not been
+//     delivered yet.
+//   - [Stream.BindContext] resets a stream when a context is done.
+//   - [Conn.Stats], [Conn.Streams] and [Stream.Info] show what is open.
+//     [Guard.Stats] shows what all connections of a group have done so far.
 //   - [Guard] is the policy for a group of connections: limits, timeouts, the
-//     codes the peer sees, and what is told about leaks.
-//   - [Conn.Serve], [Listener.Serve] and [Conn.Do] run a func for each stream,
-//     with which the stream ends.
-//   - [Conn.Shutdown] and [Guard.Shutdown] end connections so that nothing is
-//     lost, after what [Guard.BeforeShutdown] has registered.
+//     error codes that the peer sees, and how leaks are reported.
+//   - [Conn.Serve] and [Listener.Serve] run a function for each stream that the
+//     peer opens. [Conn.Do] runs a function with a stream that it opens. The
+//     stream ends when the function returns.
+//   - [Conn.Shutdown] and [Guard.Shutdown] end connections so that no data is
+//     lost. Guard.Shutdown first calls the functions registered with
+//     [Guard.BeforeShutdown].
 //   - [NetConn], [Conn.DialContext], [Conn.NetListener] and
 //     [Listener.NetListener] are for code that expects a net.Conn.
-//   - [Wrap] takes over a connection made elsewhere, [Conn.Unwrap] and
-//     [Stream.Detach] give quic-go's own types back.
+//   - [Wrap] takes over a connection made elsewhere. [Conn.Unwrap] and
+//     [Stream.Detach] return quic-go's own types.
 //
 // # The life of a stream
 //
-// A stream has a send half and a receive half, a unidirectional one just one
-// of them. Each half is open until it is finished (FIN sent, io.EOF read) or
-// aborted (RESET_STREAM or STOP_SENDING by either side, or the connection's
-// end); see [HalfState]. A half ends once. When both have ended, the stream is
-// not counted any more, and quic-go lets go of it as soon as the peer has
-// acknowledged what there is to acknowledge.
+// A bidirectional stream has a send half and a receive half. A unidirectional
+// stream has just one of them. A half is open until it is finished (FIN sent,
+// io.EOF read) or aborted (by RESET_STREAM or STOP_SENDING from either side, or
+// by the end of the connection); see [HalfState]. A half ends once. When both
+// halves have ended, the stream no longer counts as open. quic-go frees it once
+// the peer has acknowledged everything that was sent on it.
 //
-// The program ends a half as with quic-go: the send half with Close or
-// CancelWrite, or when Write returns an error that is not about a deadline;
-// the receive half when Read returns io.EOF or such an error, or with
-// CancelRead. What a program forgets is ended for it:
+// Limits say how many streams of each kind may be open at a time. Each open
+// stream takes one slot of its limit. Slots of a kind are short if a call that
+// opens a stream waits for a slot or has failed within the last second, if
+// three quarters of the slots for incoming streams are taken, or if
+// Guard.MaxStreams or Guard.MaxHeap was reached within the last second.
 //
-//   - When the send half has ended and all bytes up to the peer's FIN have
-//     been read, the receive half is finished, though nobody read the io.EOF.
-//   - A bidirectional stream that the program has dropped is found by the
-//     garbage collector, reported as a [Leak], and reset; see
-//     Guard.AbandonGrace. Of a young stream it takes two collections, or one if
-//     streams are short. A unidirectional one may be a control stream, so it is
-//     left alone until streams of its kind are short.
-//   - A receive half that nobody reads after the send half has ended is
-//     cancelled after Guard.HalfCloseTimeout, and a stream on which no byte
-//     moves is reset after Guard.IdleTimeout, if that is set.
+// The program ends a half as it does with quic-go. The send half ends with
+// Close or CancelWrite, or when Write returns an error other than a timeout.
+// The receive half ends with CancelRead, or when Read returns io.EOF or an
+// error other than a timeout. If the program does not end a half, quiclife
+// does:
+//
+//   - When the send half has ended and all bytes up to the peer's FIN have been
+//     read, the receive half is finished, even if nobody has read the io.EOF.
+//   - A stream is dropped if the program no longer refers to it and has not
+//     ended it. The garbage collector finds dropped streams. It takes two
+//     collections if none has run since the stream was opened, or one if slots
+//     are short. A dropped bidirectional stream is reported as a [Leak] and
+//     reset; see Guard.AbandonGrace. A dropped unidirectional stream may be a
+//     control stream, so it is left alone until slots of its kind are short.
+//   - If nobody reads from the receive half after the send half has ended, it
+//     is aborted after Guard.HalfCloseTimeout. If Guard.IdleTimeout is set, a
+//     stream on which no byte moves for that long is reset.
 //
 // # Testing
 //
-// All of this works inside testing/synctest bubbles, in fake time, with one
-// difference: as no goroutine outside a bubble may touch what is inside,
-// dropped streams are not looked for by themselves there. [Conn.Stats] and
+// All of this works in fake time, inside testing/synctest bubbles, with one
+// difference. No goroutine outside a bubble may touch what is inside, so
+// dropped streams are not looked for automatically there. [Conn.Stats] and
 // [Conn.Streams] look for them: call one of them, then runtime.GC, then one of
 // them again.
 package quiclife

@@ -14,12 +14,12 @@ import (
 	"github.com/quiclife/quiclife"
 )
 
-// TestNoStopSendingDrainsWhatIsForgotten: what is forgotten is drained, and the peer, which takes
-// STOP_SENDING for an error, sees none.
+// TestNoStopSendingDrainsWhatIsForgotten: dropped streams are drained, and the
+// peer sees no STOP_SENDING.
 func TestNoStopSendingDrainsWhatIsForgotten(t *testing.T) {
 	for _, c := range []struct {
 		name string
-		end  func(t *testing.T, e ends, server *quiclife.Stream) // has the server's stream end
+		end  func(t *testing.T, e ends, server *quiclife.Stream) // makes the server's stream end
 	}{
 		{"dropped", func(t *testing.T, e ends, server *quiclife.Stream) {
 			server.Close()
@@ -51,7 +51,7 @@ func TestNoStopSendingDrainsWhatIsForgotten(t *testing.T) {
 					collectAndLook(e.server)
 					settled()
 				}
-				write(t, client, string(make([]byte, 100_000))) // more than a window would need draining
+				write(t, client, string(make([]byte, 100_000))) // more than a window, which only draining makes possible
 				for range 3 {
 					write(t, client, string(make([]byte, 400_000)))
 				}
@@ -69,8 +69,8 @@ func TestNoStopSendingDrainsWhatIsForgotten(t *testing.T) {
 	}
 }
 
-// TestReadAndPeekOfDrainedStreamFail: with the code that the stream ended for,
-// not with what comes in, which is no longer the program's.
+// TestReadAndPeekOfDrainedStreamFail: they return the code that the stream was
+// ended with, and no data.
 func TestReadAndPeekOfDrainedStreamFail(t *testing.T) {
 	guard := &quiclife.Guard{NoStopSending: true, IdleTimeout: 2 * time.Second, Codes: quiclife.Codes{Idle: 8}}
 	setup{}.in(t, func(t *testing.T, e ends) {
@@ -98,8 +98,8 @@ func TestReadAndPeekOfDrainedStreamFail(t *testing.T) {
 	})
 }
 
-// TestNoStopSendingReturnsCredit: a stream that is drained because its time was
-// up holds no slot once it has ended, though the program still holds it.
+// TestNoStopSendingReturnsCredit: a stream that is drained after a timeout
+// holds no slot once it has ended, even if the program still refers to it.
 func TestNoStopSendingReturnsCredit(t *testing.T) {
 	guard := &quiclife.Guard{NoStopSending: true, HalfCloseTimeout: 2 * time.Second}
 	clientGuard := &quiclife.Guard{HalfCloseTimeout: -1}
@@ -120,8 +120,8 @@ func TestNoStopSendingReturnsCredit(t *testing.T) {
 	})
 }
 
-// TestDrainedStreamsAreEndedInAShortage: what a stall has had drained may be in
-// the way later.
+// TestDrainedStreamsAreEndedInAShortage: streams drained because of a stall may
+// hold slots that are short later.
 func TestDrainedStreamsAreEndedInAShortage(t *testing.T) {
 	const window = 64 << 10
 	conf := &quic.Config{MaxIncomingUniStreams: 8, InitialConnectionReceiveWindow: window, MaxConnectionReceiveWindow: window}
@@ -154,8 +154,7 @@ func TestDrainedStreamsAreEndedInAShortage(t *testing.T) {
 	})
 }
 
-// TestShutdownDrainsDroppedStreams: what peers send on dropped streams is taken
-// while Shutdown waits for others.
+// TestShutdownDrainsDroppedStreams: while Shutdown waits for other streams.
 func TestShutdownDrainsDroppedStreams(t *testing.T) {
 	const window = 16 << 10
 	conf := &quic.Config{InitialStreamReceiveWindow: window, MaxStreamReceiveWindow: window}
@@ -182,8 +181,8 @@ func TestShutdownDrainsDroppedStreams(t *testing.T) {
 	})
 }
 
-// TestIdleDrainedStreamsCostNothing: to a connection at rest, with its dropped
-// control streams, it looks as if it had stalled.
+// TestIdleDrainedStreamsCostNothing: a connection at rest with dropped control
+// streams looks as if it had stalled.
 func TestIdleDrainedStreamsCostNothing(t *testing.T) {
 	conf := &quic.Config{MaxIdleTimeout: 2 * time.Hour}
 	setup{clientConf: conf, serverConf: conf}.in(t, func(t *testing.T, e ends) {
@@ -205,8 +204,8 @@ func TestIdleDrainedStreamsCostNothing(t *testing.T) {
 	})
 }
 
-// TestTrickleOnDrainedStreamHoldsUpNoOther: a peer that sends all the time on a
-// stream that is drained does not keep the others from it.
+// TestTrickleOnDrainedStreamHoldsUpNoOther: if the peer sends all the time on
+// one drained stream, the others are still drained.
 func TestTrickleOnDrainedStreamHoldsUpNoOther(t *testing.T) {
 	guard := &quiclife.Guard{NoStopSending: true, HalfCloseTimeout: -1}
 	setup{}.in(t, func(t *testing.T, e ends) {
@@ -233,7 +232,7 @@ func TestTrickleOnDrainedStreamHoldsUpNoOther(t *testing.T) {
 		var wg sync.WaitGroup
 		wg.Go(func() {
 			for trickle.TryWriteAll([]byte("x")) == nil {
-				time.Sleep(500 * time.Microsecond) // a drained Read waits for a millisecond
+				time.Sleep(500 * time.Microsecond) // the Read of a drain waits for a millisecond
 			}
 		})
 		wg.Go(func() {

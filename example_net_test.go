@@ -10,8 +10,8 @@ import (
 	"github.com/quiclife/quiclife"
 )
 
-// An HTTP server on the streams of all connections of a listener, and a client
-// whose requests share one connection.
+// An HTTP server on the streams of all connections of a listener. The requests
+// of the client share one connection.
 func ExampleListener_NetListener() {
 	serverTLS, clientTLS := exampleTLS()
 	guard := &quiclife.Guard{}
@@ -50,7 +50,7 @@ func ExampleListener_NetListener() {
 
 	transport.CloseIdleConnections()
 	fmt.Println(web.Shutdown(context.Background()), <-served) // no new streams; waits for the handlers
-	fmt.Println(guard.Shutdown(context.Background()))         // all that was written has arrived
+	fmt.Println(guard.Shutdown(context.Background()))         // everything that was written has arrived
 	// Output:
 	// /home over example <nil>
 	// <nil> http: Server closed
@@ -59,7 +59,7 @@ func ExampleListener_NetListener() {
 
 // net/http over the streams of a connection.
 func ExampleConn_NetListener() {
-	client, server, end := connect(&quiclife.Guard{}, nil)
+	client, server, end := connect(&quiclife.Guard{})
 	defer end()
 	web := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		fmt.Fprint(w, "hello from ", r.URL.Path)
@@ -82,7 +82,7 @@ func ExampleConn_NetListener() {
 
 // A stream as a net.Conn.
 func ExampleStream_NetConn() {
-	client, server, end := connect(&quiclife.Guard{}, nil)
+	client, server, end := connect(&quiclife.Guard{})
 	defer end()
 	ln := server.NetListener()
 	defer ln.Close()

@@ -16,7 +16,8 @@ import (
 	"github.com/quiclife/quiclife"
 )
 
-// exampleTLS makes a certificate for localhost, and a client's trust in it.
+// exampleTLS makes a certificate for localhost, and the configuration of a
+// client that trusts it.
 func exampleTLS() (server, client *tls.Config) {
 	public, private, err := ed25519.GenerateKey(rand.Reader)
 	if err != nil {
@@ -37,15 +38,15 @@ func exampleTLS() (server, client *tls.Config) {
 		&tls.Config{RootCAs: trusted, ServerName: "localhost", NextProtos: []string{"example"}}
 }
 
-// connect makes the connection of the examples, over loopback.
-func connect(guard *quiclife.Guard, conf *quiclife.Config) (client, server *quiclife.Conn, end func()) {
+// connect makes the connection for the examples, over loopback.
+func connect(guard *quiclife.Guard) (client, server *quiclife.Conn, end func()) {
 	serverTLS, clientTLS := exampleTLS()
 	ctx := context.Background()
-	ln, err := guard.ListenAddr("127.0.0.1:0", serverTLS, conf)
+	ln, err := guard.ListenAddr("127.0.0.1:0", serverTLS, nil)
 	if err != nil {
 		panic(err)
 	}
-	client, err = guard.DialAddr(ctx, ln.Addr().String(), clientTLS, conf)
+	client, err = guard.DialAddr(ctx, ln.Addr().String(), clientTLS, nil)
 	if err != nil {
 		panic(err)
 	}
@@ -56,9 +57,9 @@ func connect(guard *quiclife.Guard, conf *quiclife.Config) (client, server *quic
 	return client, server, func() { ln.Close(); guard.Shutdown(ctx) }
 }
 
-// A stream is ended whichever way the function returns.
+// The stream is ended whichever way the function returns.
 func ExampleStream_Release() {
-	client, server, end := connect(&quiclife.Guard{}, nil)
+	client, server, end := connect(&quiclife.Guard{})
 	defer end()
 	go server.Serve(context.Background(), quiclife.Handlers{
 		Stream: func(ctx context.Context, s *quiclife.Stream) error {
@@ -72,7 +73,7 @@ func ExampleStream_Release() {
 		if err != nil {
 			return "", err
 		}
-		defer str.Release() // leaves alone what has ended properly
+		defer str.Release() // leaves a half alone that has ended properly
 		if _, err := io.WriteString(str, question); err != nil {
 			return "", err
 		}
@@ -89,9 +90,9 @@ func ExampleStream_Release() {
 	// 0 open
 }
 
-// What a stream is blocked in returns when a context is done, and says why.
+// A blocked call on a stream returns when a context is done, and says why.
 func ExampleStream_BindContext() {
-	client, _, end := connect(&quiclife.Guard{Codes: quiclife.Codes{Canceled: 3}}, nil)
+	client, _, end := connect(&quiclife.Guard{Codes: quiclife.Codes{Canceled: 3}})
 	defer end()
 	str, err := client.OpenStream()
 	if err != nil {
@@ -115,7 +116,7 @@ func ExampleStream_BindContext() {
 }
 
 // A server that handles the streams of each connection, and drains when its
-// context ends.
+// context is done.
 func ExampleListener_Serve() {
 	serverTLS, clientTLS := exampleTLS()
 	guard := &quiclife.Guard{Codes: quiclife.Codes{HandlerError: 7}}
@@ -172,9 +173,9 @@ func ExampleListener_Serve() {
 	// context canceled
 }
 
-// At a limit, the error says who holds the slots.
+// At a limit, the error says what holds the slots.
 func ExampleLimitError() {
-	client, _, end := connect(&quiclife.Guard{MaxOutgoingStreams: 2}, nil)
+	client, _, end := connect(&quiclife.Guard{MaxOutgoingStreams: 2})
 	defer end()
 	for range 2 {
 		str, err := client.OpenStream()
@@ -196,10 +197,10 @@ func ExampleLimitError() {
 	// true
 }
 
-// What Close finished arrives before the connection ends, unlike with
-// CloseWithError.
+// With Shutdown, what was written and closed arrives before the connection
+// ends. With CloseWithError it may be lost.
 func ExampleConn_Shutdown() {
-	client, server, end := connect(&quiclife.Guard{}, nil)
+	client, server, end := connect(&quiclife.Guard{})
 	defer end()
 	received := make(chan int64, 1)
 	go server.Serve(context.Background(), quiclife.Handlers{
@@ -226,10 +227,10 @@ func ExampleConn_Shutdown() {
 	// 100000 bytes
 }
 
-// One request: open, use, end. When ctx is done, whatever the func is blocked
-// in returns.
+// One request: open, use, end. When ctx is done, blocked calls on the stream
+// return.
 func ExampleConn_Do() {
-	client, server, end := connect(&quiclife.Guard{}, nil)
+	client, server, end := connect(&quiclife.Guard{})
 	defer end()
 	go server.Serve(context.Background(), quiclife.Handlers{
 		Stream: func(ctx context.Context, s *quiclife.Stream) error {
@@ -256,13 +257,13 @@ func ExampleConn_Do() {
 	// <nil>
 }
 
-// Limits for a group of connections, and what a client sees that is refused.
+// Limits for a group of connections, and what a refused client sees.
 func ExampleGuard() {
 	serverTLS, clientTLS := exampleTLS()
 	guard := &quiclife.Guard{
 		MaxConns:    1,
-		MaxHeap:     1 << 30,          // bytes of live heap, in the whole process
-		IdleTimeout: 10 * time.Minute, // for a stream without a byte
+		MaxHeap:     1 << 30,          // bytes of live heap of the whole process
+		IdleTimeout: 10 * time.Minute, // for a stream on which no byte moves
 		Logger:      slog.New(slog.DiscardHandler),
 	}
 	ln, err := guard.ListenAddr("127.0.0.1:0", serverTLS, nil)
@@ -275,7 +276,7 @@ func ExampleGuard() {
 		_, err := clients.DialAddr(context.Background(), ln.Addr().String(), clientTLS, nil)
 		fmt.Println(err)
 	}
-	// All listeners and connections of the group, side by side.
+	// Shuts down all listeners and connections of the group.
 	fmt.Println(guard.Shutdown(context.Background()))
 	clients.Shutdown(context.Background())
 	// Output:

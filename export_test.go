@@ -12,11 +12,12 @@ import (
 	"github.com/quiclife/quiclife/internal/pace"
 )
 
-// RawStream returns quic-go's stream of s, for tests that watch it go.
+// RawStream returns quic-go's stream of s, for tests that check that it is
+// freed.
 func RawStream(s *Stream) *quic.Stream { return s.raw }
 
-// AfterClose has f called when s has closed quic-go's stream, but has not
-// noted it yet.
+// AfterClose makes s call f when it has closed quic-go's stream but has not
+// settled the half yet.
 func AfterClose(s *SendStream, f func()) { s.st.put(afterClose{s.st.send(), f}, nil) }
 
 type afterClose struct {
@@ -30,18 +31,19 @@ func (s afterClose) Close() error {
 	return err
 }
 
-// CollectionsAsked is how many collections c's collector, of a bubble, has had.
+// CollectionsAsked returns how many collections c's collector has run. c is in
+// a bubble.
 func CollectionsAsked(c *Conn) int {
 	c.collector.mu.Lock()
 	defer c.collector.mu.Unlock()
 	return c.collector.ran
 }
 
-// CreditRequired returns what c knows of Config.RequireStreamCreditRelease.
+// CreditRequired returns the value of Config.RequireStreamCreditRelease in c.
 func CreditRequired(c *Conn) bool { return c.creditRequired }
 
-// AfterAccept has f called when an Accept of l has a connection of quic-go's,
-// but the group does not know of it yet.
+// AfterAccept makes l call f when an Accept has quic-go's connection but the
+// group does not have it yet.
 func AfterAccept(l *Listener, f func()) { l.l.raw = afterAccept{l.l.raw, f} }
 
 type afterAccept struct {
@@ -62,7 +64,7 @@ func ResolveUDPAddr(ctx context.Context, addr string) (*net.UDPAddr, error) {
 	return resolveUDPAddr(ctx, addr)
 }
 
-// AfterTryWriteAll has f called when s has queued something with quic-go, but
+// AfterTryWriteAll makes s call f when it has queued something with quic-go but
 // has not noted it yet.
 func AfterTryWriteAll(s *Stream, f func()) { s.st.put(afterTryWriteAll{s.st.send(), f}, nil) }
 
@@ -77,8 +79,7 @@ func (s afterTryWriteAll) TryWriteAll(p []byte) error {
 	return err
 }
 
-// BeforeCancelWrite has f called whenever the send half of s is about to be
-// aborted with quic-go.
+// BeforeCancelWrite makes s call f just before each CancelWrite of quic-go.
 func BeforeCancelWrite(s *Stream, f func()) { s.st.put(beforeCancelWrite{s.st.send(), f}, nil) }
 
 type beforeCancelWrite struct {
@@ -91,14 +92,14 @@ func (s beforeCancelWrite) CancelWrite(code quic.StreamErrorCode) {
 	s.sender.CancelWrite(code)
 }
 
-// LastLook changes whenever c looks at its streams.
+// LastLook returns a value that changes with each sweep of c.
 func LastLook(c *Conn) time.Duration {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.spare
 }
 
-// AroundDrainedReads has f called around each Read of what is drained of s.
+// AroundDrainedReads makes s call f around each Read of a drain.
 func AroundDrainedReads(s *ReceiveStream, f func(read func())) {
 	s.st.put(nil, aroundReads{s.st.receive(), f})
 }
@@ -113,8 +114,8 @@ func (s aroundReads) Read(p []byte) (n int, err error) {
 	return n, err
 }
 
-// put puts something before quic-go's halves, nil: not before this one, where
-// timers see it: they take the lock first.
+// put wraps quic-go's halves; nil means that a half is not wrapped. It holds
+// the lock that timers take, so that they see the wrapped halves.
 func (st *streamState) put(send sender, receive receiver) {
 	st.conn.mu.Lock()
 	defer st.conn.mu.Unlock()
@@ -139,24 +140,23 @@ func (b behind) StreamID() quic.StreamID {
 	return b.receiver.StreamID()
 }
 
-// Adopt makes raw a stream of c, as OpenStream does at its end.
+// Adopt makes raw a stream of c, as the last step of OpenStream does.
 func Adopt(c *Conn, raw *quic.Stream) *Stream { return newStream(c, outgoing, raw, false) }
 
-// ForgetHeapTries lets what is refused above MaxHeap ask for a collection at
+// ForgetHeapTries lets the next refusal above MaxHeap ask for a collection at
 // once.
 func ForgetHeapTries() {
 	heapTries = &pace.Tries{First: heapTries.First, Most: heapTries.Most, Share: heapTries.Share}
 }
 
-// OwnCollector gives g a collector of its own, which has spent nothing yet, and
-// returns g. To be called before g is used.
+// OwnCollector gives g its own collector, which has spent nothing yet, and
+// returns g. Call it before g is used.
 func OwnCollector(g *Guard) *Guard {
 	g.collector = &collector{collect: collectGarbage}
 	return g
 }
 
-// BeforeCancelRead has f called whenever the receive half of s is about to be
-// aborted with quic-go.
+// BeforeCancelRead makes s call f just before each CancelRead of quic-go.
 func BeforeCancelRead(s *Stream, f func()) { s.st.put(nil, beforeCancelRead{s.st.receive(), f}) }
 
 type beforeCancelRead struct {
@@ -169,8 +169,8 @@ func (s beforeCancelRead) CancelRead(code quic.StreamErrorCode) {
 	s.receiver.CancelRead(code)
 }
 
-// OpenStreamSlowly is OpenStream, but has f called when quic-go has opened the
-// stream, and c does not know of it yet.
+// OpenStreamSlowly is OpenStream, but calls f when quic-go has opened the
+// stream and c does not have it yet.
 func OpenStreamSlowly(c *Conn, f func()) (*Stream, error) {
 	raw, err := open(c, outgoing, c.raw.OpenStream)
 	if err != nil {
@@ -180,20 +180,21 @@ func OpenStreamSlowly(c *Conn, f func()) (*Stream, error) {
 	return newStream(c, outgoing, raw, false), nil
 }
 
-// CollectWith has c's collector, of a bubble, call collect in place of the
-// garbage collector. To be called before c is used.
+// CollectWith makes c's collector call collect instead of the garbage
+// collector. c is in a bubble. Call it before c is used.
 func CollectWith(c *Conn, collect func()) {
 	k := c.collector
 	k.collect = func() time.Duration {
 		collect()
 		k.looking.Lock()
-		k.looked = 0 // or it would not look, if collect does nothing
+		k.looked = 0 // otherwise it would not look if collect does nothing
 		k.looking.Unlock()
 		return 0
 	}
 }
 
-// SetLiveHeap has Guard.MaxHeap see another heap, until restore is called.
+// SetLiveHeap makes Guard.MaxHeap see another size of the heap until restore is
+// called.
 func SetLiveHeap(read func() int64) (restore func()) {
 	before := liveHeap
 	liveHeap = &heap.Gauge{Read: read}
@@ -205,8 +206,8 @@ func ListenUnder(g *Guard, conn net.PacketConn, tlsConf *tls.Config, conf *Confi
 	return g.listen(own(conn), tlsConf, conf)
 }
 
-// DuringCalls has f called at the beginning of each call on quic-go's halves of
-// a stream that does not block.
+// DuringCalls makes a stream call f at the beginning of each call on quic-go's
+// halves that does not block.
 func DuringCalls(s any, f func()) {
 	var st *streamState
 	switch s := s.(type) {
@@ -253,19 +254,21 @@ func (s duringReceive) SetReceiveFinalSizeCallback(callback func(int64)) {
 
 func (s duringReceive) CancelRead(code quic.StreamErrorCode) { s.f(); s.receiver.CancelRead(code) }
 
-// AwaitPeer is OpenStreamSync at the peer's limit, where wait is quic-go's.
+// AwaitPeer is OpenStreamSync at the peer's limit. wait replaces quic-go's
+// OpenStreamSync.
 func AwaitPeer(ctx context.Context, c *Conn, wait func(context.Context) (*quic.Stream, error)) error {
 	_, err := awaitPeer(ctx, c, outgoing, wait)
 	return err
 }
 
-// EndUnnoticed has c find its connection ended, of which nobody has told it yet.
-// To be called while nobody uses c.
+// EndUnnoticed makes the connection of c look ended before c was told of it.
+// Call it while nobody uses c.
 func EndUnnoticed(c *Conn) {
 	ended, end := context.WithCancelCause(context.Background())
 	end(&ApplicationError{Remote: true})
 	c.lifetime = ended
 }
 
-// Admit counts a connection that is about to be dialed, or says why not.
+// Admit counts a connection that is about to be dialed, or returns an error if
+// a limit forbids it.
 func Admit(g *Guard) error { return g.admit(nil) }

@@ -9,10 +9,10 @@ import (
 	"github.com/quiclife/quiclife/internal/pace"
 )
 
-// What the connections of a Guard share: who belongs to the group, and its
-// limits.
+// What the connections of a Guard share: the list of its members, and the
+// limits of the group.
 
-// add makes c, which is counted already, a member.
+// add makes c a member of the group. c is already counted.
 func (g *Guard) add(c *Conn) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -22,7 +22,8 @@ func (g *Guard) add(c *Conn) {
 	g.conns[c] = struct{}{}
 }
 
-// uncount makes room for another connection in place of c, which has ended.
+// uncount no longer counts c, which has ended, so that there is room for
+// another connection.
 func (g *Guard) uncount(c *Conn) {
 	if c.admission != nil {
 		c.admission.enter(gone)
@@ -33,16 +34,17 @@ func (g *Guard) uncount(c *Conn) {
 	g.counted--
 }
 
-// remove takes c out, when it has ended, and all of its streams.
+// remove takes c out of the group when c and all of its streams have ended.
 func (g *Guard) remove(c *Conn) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	delete(g.conns, c)
 }
 
-// Conns returns the connections of the group, in no order: those made by its
-// methods and its Transports that have been dialed, or accepted by the program,
-// and have not ended. Connections that come while it is used may be left out.
+// Conns returns the connections of the group, in no particular order. These are
+// the connections made by the Guard's methods and its Transports that were
+// dialed, or accepted by the program, and have not ended. Connections made
+// during the iteration may be left out.
 //
 //	for conn := range quiclife.DefaultGuard.Conns() {
 //		fmt.Println(conn.RemoteAddr(), conn.Stats().Open())
@@ -66,8 +68,8 @@ func (g *Guard) members() (conns []*Conn) {
 	return conns
 }
 
-// admit counts a connection that is about to be made, or says why not. a is nil
-// if it is this side that makes it.
+// admit counts a connection that is about to be made, or returns an error if a
+// limit forbids it. a is nil if this side dials.
 func (g *Guard) admit(a *admission) error {
 	var err *LimitError
 	heap := g.heapAbove()
@@ -100,14 +102,14 @@ func (g *Guard) countConn() {
 	g.mu.Unlock()
 }
 
-// connGone uncounts a connection that was not made after all.
+// connGone undoes the count of a connection that was not made after all.
 func (g *Guard) connGone() {
 	g.mu.Lock()
 	g.counted--
 	g.mu.Unlock()
 }
 
-// admitStream says why no stream may be opened, if none may.
+// admitStream returns an error if the group allows no new streams now.
 func (g *Guard) admitStream() error {
 	heap := g.heapAbove()
 	if heap == 0 {
@@ -119,8 +121,9 @@ func (g *Guard) admitStream() error {
 	return err
 }
 
-// refuse notes that a limit was reached, of which dropped streams may be the
-// cause. It may be called on quic-go's own goroutines, which it must not hold up.
+// refuse logs that a limit of the group was reached. Dropped streams may be the
+// cause, so it also makes the connections look for them. It may run on
+// quic-go's own goroutines, so it must not block.
 func (g *Guard) refuse(err *LimitError, more ...any) {
 	g.mu.Lock()
 	first := err.Scope != LimitConns && pace.Elapsed(&g.refused, time.Now(), shortFor)
@@ -140,7 +143,7 @@ func (g *Guard) refuse(err *LimitError, more ...any) {
 	}
 }
 
-// short says whether a limit of the group was reached lately.
+// short reports whether a limit of the group was reached within shortFor.
 func (g *Guard) short() bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -157,8 +160,8 @@ func (g *Guard) heapAbove() int64 {
 	if live <= g.MaxHeap {
 		return 0
 	}
-	// It may be garbage by now, which a program that is refusing its work may
-	// not find out by itself for minutes.
+	// Some of it may be garbage by now. A program that refuses its work
+	// allocates little, so the next collection may be minutes away.
 	if heapTries.Take(time.Now()) {
 		go func() {
 			cost := collectGarbage()
@@ -168,8 +171,8 @@ func (g *Guard) heapAbove() int64 {
 	return live
 }
 
-// liveHeap is read for the whole process.
+// liveHeap is the live heap of the whole process.
 var liveHeap = &heap.Gauge{Read: heap.Live}
 
-// heapTries are the collections for MaxHeap.
+// heapTries paces the collections for MaxHeap.
 var heapTries = &pace.Tries{First: time.Second, Most: 10 * time.Second, Share: forSlots}

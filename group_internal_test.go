@@ -12,7 +12,7 @@ import (
 	"github.com/quiclife/quiclife/internal/pace"
 )
 
-// TestHeapAtItsLimit: MaxHeap is the last heap that is allowed.
+// TestHeapAtItsLimit: a heap of exactly MaxHeap is allowed.
 func TestHeapAtItsLimit(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		before := liveHeap
@@ -26,8 +26,8 @@ func TestHeapAtItsLimit(t *testing.T) {
 	})
 }
 
-// TestStreamsAreShortAfterALimitThatTheyCountAgainst, for a second. Connections
-// are no streams.
+// TestStreamsAreShortAfterALimitThatTheyCountAgainst: for a second. MaxConns
+// does not count streams.
 func TestStreamsAreShortAfterALimitThatTheyCountAgainst(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		for scope, short := range map[LimitScope]bool{LimitStreams: true, LimitHeap: true, LimitConns: false} {
@@ -44,7 +44,8 @@ func TestStreamsAreShortAfterALimitThatTheyCountAgainst(t *testing.T) {
 	})
 }
 
-// TestConnectionsAreLookedAtOncePerSecondAtALimit: whoever is refused meanwhile.
+// TestConnectionsAreLookedAtOncePerSecondAtALimit: however many streams are
+// refused meanwhile.
 func TestConnectionsAreLookedAtOncePerSecondAtALimit(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g := &Guard{Logger: slog.New(slog.DiscardHandler)}
@@ -60,8 +61,8 @@ func TestConnectionsAreLookedAtOncePerSecondAtALimit(t *testing.T) {
 	})
 }
 
-// TestGarbageIsCollectedForMaxHeapNowAndThen: above it alone, and what came of it
-// counts.
+// TestGarbageIsCollectedForMaxHeapNowAndThen: only above MaxHeap, and less
+// often if it does not help.
 func TestGarbageIsCollectedForMaxHeapNowAndThen(t *testing.T) {
 	before, tries := liveHeap, heapTries
 	defer func() { liveHeap, heapTries = before, tries }()
@@ -76,6 +77,6 @@ func TestGarbageIsCollectedForMaxHeapNowAndThen(t *testing.T) {
 	(&Guard{MaxHeap: 1}).heapAbove()
 	require.Eventually(t, func() bool {
 		now = now.Add(2 * time.Hour)
-		return !heapTries.Take(now) // what a collection costs is paid for in years
+		return !heapTries.Take(now) // a collection cost so much that the next is allowed in years
 	}, 20*time.Second, time.Millisecond, "nothing was collected")
 }

@@ -14,9 +14,9 @@ import (
 	"github.com/quiclife/quiclife/internal/quictest"
 )
 
-// Above MaxHeap nothing of this side's begins, and what runs goes on.
+// Above MaxHeap this side can begin nothing new, and what runs goes on.
 func TestMaxHeapRefusesWhatIsNew(t *testing.T) {
-	const limit = 1 << 40 // a collection that is asked for finds less
+	const limit = 1 << 40 // a collection that is asked for would find less
 	var live atomic.Int64
 	defer quiclife.SetLiveHeap(live.Load)()
 	bubble(t, func(t *testing.T) {
@@ -43,7 +43,7 @@ func TestMaxHeapRefusesWhatIsNew(t *testing.T) {
 	})
 }
 
-// Whoever is refused asks for a collection, so that garbage does not shut
+// A refusal asks for a collection, so that garbage alone does not keep
 // everybody out.
 func TestMaxHeapAsksForCollections(t *testing.T) {
 	serverTLS, clientTLS := quictest.TLS()
@@ -73,7 +73,7 @@ func TestConnsListsWhatHasNotEnded(t *testing.T) {
 	guard := &quiclife.Guard{}
 	setup{guard: guard}.in(t, func(t *testing.T, e ends) {
 		require.ElementsMatch(t, []*quiclife.Conn{e.client, e.server}, conns(guard))
-		for c := range guard.Conns() { // may be left at any time, and end what it yields
+		for c := range guard.Conns() { // the loop may be left at any time, and may end connections
 			require.NoError(t, c.CloseWithError(0, ""))
 			break
 		}

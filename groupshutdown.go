@@ -8,18 +8,22 @@ import (
 	"sync"
 )
 
-// Shutdown closes the listeners of the group, calls what BeforeShutdown has
-// registered, and shuts down all of its connections side by side, as
-// [Conn.Shutdown] does, with CloseCode and CloseReason; also those that were not
-// accepted yet. When it returns, the sockets of ListenAddr are closed. Its error
-// is one line that counts what was cut; its Unwrap() []error has the errors of
-// what BeforeShutdown has registered, then that of each connection, a
-// [*ShutdownError]. If ctx is done while a socket is left open for 3 PTO, to
-// repeat a CONNECTION_CLOSE that was lost, there is also one that says so and
-// matches ctx.Err(); the socket is then closed without Shutdown.
+// Shutdown ends everything in the group. It closes the listeners and then calls
+// the functions registered with BeforeShutdown. After that it shuts down all
+// connections in parallel, as [Conn.Shutdown] does, with CloseCode and
+// CloseReason. This includes connections that were not accepted yet. Shutdown
+// blocks until all connections have ended and the sockets of ListenAddr are
+// closed. When ctx is done, it cuts the streams that are still open.
 //
-// New connections can be made afterwards. Connections that are being dialed
-// are not waited for.
+// The error is one line that counts what was cut. Its Unwrap() []error returns
+// the errors of the BeforeShutdown functions, then a [*ShutdownError] for each
+// connection that was cut. A socket may stay open for 3 PTO to repeat a
+// CONNECTION_CLOSE that was lost. If ctx is done during this time, the errors
+// include one that names the socket and matches ctx.Err(), and the socket
+// closes after Shutdown has returned.
+//
+// New connections can be made afterwards. Shutdown does not wait for
+// connections that are just being dialed.
 func (g *Guard) Shutdown(ctx context.Context) error {
 	if ctx == nil {
 		return errNilContext
@@ -45,7 +49,7 @@ func (g *Guard) Shutdown(ctx context.Context) error {
 			seen[c], more = true, true
 			wg.Go(func() {
 				err := c.Shutdown(ctx, g.CloseCode, g.CloseReason)
-				c.endIfClosed() // so that c is no member any more
+				c.endIfClosed() // so that c leaves the group
 				mu.Lock()
 				defer mu.Unlock()
 				failed.add(err)
@@ -75,35 +79,38 @@ func (g *Guard) Shutdown(ctx context.Context) error {
 	return nil
 }
 
-// BeforeShutdown has [Guard.Shutdown] call f once it has closed the listeners,
-// and wait for it before it shuts down the connections. It is for servers whose
-// streams this package does not know: http3's Server.Shutdown, for one. All such
-// functions are called side by side, with the context of Shutdown, which is what
-// ends the wait for them; so they should return when it is done. What f returns
-// is among the errors of Shutdown, and so is a panic.
+// BeforeShutdown registers a function for [Guard.Shutdown] to call. Shutdown
+// calls f after it has closed the listeners, and waits for f to return before
+// it shuts down the connections. It is for servers whose streams quiclife does
+// not track, such as http3's Server.Shutdown. All registered functions are
+// called in parallel, with the context of Shutdown. Shutdown waits for them
+// until this context is done, so they should return then. If f returns an error
+// or panics, that is among the errors of Shutdown.
 //
-// f is called for each Shutdown, and once for those that run at the same time.
-// If it is registered while they run, it is not called for them. If it calls
-// Shutdown of the same Guard with its ctx, that returns [ErrShutdown].
+// f is called once for each Shutdown. Calls of Shutdown that overlap share one
+// call of f. If f is registered while the functions run, it is not called for
+// that Shutdown. If f calls Shutdown of the same Guard with its ctx, that call
+// returns [ErrShutdown].
 func (g *Guard) BeforeShutdown(f func(ctx context.Context) error) {
 	if f == nil {
-		panic("quiclife: BeforeShutdown of a nil func")
+		panic("quiclife: BeforeShutdown of a nil function")
 	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.hooks = append(g.hooks, f)
 }
 
-// A hookKey is found among the values of a hook's context.
+// hookKey is a key in the context of a hook, which is a function registered
+// with BeforeShutdown.
 type hookKey struct{ guard *Guard }
 
-// A hookRun is a run of the hooks. Calls of Shutdown that overlap share one.
+// A hookRun is one run of the hooks. Calls of Shutdown that overlap share it.
 type hookRun struct {
 	done chan struct{}
-	errs []error // once done
+	errs []error // valid once done is closed
 }
 
-// runHooks calls what BeforeShutdown has registered, and waits for it.
+// runHooks calls the hooks and waits for them.
 func (g *Guard) runHooks(ctx context.Context) []error {
 	g.mu.Lock()
 	run := g.hooking
@@ -122,7 +129,7 @@ func (g *Guard) runHooks(ctx context.Context) []error {
 	case <-run.done:
 		return run.errs
 	default:
-		return []error{fmt.Errorf("quiclife: shutdown: a function of BeforeShutdown has not returned: %w", ctx.Err())}
+		return []error{fmt.Errorf("quiclife: shutdown: a BeforeShutdown function has not returned: %w", ctx.Err())}
 	}
 }
 
@@ -135,7 +142,7 @@ func (g *Guard) callHooks(ctx context.Context, run *hookRun, hooks []func(contex
 		all.Go(func() { errs[i] = callHook(ctx, f) })
 	}
 	all.Wait()
-	// Clipped, as each Shutdown appends errors of its own.
+	// Clipped because each Shutdown appends errors of its own.
 	run.errs = slices.Clip(slices.DeleteFunc(errs, func(err error) bool { return err == nil }))
 	g.mu.Lock()
 	g.hooking = nil
@@ -144,21 +151,22 @@ func (g *Guard) callHooks(ctx context.Context, run *hookRun, hooks []func(contex
 }
 
 // errHookExited is the error of a hook that called runtime.Goexit.
-var errHookExited = errors.New("quiclife: shutdown: a function of BeforeShutdown has ended its goroutine")
+var errHookExited = errors.New("quiclife: shutdown: a BeforeShutdown function called runtime.Goexit")
 
 func callHook(ctx context.Context, f func(context.Context) error) (err error) {
 	defer func() {
 		if v := recover(); v != nil {
-			err = fmt.Errorf("quiclife: shutdown: a function of BeforeShutdown panicked: %v", v)
+			err = fmt.Errorf("quiclife: shutdown: a BeforeShutdown function panicked: %v", v)
 		}
 	}()
-	if err := f(ctx); err != nil { // http3's is that of ctx, which does not say where it is from
-		return fmt.Errorf("quiclife: shutdown: a function of BeforeShutdown failed: %w", err)
+	if err := f(ctx); err != nil { // http3 returns the error of ctx, which does not say where it comes from
+		return fmt.Errorf("quiclife: shutdown: a BeforeShutdown function failed: %w", err)
 	}
 	return nil
 }
 
-// beginShutdown returns the listeners of the group.
+// beginShutdown counts a call of Shutdown, and returns the listeners of the
+// group.
 func (g *Guard) beginShutdown() (listeners []*listener) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -179,10 +187,10 @@ func (g *Guard) endShutdown() {
 	}
 }
 
-// awaitShutdown leaves the connections of a listener that was closed to the
-// Shutdown of the group that has closed it, if there is one: hooks come first,
-// and it may have more time. It returns when that has, or one of the others is
-// done.
+// awaitShutdown is called for the connections of a closed listener. If a
+// Shutdown of the group is in progress, it leaves them to that: hooks come
+// first, and Shutdown may have more time. It returns when Shutdown has
+// returned, or done or until is closed.
 func (g *Guard) awaitShutdown(done, until <-chan struct{}) {
 	g.mu.Lock()
 	running, ended := g.shutdowns > 0, g.shutDown
@@ -197,14 +205,14 @@ func (g *Guard) awaitShutdown(done, until <-chan struct{}) {
 	}
 }
 
-// closeAll closes listeners, and waits until the connections that they had in
-// store are members of the group, or ctx is done.
+// closeAll closes listeners. It waits until the connections that were queued in
+// them are members of the group, or ctx is done.
 func (g *Guard) closeAll(ctx context.Context, listeners []*listener) {
 	var wg sync.WaitGroup
 	for _, l := range listeners {
 		wg.Go(func() {
-			l.close() // which waits for handshakes, so perhaps for a callback of a tls.Config
-			for {     // those that nobody accepted; it does not block any more
+			l.close() // waits for handshakes, and so perhaps for a callback of a tls.Config
+			for {     // take the connections that nobody accepted; this no longer blocks
 				if _, err := l.accept(context.Background()); err != nil {
 					break
 				}
@@ -235,13 +243,13 @@ func (e *groupError) Error() string {
 	if len(e.errs) == 1 {
 		return e.errs[0].Error()
 	}
-	s := fmt.Sprintf("quiclife: shutdown: of %d connections %d ended with %d open streams cut, or with data that may not have arrived",
-		e.conns, len(e.errs)-e.hooks-e.sockets, e.streams)
+	s := fmt.Sprintf("quiclife: shutdown: %d of %d connections cut, with %s or data that may not have arrived",
+		len(e.errs)-e.hooks-e.sockets, e.conns, counted(e.streams, "open stream"))
 	if e.hooks > 0 {
-		s += fmt.Sprintf("; %d functions of BeforeShutdown failed", e.hooks)
+		s += "; " + counted(e.hooks, "BeforeShutdown function") + " failed"
 	}
 	if e.sockets > 0 {
-		s += fmt.Sprintf("; %d sockets are still open", e.sockets)
+		s += "; still open: " + counted(e.sockets, "socket")
 	}
 	return s
 }

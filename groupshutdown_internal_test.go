@@ -9,7 +9,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// TestGroupErrorCountsApart: connections, functions of BeforeShutdown and sockets.
+// TestGroupErrorCountsApart: connections, BeforeShutdown functions and sockets.
 func TestGroupErrorCountsApart(t *testing.T) {
 	failed := errors.New("failed")
 	cut := func(n int) error { return &ShutdownError{Streams: make([]StreamInfo, n), Err: context.Canceled} }
@@ -18,9 +18,9 @@ func TestGroupErrorCountsApart(t *testing.T) {
 		want                  string
 	}{
 		{nil, []error{failed}, nil, "failed"},
-		{nil, []error{cut(2), cut(3)}, nil, "of 7 connections 2 ended with 5 open streams cut, or with data that may not have arrived"},
-		{[]error{failed, failed}, []error{cut(1)}, nil, "of 7 connections 1 ended with 1 open streams cut, or with data that may not have arrived; 2 functions of BeforeShutdown failed"},
-		{[]error{failed}, []error{cut(1), nil}, []error{failed}, "of 7 connections 1 ended with 1 open streams cut, or with data that may not have arrived; 1 functions of BeforeShutdown failed; 1 sockets are still open"},
+		{nil, []error{cut(2), cut(3)}, nil, "2 of 7 connections cut, with 5 open streams or data that may not have arrived"},
+		{[]error{failed, failed}, []error{cut(1)}, nil, "1 of 7 connections cut, with 1 open stream or data that may not have arrived; 2 BeforeShutdown functions failed"},
+		{[]error{failed}, []error{cut(1), nil}, []error{failed}, "1 of 7 connections cut, with 1 open stream or data that may not have arrived; 1 BeforeShutdown function failed; still open: 1 socket"},
 	} {
 		e := &groupError{errs: c.hooks, hooks: len(c.hooks), conns: 7, sockets: len(c.sockets)}
 		for _, err := range c.conns {
@@ -34,8 +34,8 @@ func TestGroupErrorCountsApart(t *testing.T) {
 	}
 }
 
-// TestListenerThatHasLeftStaysOut: it was closed, with its transport, while it was
-// made.
+// TestListenerThatHasLeftStaysOut: it was closed with its transport while it
+// was being made.
 func TestListenerThatHasLeftStaysOut(t *testing.T) {
 	g := &Guard{}
 	for _, left := range []bool{false, true} {
@@ -46,11 +46,12 @@ func TestListenerThatHasLeftStaysOut(t *testing.T) {
 	}
 }
 
-// TestShutdownsThatOverlapAreAwaitedToTheLast.
+// TestShutdownsThatOverlapAreAwaitedToTheLast: awaitShutdown returns when all
+// have returned.
 func TestShutdownsThatOverlapAreAwaitedToTheLast(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g := &Guard{}
-		g.awaitShutdown(nil, nil) // there is none
+		g.awaitShutdown(nil, nil) // returns at once: there is no Shutdown
 		for _, calls := range []int{1, 2} {
 			for range calls {
 				g.beginShutdown()

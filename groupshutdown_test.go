@@ -15,8 +15,8 @@ import (
 	"github.com/quiclife/quiclife/internal/quictest"
 )
 
-// TestBeforeShutdownComesBeforeConnections are shut down, side by side, and
-// after listeners are closed.
+// TestBeforeShutdownComesBeforeConnections: the functions run in parallel,
+// after the listeners are closed and before connections are shut down.
 func TestBeforeShutdownComesBeforeConnections(t *testing.T) {
 	guard := &quiclife.Guard{}
 	bubble(t, func(t *testing.T) {
@@ -40,23 +40,24 @@ func TestBeforeShutdownComesBeforeConnections(t *testing.T) {
 	})
 }
 
-// TestErrorsOfBeforeShutdown are among those of Shutdown, and a panic is one.
+// TestErrorsOfBeforeShutdown: they are among those of Shutdown, and a panic is
+// one of them.
 func TestErrorsOfBeforeShutdown(t *testing.T) {
 	failure := errors.New("no")
 	guard := &quiclife.Guard{}
 	guard.BeforeShutdown(func(context.Context) error { return failure })
-	require.EqualError(t, guard.Shutdown(t.Context()), "quiclife: shutdown: a function of BeforeShutdown failed: no", "an error that is alone should say where it is from")
+	require.EqualError(t, guard.Shutdown(t.Context()), "quiclife: shutdown: a BeforeShutdown function failed: no", "an error that is alone should say where it is from")
 	guard.BeforeShutdown(func(context.Context) error { panic("oops") })
 	err := guard.Shutdown(t.Context())
 	require.ErrorIs(t, err, failure)
-	require.ErrorContains(t, err, "2 functions of BeforeShutdown failed")
+	require.ErrorContains(t, err, "2 BeforeShutdown functions failed")
 	var all interface{ Unwrap() []error }
 	require.ErrorAs(t, err, &all)
 	require.Len(t, all.Unwrap(), 2)
 	require.ErrorContains(t, errors.Join(all.Unwrap()...), "oops")
 }
 
-// TestBeforeShutdownIsWaitedForUnderTheContext of Shutdown.
+// TestBeforeShutdownIsWaitedForUnderTheContext: that of Shutdown.
 func TestBeforeShutdownIsWaitedForUnderTheContext(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		guard := &quiclife.Guard{}
@@ -72,8 +73,8 @@ func TestBeforeShutdownIsWaitedForUnderTheContext(t *testing.T) {
 	})
 }
 
-// TestShutdownInBeforeShutdownDoesNotDeadlock, and what is registered there is
-// for the next time.
+// TestShutdownInBeforeShutdownDoesNotDeadlock: a function that is registered
+// there is called the next time.
 func TestShutdownInBeforeShutdownDoesNotDeadlock(t *testing.T) {
 	guard := &quiclife.Guard{}
 	var inside error
@@ -90,7 +91,8 @@ func TestShutdownInBeforeShutdownDoesNotDeadlock(t *testing.T) {
 	require.Equal(t, 1, later)
 }
 
-// TestConcurrentShutdownsShareBeforeShutdown: it is called once for both.
+// TestConcurrentShutdownsShareBeforeShutdown: the functions are called once for
+// both.
 func TestConcurrentShutdownsShareBeforeShutdown(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		guard := &quiclife.Guard{}
@@ -108,10 +110,10 @@ func TestConcurrentShutdownsShareBeforeShutdown(t *testing.T) {
 }
 
 func TestBeforeShutdownOfNilPanics(t *testing.T) {
-	require.PanicsWithValue(t, "quiclife: BeforeShutdown of a nil func", func() { new(quiclife.Guard).BeforeShutdown(nil) })
+	require.PanicsWithValue(t, "quiclife: BeforeShutdown of a nil function", func() { new(quiclife.Guard).BeforeShutdown(nil) })
 }
 
-// TestConcurrentShutdownsHaveErrorsOfTheirOwn: those of one do not turn up in the
+// TestConcurrentShutdownsHaveErrorsOfTheirOwn: neither returns errors of the
 // other.
 func TestConcurrentShutdownsHaveErrorsOfTheirOwn(t *testing.T) {
 	guard := &quiclife.Guard{}
@@ -139,7 +141,7 @@ func TestConcurrentShutdownsHaveErrorsOfTheirOwn(t *testing.T) {
 	})
 }
 
-// TestBeforeShutdownOfTwoGuardsThatShutEachOtherDown does not deadlock.
+// TestBeforeShutdownOfTwoGuardsThatShutEachOtherDown: there is no deadlock.
 func TestBeforeShutdownOfTwoGuardsThatShutEachOtherDown(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		a, b := &quiclife.Guard{}, &quiclife.Guard{}
@@ -157,14 +159,14 @@ func TestBeforeShutdownOfTwoGuardsThatShutEachOtherDown(t *testing.T) {
 	})
 }
 
-// TestBeforeShutdownThatEndsItsGoroutineHasFailed, and Shutdown says so.
+// TestBeforeShutdownThatEndsItsGoroutineHasFailed: Shutdown says so.
 func TestBeforeShutdownThatEndsItsGoroutineHasFailed(t *testing.T) {
 	guard := &quiclife.Guard{}
 	guard.BeforeShutdown(func(ctx context.Context) error { runtime.Goexit(); return nil })
 	require.Error(t, guard.Shutdown(t.Context()))
 }
 
-// TestGuardShutdownBesideServeHasItsOwnTime: it has five minutes, and the
+// TestGuardShutdownBesideServeHasItsOwnTime: it has five minutes, although the
 // Listener.Serve whose listener it closes would have 30 s.
 func TestGuardShutdownBesideServeHasItsOwnTime(t *testing.T) {
 	bubble(t, func(t *testing.T) {
@@ -190,8 +192,8 @@ func TestGuardShutdownBesideServeHasItsOwnTime(t *testing.T) {
 	})
 }
 
-// TestConnsDrainAfterBeforeShutdown, also those of a Serve or a NetListener whose
-// listener has been closed before.
+// TestConnsDrainAfterBeforeShutdown: even those of a Serve or a NetListener
+// whose listener was closed before.
 func TestConnsDrainAfterBeforeShutdown(t *testing.T) {
 	for name, use := range map[string]func(ln *quiclife.Listener){
 		"Serve": func(ln *quiclife.Listener) {
@@ -220,8 +222,8 @@ func TestConnsDrainAfterBeforeShutdown(t *testing.T) {
 	}
 }
 
-// TestGuardShutdownMakesRoomForConnections: also where nobody has told of the end
-// of the old ones yet.
+// TestGuardShutdownMakesRoomForConnections: even if the AfterFuncs of the old
+// ones have not run yet.
 func TestGuardShutdownMakesRoomForConnections(t *testing.T) {
 	guard := &quiclife.Guard{}
 	setup{guard: guard}.in(t, func(t *testing.T, e ends) {

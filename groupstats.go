@@ -7,35 +7,35 @@ import (
 	"time"
 )
 
-// GuardStats counts what the connections of a [Guard] have done, those that
-// have ended included. The counts that say "in all", and those of [StreamStats]
-// but for Open, Peak and Limit, never fall. Each is exact; the connections are
-// read one after the other.
+// GuardStats counts what the connections of a [Guard] have done, including
+// those that have ended. The counts marked "in all" never fall, nor do those of
+// [StreamStats] except Open, Peak and Limit. Each count is exact, but the
+// connections are read one after the other.
 type GuardStats struct {
-	// Stats are the sums over all connections. Limit is that of the connections
-	// that are open. Peak is the highest of any one connection.
+	// Stats are the sums over all connections. Limit is summed over the open
+	// connections only. Peak is the highest Peak of any one connection.
 	Stats
 
 	Conns       int64 // open now
 	ConnsOpened int64 // in all
 
-	// ConnsRefused counts what was refused in all, by the limit that was
-	// reached. Each first packet of a client counts, and Go's clients often
-	// send two.
+	// ConnsRefused counts the connections refused in all, by the limit that was
+	// reached. Each first packet of a client counts, and Go's clients often send
+	// two.
 	ConnsRefused LimitCounts
 
-	// Of the connections that are open, by kind of stream.
-	Full   PerKind[int64]         // how many have no slot left, as far as this side knows
-	Most   PerKind[int64]         // open streams on the one that has most
+	// About the open connections, by kind of stream.
+	Full   PerKind[int64]         // connections with no slot left, as far as this side knows
+	Most   PerKind[int64]         // open streams on the connection with the most
 	Oldest PerKind[time.Duration] // age of the oldest stream, 0 if none is open
 
-	LimitErrors  LimitCounts   // streams that could not be opened, or not handled, in all
-	OpensWaiting int64         // calls that wait for a slot now
-	OpenWait     time.Duration // what such calls have waited, in all, once they have returned
+	LimitErrors  LimitCounts   // streams that could not be opened or handled, in all
+	OpensWaiting int64         // calls now waiting for a slot to open a stream
+	OpenWait     time.Duration // time that such calls have waited, in all, added when they return
 	Leaks        LeakCounts    // reported, in all
 	Collections  int64         // garbage collections asked for, in all
 
-	HandlerErrors int64 // errors that handlers returned, and answers that were cut, in all
+	HandlerErrors int64 // errors returned by handlers, and answers that were cut, in all
 	HandlerPanics int64 // in all
 }
 
@@ -55,21 +55,21 @@ func (s *Stats) of(k kind) *StreamStats {
 	return [...]*StreamStats{&s.Outgoing, &s.OutgoingUni, &s.Incoming, &s.IncomingUni}[k]
 }
 
-// LimitCounts counts by [LimitScope].
+// LimitCounts has one count for each [LimitScope].
 type LimitCounts struct {
 	Peer, Outgoing, Streams, Conns, Heap int64
 }
 
-// LeakCounts counts by [LeakReason].
+// LeakCounts has one count for each [LeakReason].
 type LeakCounts struct {
 	Dropped, Unread, Idle, Uncredited int64
 }
 
-// totals are what a group has counted. The counters are for rare events.
+// totals are the counts of a group that outlive its connections.
 type totals struct {
-	mu sync.Mutex // held to read all connections, and to take one out; Conn.mu and Guard.mu come after it
+	mu sync.Mutex // held to read all connections and to fold one; locked before Conn.mu and Guard.mu
 	// guarded by mu
-	ended       Stats // of connections that are no members any more
+	ended       Stats // of connections that have left the group
 	connsOpened int64
 
 	refused, limitErrors [numScopes]atomic.Int64
@@ -86,7 +86,7 @@ func (t *totals) connMade() {
 	t.connsOpened++
 }
 
-// add counts a stream that came when its connection had been folded.
+// add counts a stream that was opened after its connection had been folded.
 func (t *totals) add(k kind, as outcome) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -95,9 +95,9 @@ func (t *totals) add(k kind, as outcome) {
 	s.count(as)
 }
 
-// foldIfEnded adds the counts of c to the totals of the group and takes it out
-// of it, in one step, so that no count is seen twice or not at all. It does so
-// once, when c has ended, and all of its streams.
+// foldIfEnded folds c: it adds the counts of c to the totals of the group and
+// takes c out of the group. This is one step, so that each count is seen
+// exactly once. It happens once, when c and all of its streams have ended.
 func (c *Conn) foldIfEnded() {
 	t := &c.guard.totals
 	t.mu.Lock()
@@ -120,7 +120,7 @@ func (c *Conn) foldIfEnded() {
 	}
 }
 
-// sum adds the counts of a connection.
+// sum adds the counts of one kind of stream on a connection.
 func (s *StreamStats) sum(of StreamStats) {
 	s.Open += of.Open
 	s.Peak = max(s.Peak, of.Peak)
@@ -133,8 +133,9 @@ func (s *StreamStats) sum(of StreamStats) {
 	s.EOFs += of.EOFs
 }
 
-// Stats returns what the connections of g have done so far. It does not block.
-// It looks at each connection that is open, but not at its streams.
+// Stats returns counts of what the connections of g have done so far. It does
+// not block. Its cost grows with the number of open connections, not with the
+// number of streams.
 func (g *Guard) Stats() GuardStats {
 	for _, c := range g.members() {
 		c.refresh()
@@ -174,7 +175,7 @@ func limitCounts(n *[numScopes]atomic.Int64) LimitCounts {
 	}
 }
 
-// add adds a connection that is a member.
+// add adds the counts of a connection that is a member.
 func (s *GuardStats) add(c *Conn) {
 	now := c.now()
 	c.mu.Lock()
@@ -203,8 +204,9 @@ func (s *GuardStats) add(c *Conn) {
 	}
 }
 
-// full says whether the kind has no slot left. Of what we open at the peer's
-// limit that is known only while somebody waits for one, or has tried lately.
+// full reports whether the kind has no slot left. For streams that this side
+// opens, the peer's limit shows only while an open waits for a slot, or has
+// failed lately.
 func (r *registry) full(now time.Duration) bool {
 	return r.wanting(now) || r.stats.Limit > 0 && r.stats.Open+r.owing >= r.stats.Limit
 }

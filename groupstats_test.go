@@ -19,7 +19,7 @@ import (
 	"github.com/quiclife/quiclife"
 )
 
-// totals lists the counts of s that never fall, by name.
+// totals returns the counts of s that never fall, by name.
 func totals(s quiclife.GuardStats) map[string]int64 {
 	counts := make(map[string]int64)
 	var add func(prefix string, v reflect.Value)
@@ -28,7 +28,7 @@ func totals(s quiclife.GuardStats) map[string]int64 {
 			name := v.Type().Field(i).Name
 			switch name {
 			case "Open", "Peak", "Limit", "Conns", "Full", "Most", "Oldest", "OpensWaiting":
-				if prefix == "ConnsRefused." { // it has a Conns that does not fall
+				if prefix == "ConnsRefused." { // its Conns never falls
 					break
 				}
 				continue
@@ -44,8 +44,8 @@ func totals(s quiclife.GuardStats) map[string]int64 {
 	return counts
 }
 
-// TestGuardStatsNeverFall while connections come and go under load, and in the
-// end they are what was done.
+// TestGuardStatsNeverFall: while connections come and go under load. At the end
+// the counts are exact.
 func TestGuardStatsNeverFall(t *testing.T) {
 	connections, workers := 200, 8
 	if testing.Short() {
@@ -128,7 +128,7 @@ func TestGuardStatsNeverFall(t *testing.T) {
 	requireBalance(t, s.Stats)
 }
 
-// TestGuardStats tells what the connections that are open do.
+// TestGuardStats checks the counts about open connections.
 func TestGuardStats(t *testing.T) {
 	guard := &quiclife.Guard{MaxOutgoingStreams: 2}
 	setup{guard: guard, serverConf: &quic.Config{MaxIncomingUniStreams: 1}}.in(t, func(t *testing.T, e ends) {
@@ -181,7 +181,8 @@ func TestGuardStats(t *testing.T) {
 }
 
 // TestStreamOfEndedConnCountsOnce: a stream that was opened just before the
-// connection ended is in the totals, also if they had the connection already.
+// connection ended is in the totals, even if the connection was already folded
+// into them.
 func TestStreamOfEndedConnCountsOnce(t *testing.T) {
 	guard := &quiclife.Guard{}
 	setup{guard: guard}.in(t, func(t *testing.T, e ends) {
@@ -196,8 +197,8 @@ func TestStreamOfEndedConnCountsOnce(t *testing.T) {
 	})
 }
 
-// TestOutcomesAreToldApart: what this side lets go of on purpose is not what was
-// reset, and an EOF that was read for the program shows.
+// TestOutcomesAreToldApart: streams that this side released are not counted as
+// reset, and an EOF that was read for the program is counted.
 func TestOutcomesAreToldApart(t *testing.T) {
 	for name, c := range map[string]struct {
 		do   func(s, peer *quiclife.Stream)
@@ -242,8 +243,8 @@ func TestOutcomesAreToldApart(t *testing.T) {
 	}
 }
 
-// TestGuardStatsCountWhatFailsAtEachLimit: streams that waited for their turn too
-// long, and those that were refused for the heap.
+// TestGuardStatsCountWhatFailsAtEachLimit: streams that waited too long for
+// their turn, and streams and connections that were refused above MaxHeap.
 func TestGuardStatsCountWhatFailsAtEachLimit(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		guard := &quiclife.Guard{MaxStreams: 1, Logger: slog.New(slog.DiscardHandler)}
@@ -270,8 +271,8 @@ func TestGuardStatsCountWhatFailsAtEachLimit(t *testing.T) {
 	})
 }
 
-// TestGuardStatsAreExact: a stream that was dropped, and one whose connection has
-// ended, show at once.
+// TestGuardStatsAreExact: a dropped stream, and one whose connection has ended,
+// show at once.
 func TestGuardStatsAreExact(t *testing.T) {
 	guard := &quiclife.Guard{AbandonGrace: -1}
 	setup{guard: guard}.in(t, func(t *testing.T, e ends) {
@@ -291,8 +292,8 @@ func TestGuardStatsAreExact(t *testing.T) {
 	})
 }
 
-// TestSlotIsTakenUntilItsCreditIsBack: a stream that has ended and owes its
-// credit is one that the peer may not open.
+// TestSlotIsTakenUntilItsCreditIsBack: a stream that has ended takes a slot
+// until its credit is returned.
 func TestSlotIsTakenUntilItsCreditIsBack(t *testing.T) {
 	guard := &quiclife.Guard{}
 	setup{guard: guard, serverConf: &quic.Config{MaxIncomingStreams: 1, RequireStreamCreditRelease: true}}.in(t, func(t *testing.T, e ends) {
@@ -321,7 +322,7 @@ func TestSlotIsTakenUntilItsCreditIsBack(t *testing.T) {
 	})
 }
 
-// TestLimitsOfManyConnectionsAddUp, also those that mean as many as QUIC has.
+// TestLimitsOfManyConnectionsAddUp: even limits as high as QUIC allows.
 func TestLimitsOfManyConnectionsAddUp(t *testing.T) {
 	guard := &quiclife.Guard{}
 	conf := &quic.Config{MaxIncomingStreams: math.MaxInt64}
@@ -333,7 +334,8 @@ func TestLimitsOfManyConnectionsAddUp(t *testing.T) {
 	})
 }
 
-// TestConnectionIsFullWhileItsOpensFail at the peer's limit, though none waits.
+// TestConnectionIsFullWhileItsOpensFail: at the peer's limit, even if none
+// waits.
 func TestConnectionIsFullWhileItsOpensFail(t *testing.T) {
 	guard := &quiclife.Guard{}
 	setup{guard: guard, serverConf: &quic.Config{MaxIncomingStreams: 1}}.in(t, func(t *testing.T, e ends) {

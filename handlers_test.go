@@ -16,8 +16,8 @@ import (
 	"github.com/quiclife/quiclife"
 )
 
-// TestHandlersConnGivesItsValues to the handlers of the connection's streams,
-// which its context does not end.
+// TestHandlersConnGivesItsValues: to the handlers of the connection's streams,
+// but the end of its context does not end theirs.
 func TestHandlersConnGivesItsValues(t *testing.T) {
 	type key struct{}
 	setup{}.in(t, func(t *testing.T, e ends) {
@@ -33,7 +33,7 @@ func TestHandlersConnGivesItsValues(t *testing.T) {
 				},
 				Stream: func(ctx context.Context, s *quiclife.Stream) error {
 					close(started)
-					<-ofConn.Done() // which Shutdown ends
+					<-ofConn.Done() // Shutdown ends it
 					if err := ctx.Err(); err != nil {
 						t.Errorf("Shutdown has ended the context of a handler: %v", err)
 					}
@@ -105,7 +105,7 @@ func TestHandlersConnRefuses(t *testing.T) {
 	}
 }
 
-// TestHandlersConnThatBlocksEndsWithShutdown: its context does.
+// TestHandlersConnThatBlocksEndsWithShutdown: its context is done then.
 func TestHandlersConnThatBlocksEndsWithShutdown(t *testing.T) {
 	setup{}.in(t, func(t *testing.T, e ends) {
 		served := make(chan error, 1)
@@ -125,8 +125,8 @@ func TestHandlersConnThatBlocksEndsWithShutdown(t *testing.T) {
 	})
 }
 
-// TestNoErrorOfHandlersIsSilent: Error is called for each, and without it they
-// are logged.
+// TestNoErrorOfHandlersIsSilent: Error is called for each, and without Error
+// they are logged.
 func TestNoErrorOfHandlersIsSilent(t *testing.T) {
 	failure := errors.New("disk full")
 	for _, told := range []bool{true, false} {
@@ -185,7 +185,6 @@ func TestNoErrorOfHandlersIsSilent(t *testing.T) {
 	}
 }
 
-// TestPanicInHandlersErrorHarmsNobody.
 func TestPanicInHandlersErrorHarmsNobody(t *testing.T) {
 	var log logged
 	setup{guard: &quiclife.Guard{Logger: log.logger()}}.in(t, func(t *testing.T, e ends) {
@@ -206,7 +205,7 @@ func TestPanicInHandlersErrorHarmsNobody(t *testing.T) {
 	})
 }
 
-// TestListenerServeTellsWhatItCut in its error.
+// TestListenerServeTellsWhatItCut: in its error.
 func TestListenerServeTellsWhatItCut(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		guard := &quiclife.Guard{DrainTimeout: time.Second, CloseCode: 9, CloseReason: "bye", Logger: slog.New(slog.DiscardHandler)}
@@ -225,13 +224,12 @@ func TestListenerServeTellsWhatItCut(t *testing.T) {
 		var cut *quiclife.ShutdownError
 		require.ErrorAs(t, err, &cut)
 		require.Len(t, cut.Streams, 1)
-		require.Contains(t, err.Error(), "1 open streams cut")
+		require.Contains(t, err.Error(), "1 open stream cut")
 		settled()
 		require.Equal(t, &quiclife.ApplicationError{Remote: true, ErrorCode: 9, ErrorMessage: "bye"}, context.Cause(clients[0].Context()))
 	})
 }
 
-// TestDrainingTellsOfShutdown.
 func TestDrainingTellsOfShutdown(t *testing.T) {
 	setup{}.in(t, func(t *testing.T, e ends) {
 		s, peer := e.stream(t)

@@ -7,12 +7,12 @@ import (
 	"time"
 )
 
-// Guard.MaxStreams limits the streams that are handled at a time. A stream that
-// was accepted waits for its turn, one of each kind on a connection; a free
-// slot goes to the connection that has fewest streams handled, so that a greedy
-// peer delays itself.
+// Guard.MaxStreams limits the streams that are handled at a time. At the limit,
+// each connection accepts one more stream of each kind, which then waits for
+// its turn. A free slot goes to the connection that has the fewest streams
+// being handled, so that a greedy peer delays itself.
 
-// errWaited is why a stream is refused at MaxStreams.
+// errWaited says that a stream has waited for longer than Guard.MaxWait.
 var errWaited = errors.New("quiclife: no slot within Guard.MaxWait")
 
 func (g *Guard) maxWait() time.Duration {
@@ -22,8 +22,9 @@ func (g *Guard) maxWait() time.Duration {
 	return g.MaxWait
 }
 
-// awaitHandling waits until one more stream of c may be handled. It fails if
-// that takes too long ([errWaited]), ctx is done or the connection has ended.
+// awaitHandling waits until one more stream of c may be handled, and counts it.
+// It fails if that takes too long ([errWaited]), ctx is done or the connection
+// has ended.
 func (c *Conn) awaitHandling(ctx context.Context) error {
 	g := c.guard
 	if g.MaxStreams <= 0 {
@@ -65,8 +66,8 @@ func (c *Conn) awaitHandling(ctx context.Context) error {
 	return err
 }
 
-// acceptHandled accepts a stream that may be handled until it ends. It fails
-// once ctx is done.
+// acceptHandled accepts a stream and waits until it may be handled. The stream
+// counts as handled until it ends. acceptHandled fails once ctx is done.
 func (c *Conn) acceptHandled(ctx context.Context) (*Stream, error) {
 	for {
 		s, err := acceptUntil(ctx, c.AcceptStream)
@@ -86,7 +87,7 @@ func (c *Conn) acceptHandled(ctx context.Context) (*Stream, error) {
 	}
 }
 
-// handledUntilEnd has unregister give back what awaitHandling has waited for.
+// handledUntilEnd makes unregister give back the slot that awaitHandling took.
 func (st *streamState) handledUntilEnd() {
 	c := st.conn
 	if c.guard.MaxStreams <= 0 {
@@ -101,7 +102,7 @@ func (st *streamState) handledUntilEnd() {
 	}
 }
 
-// handled gives back what awaitHandling has waited for.
+// handled gives back a slot that awaitHandling took.
 func (c *Conn) handled() {
 	g := c.guard
 	if g.MaxStreams <= 0 {
@@ -112,15 +113,17 @@ func (c *Conn) handled() {
 	g.mu.Unlock()
 }
 
-// most is the connection that has most streams handled, or nil, and how many.
+// most returns the connection that has the most streams being handled, or nil,
+// and their number.
 func (g *Guard) most() (*Conn, int64) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	return g.handling.Most()
 }
 
-// greediest and greed are looked for when a record is written, which is rare,
-// and not when a stream is refused.
+// greediest and greed find the connection that has the most streams being
+// handled. They do so only when a record is written, which is rare, and not
+// each time a stream is refused.
 type (
 	greediest struct{ guard *Guard }
 	greed     struct{ guard *Guard }

@@ -24,13 +24,13 @@ import (
 	"github.com/quiclife/quiclife/internal/quictest"
 )
 
-// ends are the two ends of a connection, plain and wrapped.
+// ends are the two ends of a connection, as quic-go's and as ours.
 type ends struct {
 	client, server       *quiclife.Conn
 	rawClient, rawServer *quic.Conn
 }
 
-// setup says how ends are made; the zero value is fine.
+// setup says how to make ends. The zero value is fine.
 type setup struct {
 	net                    quictest.Net
 	clientConf, serverConf *quic.Config
@@ -52,7 +52,7 @@ func bubble(t *testing.T, f func(t *testing.T)) {
 	synctest.Test(t, f)
 }
 
-// onLoopback is in real time, over UDP.
+// onLoopback makes ends over UDP, in real time.
 func (s setup) onLoopback(t testing.TB) ends {
 	rc, rs := quictest.Loopback(t, s.clientConf, s.serverConf)
 	return s.wrap(rc, rs)
@@ -68,10 +68,11 @@ func (s setup) wrap(rc, rs *quic.Conn) ends {
 	return ends{s.guard.Wrap(rc, s.clientConf), s.guard.Wrap(rs, s.serverConf), rc, rs}
 }
 
-// conns lists what Conns returns.
+// conns returns the connections of Guard.Conns as a slice.
 func conns(g *quiclife.Guard) []*quiclife.Conn { return slices.Collect(g.Conns()) }
 
-// stream opens a stream on the client, on which x is sent, and accepts it.
+// stream opens a stream on the client, sends x on it, and accepts it on the
+// server.
 func (e ends) stream(t *testing.T) (client, server *quiclife.Stream) {
 	t.Helper()
 	client, err := e.client.OpenStreamSync(t.Context())
@@ -90,7 +91,7 @@ func write(t *testing.T, w io.Writer, s string) {
 	require.Equal(t, len(s), n)
 }
 
-// expect reads just s.
+// expect requires that the next bytes to read are s.
 func expect(t *testing.T, r io.Reader, s string) {
 	t.Helper()
 	b := make([]byte, len(s))
@@ -99,13 +100,14 @@ func expect(t *testing.T, r io.Reader, s string) {
 	require.Equal(t, s, string(b))
 }
 
-// settled lets all that is under way arrive, in fake time.
+// settled waits in fake time until everything in flight has arrived.
 func settled() {
 	time.Sleep(time.Second)
 	synctest.Wait()
 }
 
-// requireNothingLeft requires that both ends hold no stream and live.
+// requireNothingLeft requires that neither end holds a stream, and that the
+// connection has not ended.
 func (e ends) requireNothingLeft(t testing.TB, msg ...any) {
 	t.Helper()
 	require.NoError(t, context.Cause(e.client.Context()), msg...)
@@ -119,7 +121,7 @@ func (e ends) requireNothingLeft(t testing.TB, msg ...any) {
 	}
 }
 
-// requireBalance requires what StreamStats promises.
+// requireBalance requires the equation that StreamStats promises.
 func requireBalance(t testing.TB, stats quiclife.Stats) {
 	t.Helper()
 	for _, s := range []quiclife.StreamStats{stats.Outgoing, stats.OutgoingUni, stats.Incoming, stats.IncomingUni} {
@@ -129,19 +131,19 @@ func requireBalance(t testing.TB, stats quiclife.Stats) {
 	}
 }
 
-// raise makes to at least n, beside others that do.
+// raise sets a counter to n if it is lower. Calls may be concurrent.
 func raise(to *atomic.Int64, n int64) {
 	for old := to.Load(); old < n && !to.CompareAndSwap(old, n); old = to.Load() {
 	}
 }
 
-// eventually polls in real time, for what no channel tells.
+// eventually polls in real time, for conditions without a channel.
 func eventually(t testing.TB, f func() bool, msg ...any) {
 	t.Helper()
 	require.Eventually(t, f, 20*time.Second, 2*time.Millisecond, msg...)
 }
 
-// keep keeps s from being dropped until the end of the test.
+// keep keeps s alive until the end of the test.
 func keep(t testing.TB, s any) { t.Cleanup(func() { runtime.KeepAlive(s) }) }
 
 // collectConstantly forces garbage collections in the background until the test ends.
@@ -189,8 +191,9 @@ func (l *logged) String() string {
 
 func (l *logged) logger() *slog.Logger { return slog.New(slog.NewTextHandler(l, nil)) }
 
-// onTransports accepts a connection through server, over simnet. It must be
-// called inside a synctest bubble; what it makes is closed at the end of the test.
+// onTransports dials a connection over simnet and accepts it through server. It
+// must be called inside a synctest bubble. What it makes is closed at the end
+// of the test.
 func onTransports(t *testing.T, server *quiclife.Transport) ends {
 	t.Helper()
 	serverTLS, clientTLS := quictest.TLS()
@@ -211,8 +214,8 @@ func onTransports(t *testing.T, server *quiclife.Transport) ends {
 	return ends{c, s, c.Unwrap(), s.Unwrap()}
 }
 
-// uniStream opens a unidirectional stream on the client, on which x is sent,
-// and accepts it.
+// uniStream opens a unidirectional stream on the client, sends x on it, and
+// accepts it on the server.
 func (e ends) uniStream(t *testing.T) (client *quiclife.SendStream, server *quiclife.ReceiveStream) {
 	t.Helper()
 	client, err := e.client.OpenUniStreamSync(t.Context())
@@ -242,7 +245,8 @@ func requireLimitError(t testing.TB, err error, msg ...any) *quiclife.LimitError
 	return limit
 }
 
-// together runs the calls at the same moment, and waits until all have returned.
+// together makes the calls at the same moment, and waits until all have
+// returned.
 func together(calls ...func()) {
 	var wg sync.WaitGroup
 	start := make(chan struct{})
@@ -264,8 +268,8 @@ func acceptAndRelease(c *quiclife.Conn) {
 	}
 }
 
-// requireNothingLeftOf releases the streams, and requires that both ends hold
-// none then. It is for fake time.
+// requireNothingLeftOf releases the streams, and then requires that neither end
+// holds a stream. It is for fake time.
 func (e ends) requireNothingLeftOf(t testing.TB, streams ...interface{ Release() }) {
 	t.Helper()
 	for _, s := range streams {
@@ -275,7 +279,7 @@ func (e ends) requireNothingLeftOf(t testing.TB, streams ...interface{ Release()
 	e.requireNothingLeft(t)
 }
 
-// udpSocket is closed at the end of the test, if the test has not done it.
+// udpSocket returns a socket that is closed at the end of the test.
 func udpSocket(t *testing.T) *net.UDPConn {
 	t.Helper()
 	c, err := net.ListenUDP("udp", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
@@ -284,8 +288,8 @@ func udpSocket(t *testing.T) *net.UDPConn {
 	return c
 }
 
-// dialEarly dials with 0-RTT, which the server rejects or not, and returns the
-// client's end before its handshake has completed. To be called in a bubble.
+// dialEarly dials with 0-RTT, which the server rejects or accepts. It returns
+// the client's end before the handshake has completed. Call it in a bubble.
 func dialEarly(t *testing.T, reject bool) (c *quiclife.Conn, accept func() *quiclife.Conn) {
 	return dialEarlyUnder(t, &quiclife.Guard{}, reject)
 }
@@ -325,7 +329,7 @@ func dialEarlyUnder(t *testing.T, guard *quiclife.Guard, reject bool) (c *quicli
 	}
 }
 
-// expectAll reads to the end of r, which has just s.
+// expectAll requires that r has s and then io.EOF.
 func expectAll(t testing.TB, r io.Reader, s string) {
 	t.Helper()
 	b, err := io.ReadAll(r)
@@ -339,8 +343,8 @@ type site struct {
 	server, client *quiclife.Transport
 }
 
-// newSite listens with server. It is to be called in a bubble; what it makes is
-// closed at the end of the test.
+// newSite listens with server. Call it in a bubble. What it makes is closed at
+// the end of the test.
 func newSite(t *testing.T, server *quiclife.Transport, conf *quic.Config) *site {
 	t.Helper()
 	serverTLS, _ := quictest.TLS()
@@ -372,7 +376,7 @@ func (s *site) connect(t *testing.T) ends {
 	return ends{c, sc, c.Unwrap(), sc.Unwrap()}
 }
 
-// leaks collects what OnLeak is told.
+// leaks collects the leaks given to OnLeak.
 type leaks struct {
 	mu  sync.Mutex
 	all []quiclife.Leak
@@ -390,7 +394,7 @@ func (l *leaks) list() []quiclife.Leak {
 	return l.all
 }
 
-// require requires that just these leaks were reported so far.
+// require requires that exactly these leaks were reported so far.
 func (l *leaks) require(t testing.TB, reasons ...quiclife.LeakReason) {
 	t.Helper()
 	var got []quiclife.LeakReason
@@ -400,7 +404,7 @@ func (l *leaks) require(t testing.TB, reasons ...quiclife.LeakReason) {
 	require.Equal(t, reasons, got, "leaks that were reported: %v", l.list())
 }
 
-// drop opens a stream, does something with it, and forgets it.
+// drop opens a stream, does something with it, and drops it.
 //
 //go:noinline
 func drop(t *testing.T, c *quiclife.Conn, do func(*quiclife.Stream)) {
@@ -409,7 +413,7 @@ func drop(t *testing.T, c *quiclife.Conn, do func(*quiclife.Stream)) {
 	do(s)
 }
 
-// dropUni opens a unidirectional stream, writes to it, and forgets it.
+// dropUni opens a unidirectional stream, writes to it, and drops it.
 //
 //go:noinline
 func dropUni(ctx context.Context, c *quiclife.Conn) error {
@@ -421,8 +425,8 @@ func dropUni(ctx context.Context, c *quiclife.Conn) error {
 	return err
 }
 
-// collectAndLook finds all dropped streams. In a bubble it is Stats that looks
-// for them, and weakens young streams before.
+// collectAndLook finds all dropped streams. In a bubble, Stats weakens young
+// streams and looks for dropped ones.
 func collectAndLook(conns ...*quiclife.Conn) {
 	for _, c := range conns {
 		c.Stats()
@@ -433,8 +437,8 @@ func collectAndLook(conns ...*quiclife.Conn) {
 	}
 }
 
-// handleEach has handle run for each bidirectional stream that the peer opens,
-// in a goroutine of its own, until c ends.
+// handleEach runs handle for each bidirectional stream that the peer opens,
+// each in its own goroutine, until c ends.
 func handleEach(c *quiclife.Conn, handle func(*quiclife.Stream)) {
 	for {
 		s, err := c.AcceptStream(context.Background())
@@ -445,7 +449,7 @@ func handleEach(c *quiclife.Conn, handle func(*quiclife.Stream)) {
 	}
 }
 
-// readAllAndRelease is how an application should handle a stream.
+// readAllAndRelease handles a stream as an application should.
 func readAllAndRelease(s *quiclife.Stream) {
 	io.Copy(io.Discard, s)
 	s.Release()
@@ -454,7 +458,7 @@ func readAllAndRelease(s *quiclife.Stream) {
 // noContext is what a program passes by mistake.
 var noContext context.Context
 
-// longConf has connections outlive all timeouts of their streams.
+// longConf makes connections outlive all timeouts of their streams.
 var longConf = &quic.Config{MaxIdleTimeout: 10 * time.Hour}
 
 // requireRefused requires that a dial is refused.

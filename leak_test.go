@@ -19,13 +19,13 @@ import (
 	"github.com/quiclife/quiclife/internal/quictest"
 )
 
-// No ignore list: what is left at the end is a leak.
+// No ignore list: any goroutine left at the end is a leak.
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// TestStreamsThatComeAndGoLeaveNothing opens and ends 2,000 streams against a
-// limit of 10, every third one reset. Nothing may be left in quic-go, no
-// goroutine, and the heap may not grow. QUICLIFE_CYCLES is how many, if not
-// 2,000.
+// TestStreamsThatComeAndGoLeaveNothing opens and ends 2,000 streams at a limit
+// of 10, and resets every third one. No stream may be left in quic-go, no
+// goroutine may be left, and the heap may not grow. QUICLIFE_CYCLES sets the
+// number of streams.
 func TestStreamsThatComeAndGoLeaveNothing(t *testing.T) {
 	careful := func(s *quiclife.Stream, n int) {
 		defer s.Release()
@@ -45,8 +45,8 @@ func TestStreamsThatComeAndGoLeaveNothing(t *testing.T) {
 			s.Close()
 		}
 	}
-	// The careless ends read just what they need, see no EOF, and end only
-	// their send half, whatever happens.
+	// Careless ends read just what they need, never see an EOF, and end only
+	// their send half.
 	careless := func(s *quiclife.Stream, n int) {
 		if n%3 == 0 {
 			s.Write([]byte("req"))
@@ -90,7 +90,7 @@ func testCycles(t *testing.T, request func(*quiclife.Stream, int), serve func(*q
 	})
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
-	var early []weak.Pointer[quic.Stream] // of quic-go's own streams
+	var early []weak.Pointer[quic.Stream] // to quic-go's own streams
 	var heap uint64
 	goroutines := 0
 	for n := range cycles {
@@ -109,11 +109,12 @@ func testCycles(t *testing.T, request func(*quiclife.Stream, int), serve func(*q
 	eventually(t, func() bool { return e.client.Stats().Open()+e.server.Stats().Open() == 0 })
 	e.requireNothingLeft(t)
 	for _, end := range []quiclife.StreamStats{e.client.Stats().Outgoing, e.server.Stats().Incoming} {
-		// A stream that is reset before anything of it was sent still opens.
+		// A stream that is reset before anything was sent on it is still opened
+		// at the peer.
 		require.EqualValues(t, cycles, end.Opened)
 		require.Zero(t, end.Reclaimed)
 		require.GreaterOrEqual(t, end.Reset, int64(cycles/3))
-		require.LessOrEqual(t, end.Peak, int64(10+10)) // ended here, but not yet there
+		require.LessOrEqual(t, end.Peak, int64(10+10)) // some have ended here, but not yet at the peer
 	}
 	after := quictest.HeapAlloc()
 	require.Less(t, int64(after)-int64(heap), int64(512<<10), "%d bytes before, %d after", heap, after)

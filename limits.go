@@ -29,12 +29,12 @@ func (s LimitScope) String() string {
 // MarshalText returns what String does.
 func (s LimitScope) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
 
-// prose is what the limit is of.
+// prose describes the limit for an error text.
 func (s LimitScope) prose() string {
-	return nameOf(s, "the peer's limit of %s streams", "this side's limit of %s streams", "limit of streams that are handled", "limit of connections", "limit of live heap")
+	return nameOf(s, "the peer's limit of %s streams", "this side's limit of %s streams", "limit of handled streams", "limit of connections", "limit of live heap")
 }
 
-// nameOf is the name of an enumeration's value.
+// nameOf returns the name of a value of an enumeration.
 func nameOf[E ~uint8](value E, names ...string) string {
 	if int(value) < len(names) {
 		return names[value]
@@ -42,27 +42,29 @@ func nameOf[E ~uint8](value E, names ...string) string {
 	return "invalid"
 }
 
-// A LimitError says that no stream could be opened, or no connection made, and
-// who holds the slots.
+// A LimitError says that a stream could not be opened, or a connection not
+// made, because a limit was reached. It also says what holds the slots.
 //
-// At the peer's limit it matches [*StreamLimitReachedError], with [errors.As]
-// and with [errors.Is], in the pointer and the value form. If a context ended
-// the wait for a slot, it matches that context's error instead.
+// At the peer's limit it matches StreamLimitReachedError, with [errors.As] and
+// [errors.Is], as a pointer and as a value. If a context ended the wait for a
+// slot, it matches that context's error instead.
 type LimitError struct {
 	Scope          LimitScope
-	Unidirectional bool // the kind of stream that was to be opened
-	// Open and Opened are the outgoing streams of this kind that this side has
-	// open, and has opened in all. At the peer's limit, a small Open says that
-	// it is the peer who has not ended its halves. At a limit of the Guard,
-	// Open is what the limit is of: streams that are handled, connections, or
-	// bytes of live heap.
+	Unidirectional bool // the stream to be opened was unidirectional
+	// Open is how many outgoing streams of this kind are open here, and Opened
+	// how many this side has opened in all. If Open is small at the peer's
+	// limit, then it is the peer that has not ended its halves. At MaxStreams,
+	// MaxConns and MaxHeap, Open is the count that the limit applies to:
+	// streams being handled, connections, or bytes of live heap.
 	Open, Opened int64
-	// Limit is the limit that was reached, 0 for the peer's, of which quic-go
-	// does not tell.
+	// Limit is the limit that was reached. It is 0 for the peer's limit, which
+	// quic-go does not reveal.
 	Limit int64
-	// Oldest is the oldest of the open streams, the zero StreamInfo if none is.
+	// Oldest is the oldest open stream of this kind. It is the zero StreamInfo
+	// if none is open.
 	Oldest StreamInfo
-	// Err is quic-go's error, or that of the context that ended the wait, or nil.
+	// Err is quic-go's error, or the error of the context that ended the wait,
+	// or nil.
 	Err error
 }
 
@@ -103,7 +105,7 @@ func (e *LimitError) kind() string {
 	return "bidirectional"
 }
 
-// LogValue has the numbers as attributes, and those of the oldest stream.
+// LogValue returns the fields as attributes.
 func (e *LimitError) LogValue() slog.Value {
 	attrs := []slog.Attr{slog.String("scope", e.Scope.String()), slog.Int64("open", e.Open), slog.Int64("limit", e.Limit)}
 	if e.Scope == LimitPeer || e.Scope == LimitOutgoing {
@@ -121,8 +123,9 @@ func (e *LimitError) LogValue() slog.Value {
 // Unwrap returns e.Err.
 func (e *LimitError) Unwrap() error { return e.Err }
 
-// Is reports a match with [StreamLimitReachedError] in either form, if it was
-// the peer's limit. (Pointers to zero-size values cannot be compared.)
+// Is reports whether target is a [StreamLimitReachedError], as a pointer or as
+// a value, and e is for the peer's limit. (errors.Is itself cannot compare such
+// pointers, because the type has size zero.)
 func (e *LimitError) Is(target error) bool {
 	switch target.(type) {
 	case quic.StreamLimitReachedError, *quic.StreamLimitReachedError:
@@ -131,7 +134,8 @@ func (e *LimitError) Is(target error) bool {
 	return false
 }
 
-// As finds [StreamLimitReachedError] in its value form; the pointer is Err.
+// As matches [StreamLimitReachedError] as a value. errors.As finds the pointer
+// in Err.
 func (e *LimitError) As(target any) bool {
 	_, ok := target.(*quic.StreamLimitReachedError)
 	return ok && isPeerLimit(e.Err)
@@ -142,8 +146,8 @@ func isPeerLimit(err error) bool {
 	return ok
 }
 
-// logStuck logs that opens wait in vain. They may have no deadline, and never
-// return an error that says so.
+// logStuck logs that calls that open streams wait in vain. They may have no
+// deadline, and so never return an error that says so.
 func (c *Conn) logStuck(k kind) {
 	scope := LimitPeer
 	c.mu.Lock()
@@ -154,7 +158,8 @@ func (c *Conn) logStuck(k kind) {
 	c.logLimit(c.describeLimit(k, scope, nil))
 }
 
-// limitError is the error of an open that has failed at a limit.
+// limitError counts and logs an open that has failed at a limit, and returns
+// its error.
 func (c *Conn) limitError(k kind, scope LimitScope, err error) error {
 	c.guard.totals.limitErrors[scope].Add(1)
 	e := c.describeLimit(k, scope, err)
@@ -162,7 +167,7 @@ func (c *Conn) limitError(k kind, scope LimitScope, err error) error {
 	return e
 }
 
-// describeLimit counts what is open.
+// describeLimit makes a LimitError from the current counts.
 func (c *Conn) describeLimit(k kind, scope LimitScope, err error) *LimitError {
 	c.mu.Lock()
 	r := &c.kinds[k]

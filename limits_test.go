@@ -13,8 +13,8 @@ import (
 	"github.com/quiclife/quiclife"
 )
 
-// TestErrorAtPeersLimitSaysWhoHoldsIt: and it matches quic-go's in every form
-// that programs use.
+// TestErrorAtPeersLimitSaysWhoHoldsIt: it also matches quic-go's error in every
+// way that programs use.
 func TestErrorAtPeersLimitSaysWhoHoldsIt(t *testing.T) {
 	t.Parallel()
 	for _, o := range openers {
@@ -60,7 +60,8 @@ func TestErrorAtPeersLimitSaysWhoHoldsIt(t *testing.T) {
 				require.EqualValues(t, 3, limit.Open)
 				require.Contains(t, err.Error(), "context deadline exceeded")
 
-				// Released here, but the peer's application does nothing: it is the peer then.
+				// Released here, but the peer's application does nothing: then
+				// the peer holds the slots.
 				for _, s := range held {
 					s.Release()
 				}
@@ -68,7 +69,7 @@ func TestErrorAtPeersLimitSaysWhoHoldsIt(t *testing.T) {
 				limit = requireLimitError(t, err)
 				require.Zero(t, limit.Open)
 				require.Contains(t, err.Error(), "0 open here of 3 opened, the peer has not ended the others")
-				limit.Open = 1 // and one that is rightly open
+				limit.Open = 1 // and one that is open as it should be
 				require.Contains(t, err.Error(), "1 open here of 3 opened, the peer may not have ended the others, the oldest: stream")
 				require.EqualValues(t, 3, o.stats(e.client.Stats()).Opened, "a failed open counts nothing")
 				requireBalance(t, e.client.Stats())
@@ -77,8 +78,8 @@ func TestErrorAtPeersLimitSaysWhoHoldsIt(t *testing.T) {
 	}
 }
 
-// TestStuckOpenIsLogged: an open without a deadline returns no error that
-// would tell what it waits for, so the log does, once until a stream is opened.
+// TestStuckOpenIsLogged: an open without a deadline returns no error that says
+// what it waits for. So the log says it, once until a stream is opened.
 func TestStuckOpenIsLogged(t *testing.T) {
 	t.Parallel()
 	for _, own := range []bool{false, true} {
@@ -119,7 +120,7 @@ func TestStuckOpenIsLogged(t *testing.T) {
 	}
 }
 
-// TestShortWaitIsNotLoggedAsStuck: also where the timer runs, for the other
+// TestShortWaitIsNotLoggedAsStuck: even if the timer fires because of the other
 // direction.
 func TestShortWaitIsNotLoggedAsStuck(t *testing.T) {
 	t.Parallel()
@@ -146,7 +147,7 @@ func TestShortWaitIsNotLoggedAsStuck(t *testing.T) {
 	})
 }
 
-// TestBusyLimitIsNotLogged: opens wait all the time, but not in vain.
+// TestBusyLimitIsNotLogged: opens always wait, but not in vain.
 func TestBusyLimitIsNotLogged(t *testing.T) {
 	t.Parallel()
 	var log logged
@@ -168,7 +169,7 @@ func TestBusyLimitIsNotLogged(t *testing.T) {
 	})
 }
 
-// TestGuardIsNotWrittenTo: neither it nor the Config is.
+// TestGuardIsNotWrittenTo: nor is the Config.
 func TestGuardIsNotWrittenTo(t *testing.T) {
 	t.Parallel()
 	guard := &quiclife.Guard{}
@@ -186,8 +187,9 @@ func TestGuardIsNotWrittenTo(t *testing.T) {
 	require.Nil(t, guard.OnLeak)
 }
 
-// TestEachRunOfFailuresAtPeersLimitIsLoggedOnce: the second after the peer had
-// given slots back. Its limit is not told, though there is one of our own.
+// TestEachRunOfFailuresAtPeersLimitIsLoggedOnce: the second run comes after the
+// peer has freed slots. The record has no limit, although this side has one of
+// its own.
 func TestEachRunOfFailuresAtPeersLimitIsLoggedOnce(t *testing.T) {
 	t.Parallel()
 	var log logged
@@ -211,12 +213,12 @@ func TestEachRunOfFailuresAtPeersLimitIsLoggedOnce(t *testing.T) {
 				require.NoError(t, err)
 				p.Release()
 			}
-			time.Sleep(10 * time.Second) // until then records of this kind are held back
+			time.Sleep(10 * time.Second) // records of this kind are held back for so long
 		}
 	})
 }
 
-// TestLimitErrorSaysAllItKnows, and nothing that it does not.
+// TestLimitErrorSaysAllItKnows: and nothing that it does not know.
 func TestLimitErrorSaysAllItKnows(t *testing.T) {
 	oldest := quiclife.StreamInfo{Age: 1500 * time.Microsecond, Send: quiclife.HalfOpen, Receive: quiclife.HalfOpen}
 	const first = "the oldest: stream 0 (opened by us 2ms ago, send open, receive open, 0 bytes written, 0 read)"
@@ -231,7 +233,7 @@ func TestLimitErrorSaysAllItKnows(t *testing.T) {
 		{quiclife.LimitError{Scope: quiclife.LimitPeer, Open: 1, Opened: 2, Oldest: oldest}, "the peer's limit of bidirectional streams reached: 1 open here of 2 opened, the peer may not have ended the others, " + first},
 		{quiclife.LimitError{Scope: quiclife.LimitPeer, Err: &quic.StreamLimitReachedError{}}, "the peer's limit of bidirectional streams reached: 0 open here of 0 opened"},
 		{quiclife.LimitError{Scope: quiclife.LimitPeer, Err: context.Canceled}, "the peer's limit of bidirectional streams reached: 0 open here of 0 opened: context canceled"},
-		{quiclife.LimitError{Scope: quiclife.LimitStreams, Open: 3, Limit: 3}, "limit of streams that are handled reached: 3 of 3"},
+		{quiclife.LimitError{Scope: quiclife.LimitStreams, Open: 3, Limit: 3}, "limit of handled streams reached: 3 of 3"},
 		{quiclife.LimitError{Scope: quiclife.LimitConns, Open: 1, Limit: 3, Err: context.Canceled}, "limit of connections reached: 1 of 3: context canceled"},
 		{quiclife.LimitError{Scope: quiclife.LimitHeap, Open: 4, Limit: 3}, "limit of live heap reached: 4 of 3"},
 	} {
@@ -239,7 +241,8 @@ func TestLimitErrorSaysAllItKnows(t *testing.T) {
 	}
 }
 
-// TestLimitErrorHasAttributes: of streams also their kind, and only what there is.
+// TestLimitErrorHasAttributes: the kind only at limits of streams, and other
+// attributes only if they are set.
 func TestLimitErrorHasAttributes(t *testing.T) {
 	attrs := func(e quiclife.LimitError) (keys []string) {
 		for _, a := range e.LogValue().Group() {

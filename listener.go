@@ -17,8 +17,9 @@ type Listener struct {
 }
 
 // Accept returns the next connection. It blocks until there is one, ctx is
-// done, or the listener is closed ([ErrServerClosed]). If a connection is queued
-// and ctx is done, it returns either, as quic-go does.
+// done, or the listener is closed ([ErrServerClosed]). If ctx is done and a
+// connection is queued, it may return either the connection or the error, as in
+// quic-go.
 //
 // While [Listener.Serve] or a [Listener.NetListener] uses the listener, Accept
 // returns an error at once. Calls of Accept may be concurrent.
@@ -30,22 +31,25 @@ func (l *Listener) Accept(ctx context.Context) (*Conn, error) {
 	return l.l.accept(ctx)
 }
 
-// Close ends handshakes that are under way and has Accept fail once the
-// connections before them have been accepted. Connections stay as they are.
-// If the listener was made by Listen or ListenAddr, its goroutines end, and
-// the socket that ListenAddr made is closed, when the last of them has ended
-// (3 PTO later if this side closed it, for the peer's sake).
-// Closing again has no effect.
+// Close stops listening. Handshakes in progress fail. Connections that are
+// already queued can still be accepted. After that Accept fails. Close does not
+// close connections. If the listener was made by Listen or ListenAddr, its
+// goroutines end when the last connection has ended, and the socket that
+// ListenAddr made is closed. If this side closed that connection, this happens
+// 3 PTO later, so that a lost CONNECTION_CLOSE can be repeated. Closing again
+// has no effect.
 func (l *Listener) Close() error { return l.l.close() }
 
 // Addr returns the address that the listener listens on.
 func (l *Listener) Addr() net.Addr { return l.raw.Addr() }
 
-// Unwrap returns quic-go's own listener. Connections accepted through it are
-// not ours, until [Wrap], which counts them a second time against
-// Guard.MaxConns. Close the listener with its own Close all the same. From now
-// on Guard.MaxConns cannot tell connections that were accepted from others: new
-// ones may fill it, and clients may be asked for their address more often.
+// Unwrap returns quic-go's own listener. quiclife does not track connections
+// accepted through it, unless [Wrap] takes them over. Wrap counts them against
+// Guard.MaxConns a second time. Close the listener with the Close of l, not
+// with quic-go's. After Unwrap, quiclife no longer knows which connections were
+// accepted: connections that wait to be accepted may fill all of
+// Guard.MaxConns, and clients may have to validate their address more often.
+// Unwrap of a nil Listener returns nil.
 func (l *Listener) Unwrap() *quic.Listener {
 	if l == nil {
 		return nil
@@ -55,8 +59,8 @@ func (l *Listener) Unwrap() *quic.Listener {
 }
 
 // An EarlyListener accepts connections before their handshake has completed.
-// See [quic.EarlyListener] for what that means; its methods are those of
-// [Listener], without Serve.
+// For what that means see [quic.EarlyListener]. The methods work like those of
+// [Listener].
 type EarlyListener struct {
 	raw *quic.EarlyListener
 	l   *listener
@@ -91,21 +95,21 @@ type listener struct {
 	raw   rawListener
 	guard *Guard
 	gate  *gate
-	// Whose it is: one is nil.
+	// The transport that raw belongs to. One of the two is nil.
 	owned     *ownedTransport
 	transport *Transport
 
 	// guarded by guard.mu
-	user    user          // who accepts from it, or did last
-	uses    int           // by that user, now
-	closed  bool          // with close
+	user    user          // who uses it, or did last
+	uses    int           // how many times that user uses it now
+	closed  bool          // close was called
 	onClose func()        // or nil
-	accepts int           // calls of accept under way
-	idle    chan struct{} // not nil if somebody waits for the last of them
-	left    bool          // nothing is left of it, but for those calls
+	accepts int           // calls of accept in progress
+	idle    chan struct{} // closed when the last of them returns; nil if nobody waits for that
+	left    bool          // it has ended, but calls of accept may still be in progress
 }
 
-// listening makes l a member of the group until nothing is left of it.
+// listening makes l a member of the group until it has ended.
 func (g *Guard) listening(l *listener) *listener {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -125,7 +129,7 @@ func (l *listener) leave() {
 		delete(l.guard.listeners, l)
 	}
 	l.guard.mu.Unlock()
-	l.gate.unwrapped.Store(true) // it stays for a Listen of quic-go's transport
+	l.gate.unwrapped.Store(true) // raw's callbacks stay for a Listen of quic-go's transport
 	if l.transport != nil {
 		l.transport.forget(l)
 	}
@@ -143,8 +147,8 @@ func (l *listener) accept(ctx context.Context) (*Conn, error) {
 	return l.guard.wrap(raw, a.terms, a, l.owned), nil
 }
 
-// accepting counts calls of accept: they may have a connection that is no
-// member of the group yet.
+// accepting counts calls of accept in progress. Such a call may hold a
+// connection that is not a member of the group yet.
 func (l *listener) accepting(n int) {
 	l.guard.mu.Lock()
 	defer l.guard.mu.Unlock()
@@ -160,7 +164,7 @@ func (l *listener) accepting(n int) {
 	}
 }
 
-// awaitAccepts waits until no call of accept is under way. It does not take
+// awaitAccepts waits until no call of accept is in progress. That does not take
 // long once the listener is closed.
 func (l *listener) awaitAccepts() {
 	l.guard.mu.Lock()
@@ -174,7 +178,7 @@ func (l *listener) awaitAccepts() {
 	}
 }
 
-// A user is what accepts the connections of a Listener.
+// A user is the method that accepts the connections of a Listener.
 type user string
 
 const (
@@ -183,8 +187,8 @@ const (
 	byNetListener user = "NetListener"
 )
 
-// begin makes u the user of l, until finish, or says who is. Only calls of
-// Accept go together.
+// begin makes u the user of l until finish is called. It fails if l has another
+// user. Only calls of Accept may use l at the same time.
 func (l *listener) begin(u user) error {
 	l.guard.mu.Lock()
 	defer l.guard.mu.Unlock()
@@ -205,7 +209,7 @@ func (l *listener) finish() {
 	l.uses--
 }
 
-// whenClosed has f called by close.
+// whenClosed makes close call f.
 func (l *listener) whenClosed(f func()) {
 	l.guard.mu.Lock()
 	l.onClose = f
@@ -222,14 +226,13 @@ func (l *listener) close() error {
 		onClose()
 	}
 	if l.owned != nil {
-		l.owned.listenerClosed() // and leave, when its connections have ended
+		l.owned.listenerClosed() // also calls leave, once its connections have ended
 	} else {
 		l.leave()
 	}
 	return err
 }
 
-// newListener makes a listener for o.
 func (g *Guard) newListener(o *ownedTransport) *listener {
 	l := &listener{guard: g, gate: &gate{guard: g, userContext: o.connContext}, owned: o}
 	o.leave = l.leave

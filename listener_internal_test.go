@@ -7,13 +7,14 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// TestAllAcceptsAreAwaited: each may have a connection that is no member of the
-// group yet. Until then the listener is one, though it was closed.
+// TestAllAcceptsAreAwaited: each may have a connection that is not a member of
+// the group yet. Until they have returned, the listener stays in the group,
+// even after close.
 func TestAllAcceptsAreAwaited(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g := &Guard{}
 		l := g.listening(&listener{guard: g, gate: &gate{}})
-		l.awaitAccepts() // there is none
+		l.awaitAccepts() // returns at once: there is no call of accept
 		l.accepting(1)
 		l.accepting(1)
 		l.leave()

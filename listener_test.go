@@ -33,7 +33,7 @@ type listener interface {
 // A listenWay is one of the ways to listen, on addr or on socket.
 type listenWay struct {
 	name   string
-	socket bool // on socket, which stays the caller's
+	socket bool // it listens on socket, which the caller closes
 	listen func(addr string, socket net.PacketConn, tlsConf *tls.Config, conf *quiclife.Config) (listener, error)
 }
 
@@ -49,7 +49,7 @@ func onSocket[L listener](name string, f func(net.PacketConn, *tls.Config, *quic
 	}}
 }
 
-// listenWays are those of the package itself, or of g.
+// listenWays are the ways of the package itself, or of g if it is not nil.
 func listenWays(g *quiclife.Guard) []listenWay {
 	if g == nil {
 		return []listenWay{
@@ -62,7 +62,7 @@ func listenWays(g *quiclife.Guard) []listenWay {
 	}
 }
 
-// A readSocket counts who reads from it.
+// A readSocket counts the calls that read from it.
 type readSocket struct {
 	net.PacketConn
 	readers atomic.Int32
@@ -74,9 +74,9 @@ func (s *readSocket) ReadFrom(b []byte) (int, net.Addr, error) {
 	return s.PacketConn.ReadFrom(b)
 }
 
-// This test tells us when upstream mends the defect: a connection outlives
-// quic-go's listener and ends by a timeout, and nobody is left to close the
-// transport, which reads from the socket until that is closed.
+// This test fails once quic-go has fixed the defect: a connection outlives
+// quic-go's listener and ends by a timeout. Then nobody is left to close the
+// transport, which goes on reading from the socket.
 func TestPlainListenerLeavesTransport(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		serverTLS, clientTLS := quictest.TLS()
@@ -89,7 +89,7 @@ func TestPlainListenerLeavesTransport(t *testing.T) {
 		require.NoError(t, err)
 		s, err := ln.Accept(t.Context())
 		require.NoError(t, err)
-		require.NoError(t, clientSocket.Close()) // the client vanishes without a word
+		require.NoError(t, clientSocket.Close()) // the client vanishes without a CONNECTION_CLOSE
 		require.NoError(t, tr.Close())
 		require.NoError(t, ln.Close())
 		<-s.Context().Done()
@@ -99,7 +99,7 @@ func TestPlainListenerLeavesTransport(t *testing.T) {
 	})
 }
 
-// How the one connection of a listener ends.
+// The ways in which the one connection of a listener ends.
 const (
 	timesOut = "times out"
 	closed   = "closed"
@@ -108,7 +108,8 @@ const (
 	fails    = "handshake fails"
 )
 
-// endBoth ends a listener and its one connection, the listener first or last.
+// endBoth ends a listener and its one connection. The listener ends first or
+// last.
 func endBoth(t *testing.T, l listenWay, socket, clientSocket net.PacketConn, end string, listenerFirst bool) (addr net.Addr) {
 	serverTLS, clientTLS := quictest.TLS()
 	conf := &quiclife.Config{}
@@ -145,11 +146,11 @@ func endBoth(t *testing.T, l listenWay, socket, clientSocket net.PacketConn, end
 		closeListener()
 	}
 	if s != nil {
-		roundTrip(t, quiclife.Wrap(c, nil), s) // the listener's end harms no connection
+		roundTrip(t, quiclife.Wrap(c, nil), s) // the listener's end does not affect the connection
 	}
 	switch end {
 	case timesOut:
-		require.NoError(t, clientSocket.Close()) // the client vanishes without a word
+		require.NoError(t, clientSocket.Close()) // the client vanishes without a CONNECTION_CLOSE
 		<-s.Context().Done()
 		require.ErrorIs(t, context.Cause(s.Context()), &quiclife.IdleTimeoutError{})
 	case closed:
@@ -161,17 +162,17 @@ func endBoth(t *testing.T, l listenWay, socket, clientSocket net.PacketConn, end
 		require.NoError(t, c.CloseWithError(1, ""))
 	}
 	if !listenerFirst {
-		time.Sleep(50 * time.Millisecond) // then there is nothing left to linger for
+		time.Sleep(50 * time.Millisecond) // then the transport need not linger
 		closeListener()
 	}
 	return ln.Addr()
 }
 
-// Of a listener that was made without a Transport nothing is left when it has
-// been closed and its last connection has ended, however and in whatever order.
-// Its socket stays the caller's.
+// Nothing is left of a listener that was made without a Transport when it was
+// closed and its last connection has ended, however this happened and in
+// whatever order. Its socket stays open for the caller.
 func TestListenerLeavesNothingButItsSocket(t *testing.T) {
-	// With MaxConns each connection has to be uncounted before the next is made.
+	// With MaxConns a connection must no longer count before the next is made.
 	for _, l := range listenWays(&quiclife.Guard{MaxConns: 1}) {
 		if !l.socket {
 			continue
@@ -193,7 +194,7 @@ func TestListenerLeavesNothingButItsSocket(t *testing.T) {
 	}
 }
 
-// If it has made its socket, that is closed too.
+// If the listener made its socket, the socket is closed too.
 func TestListenerLeavesNothingOfItsAddress(t *testing.T) {
 	for _, l := range listenWays(&quiclife.Guard{MaxConns: 1}) {
 		if l.socket {
@@ -216,14 +217,14 @@ func TestListenerLeavesNothingOfItsAddress(t *testing.T) {
 }
 
 // requireUsable requires that socket is open, and that nobody else reads what
-// comes from another.
+// another socket sends to it.
 func requireUsable(t *testing.T, socket, from net.PacketConn) {
 	t.Helper()
 	_, err := from.WriteTo([]byte("hello"), socket.LocalAddr())
 	require.NoError(t, err)
 	b := make([]byte, 2000)
 	require.NoError(t, socket.SetReadDeadline(time.Now().Add(20*time.Second)))
-	for { // past what QUIC has left there
+	for { // skips what QUIC has left there
 		n, _, err := socket.ReadFrom(b)
 		require.NoError(t, err)
 		if string(b[:n]) == "hello" {
@@ -267,7 +268,7 @@ func TestFailedListenLeavesNothing(t *testing.T) {
 			})
 		}
 		if !l.socket {
-			for _, addr := range []string{"127.0.0.1", udpSocket(t).LocalAddr().String()} { // no port, taken
+			for _, addr := range []string{"127.0.0.1", udpSocket(t).LocalAddr().String()} { // an address without a port, and one in use
 				_, err := l.listen(addr, nil, serverTLS, nil)
 				require.Error(t, err, "%s %s", l.name, addr)
 			}
@@ -275,8 +276,8 @@ func TestFailedListenLeavesNothing(t *testing.T) {
 	}
 }
 
-// The Config that GetConfigForClient returns for a connection is the one that
-// counts, also for its limits and RequireStreamCreditRelease.
+// If GetConfigForClient returns a Config for a connection, its limits and
+// RequireStreamCreditRelease come from that Config.
 func TestGetConfigForClientSaysTheLimits(t *testing.T) {
 	serverTLS, clientTLS := quictest.TLS()
 	var answer atomic.Pointer[func() (*quiclife.Config, error)]
@@ -320,8 +321,8 @@ func TestGetConfigForClientSaysTheLimits(t *testing.T) {
 	require.Equal(t, before, reflect.ValueOf(conf.GetConfigForClient).Pointer(), "the caller's Config is not written to")
 }
 
-// A handshake that a TLS callback of the program holds up makes nobody else
-// wait: Accept and Wrap return while it runs.
+// If a TLS callback of the program holds up a handshake, nobody else waits:
+// Accept and Wrap return while it runs.
 func TestAcceptDoesNotWaitForTLSCallback(t *testing.T) {
 	for name, take := range map[string]func(t *testing.T, g *quiclife.Guard, ln *quiclife.EarlyListener) error{
 		"Accept": func(t *testing.T, g *quiclife.Guard, ln *quiclife.EarlyListener) error {
@@ -370,8 +371,8 @@ func TestAcceptDoesNotWaitForTLSCallback(t *testing.T) {
 	}
 }
 
-// A listener whose socket fails is forgotten, as quic-go forgets it, though
-// nobody has closed it: with its tls.Config, connections and goroutines.
+// A listener whose socket fails leaves nothing behind, even if nobody closes
+// it: no tls.Config, no connections and no goroutines.
 func TestListenerIsForgottenWhenItsSocketFails(t *testing.T) {
 	guard := &quiclife.Guard{Logger: slog.New(slog.DiscardHandler)}
 	transportListens, _ := transportWays(t, guard)
@@ -417,8 +418,8 @@ func TestListenerIsForgottenWhenItsSocketFails(t *testing.T) {
 	require.NoError(t, guard.Shutdown(t.Context()))
 }
 
-// A CONNECTION_CLOSE that is lost is repeated, though the listener was closed,
-// and its last connection has ended.
+// A lost CONNECTION_CLOSE is repeated, even after the listener was closed and
+// its last connection has ended.
 func TestLostCloseIsRepeatedAfterListenerIsClosed(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		serverTLS, clientTLS := quictest.TLS()
@@ -437,7 +438,7 @@ func TestLostCloseIsRepeatedAfterListenerIsClosed(t *testing.T) {
 		ln.Close()
 		lose.Store(true)
 		sc.CloseWithError(5, "")
-		time.Sleep(40 * time.Millisecond) // of the 3 PTO
+		time.Sleep(40 * time.Millisecond) // less than the 3 PTO
 		s, err := c.OpenStream()
 		require.NoError(t, err)
 		write(t, s, "x")

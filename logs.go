@@ -8,21 +8,21 @@ import (
 	"time"
 )
 
-// What is logged, and how much of it. A peer can cause most records, so they
-// are thinned: the first of its kind is written at once, then one in
-// logInterval, which says how many it stands for.
+// Log records, and how they are thinned. A peer can cause most records, so not
+// all are written. The first of a kind is written at once. After that, one is
+// written in each logInterval, which says how many it stands for.
 
 const logInterval = 10 * time.Second
 
-// A recordKind is what makes records alike.
+// A recordKind identifies records of one kind, which are counted together.
 type recordKind struct {
 	msg           string
 	of            string // a reason, a scope
-	opener        string // of a stream, if known
+	opener        string // who opened the stream, if known
 	send, receive HalfState
 }
 
-// A thinner counts the records that are held back.
+// A thinner counts records that are held back.
 type thinner struct {
 	mu    sync.Mutex // guards the field below
 	kinds map[recordKind]*heldBack
@@ -30,9 +30,9 @@ type thinner struct {
 
 type heldBack struct {
 	written time.Time
-	count   int // held back since
+	count   int // records held back since written
 	level   slog.Level
-	attrs   []any // of the last of them
+	attrs   []any // of the last record held back
 }
 
 // log writes a record, or holds it back and counts it. No lock is held while
@@ -51,14 +51,14 @@ func (g *Guard) count(level slog.Level, kind recordKind, attrs []any) int {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	h := t.kinds[kind]
-	// A time out of range is that of another clock, of a synctest bubble.
+	// A time out of range comes from another clock: that of a synctest bubble.
 	if since := h.since(now); since >= 0 && since < logInterval {
 		h.count++
 		h.level, h.attrs = level, attrs
 		return 0
 	}
 	count := 1
-	if h != nil { // its timer belongs to a bubble that has ended
+	if h != nil { // its timer belongs to a synctest bubble that has ended
 		count += h.count
 	}
 	h = &heldBack{written: now}
@@ -70,7 +70,8 @@ func (g *Guard) count(level slog.Level, kind recordKind, attrs []any) int {
 	return count
 }
 
-// since is how long ago a record was written, negative if there is none.
+// since returns how long ago the last record was written, or a negative value
+// if there is none.
 func (h *heldBack) since(now time.Time) time.Duration {
 	if h == nil {
 		return -1
@@ -78,7 +79,7 @@ func (h *heldBack) since(now time.Time) time.Duration {
 	return now.Sub(h.written)
 }
 
-// flush writes what stands for the records that were held back, if any were.
+// flush writes one record for those that were held back, if there are any.
 func (g *Guard) flush(kind recordKind, h *heldBack) {
 	t := &g.records
 	t.mu.Lock()
@@ -100,8 +101,8 @@ func (g *Guard) flush(kind recordKind, h *heldBack) {
 
 func (g *Guard) write(level slog.Level, kind recordKind, count int, attrs []any) {
 	defer func() {
-		// A Logger that panics must not end the process, at a time of the
-		// peer's choosing. There is nowhere left to say so.
+		// A Logger that panics must not end the process, since the peer could
+		// choose the time. There is nowhere left to report the panic.
 		_ = recover()
 	}()
 	logger := g.Logger
@@ -111,7 +112,7 @@ func (g *Guard) write(level slog.Level, kind recordKind, count int, attrs []any)
 	logger.Log(context.Background(), level, kind.msg, append(attrs[:len(attrs):len(attrs)], "count", count)...)
 }
 
-// tell logs leaks, and gives them to OnLeak.
+// tell logs leaks, and calls OnLeak for each.
 func tell(leaks []Leak) {
 	for _, leak := range leaks {
 		g, info := leak.Conn.guard, leak.Stream

@@ -7,8 +7,8 @@ import (
 	"time"
 )
 
-// TestKindsOfRecordsAreForgotten: a Guard that has logged a record of each of
-// many openers keeps none of them.
+// TestKindsOfRecordsAreForgotten: after logging records for many openers, a
+// Guard keeps none of them.
 func TestKindsOfRecordsAreForgotten(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g := &Guard{Logger: slog.New(slog.DiscardHandler)}

@@ -18,7 +18,7 @@ import (
 	"github.com/quiclife/quiclife/internal/quictest"
 )
 
-// sumOfCounts adds up what the records with msg stand for.
+// sumOfCounts adds up the counts of the records with msg.
 func sumOfCounts(log, msg string) (lines, sum int) {
 	count := regexp.MustCompile(`count=(\d+)`)
 	for line := range strings.Lines(log) {
@@ -31,8 +31,8 @@ func sumOfCounts(log, msg string) (lines, sum int) {
 	return lines, sum
 }
 
-// A Guard may outlive its clock, and
-// the next may be slow.
+// A Guard may outlive its clock, that of a bubble, and the next clock may be
+// behind.
 func TestLogOfOneBubbleDoesNotSilenceTheNext(t *testing.T) {
 	var log logged
 	guard := &quiclife.Guard{Logger: log.logger(), AbandonGrace: -1}
@@ -50,15 +50,15 @@ func TestLogOfOneBubbleDoesNotSilenceTheNext(t *testing.T) {
 	require.Equal(t, 5, sum, "one is still held back")
 }
 
-// panicking is a slog.Handler that does.
+// panicking is a slog.Handler that panics.
 type panicking struct{ slog.Handler }
 
 func (panicking) Enabled(context.Context, slog.Level) bool { return true }
 
 func (panicking) Handle(context.Context, slog.Record) error { panic("handler") }
 
-// They run on our goroutines, at a
-// time that a peer can choose.
+// OnLeak and the Logger run on our goroutines, at a time that a peer can
+// choose.
 func TestPanicsOfOnLeakAndLoggerAreContained(t *testing.T) {
 	var log logged
 	var told atomic.Int32
@@ -80,7 +80,7 @@ func TestPanicsOfOnLeakAndLoggerAreContained(t *testing.T) {
 	require.Contains(t, log.String(), "OnLeak panicked")
 }
 
-// What is reported is ended first.
+// A leaked stream is ended before it is reported.
 func TestSlowLoggerDelaysNoReset(t *testing.T) {
 	guard := &quiclife.Guard{OnLeak: func(quiclife.Leak) { time.Sleep(time.Minute) }, IdleTimeout: time.Second} // longer than the test
 	setup{guard: guard}.in(t, func(t *testing.T, e ends) {
@@ -90,11 +90,11 @@ func TestSlowLoggerDelaysNoReset(t *testing.T) {
 		}
 		time.Sleep(3 * time.Second)
 		require.Zero(t, e.client.Stats().Open())
-		time.Sleep(time.Hour) // until all are told
+		time.Sleep(time.Hour) // until all are reported
 	})
 }
 
-// Looking for dropped streams goes on.
+// The look for dropped streams goes on.
 func TestSlowOnLeakDelaysNoOtherConnection(t *testing.T) {
 	block := make(chan struct{})
 	slow := setup{guard: &quiclife.Guard{OnLeak: func(quiclife.Leak) { <-block }}}.onLoopback(t)

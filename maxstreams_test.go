@@ -18,8 +18,9 @@ import (
 	"github.com/quiclife/quiclife/internal/quictest"
 )
 
-// star has one server under guard, which serves h to count clients, each with a
-// Guard of its own, in a bubble. It returns the clients' connections.
+// star makes one server under guard, which serves h, and count clients, each
+// with its own Guard. It runs in a bubble, and returns the clients'
+// connections.
 func star(t *testing.T, guard *quiclife.Guard, conf *quic.Config, count int, h quiclife.Handlers) (clients []*quiclife.Conn, stop func() error) {
 	t.Helper()
 	serverTLS, clientTLS := quictest.TLS()
@@ -47,7 +48,7 @@ func star(t *testing.T, guard *quiclife.Guard, conf *quic.Config, count int, h q
 	}
 }
 
-// askFor does one request, and returns what ended it.
+// askFor makes one request, and returns its error.
 func askFor(ctx context.Context, c *quiclife.Conn) error {
 	return c.Do(ctx, func(s *quiclife.Stream) error {
 		if _, err := s.Write([]byte("request")); err != nil {
@@ -61,8 +62,8 @@ func askFor(ctx context.Context, c *quiclife.Conn) error {
 	})
 }
 
-// TestMaxStreamsIsFair: a peer that keeps a thousand requests going delays
-// itself, not twenty others that have one request each.
+// TestMaxStreamsIsFair: a peer with a thousand requests at a time delays
+// itself, and not twenty others that have one request each.
 func TestMaxStreamsIsFair(t *testing.T) {
 	const limit, service, greed = 50, 100 * time.Millisecond, 1000
 	bubble(t, func(t *testing.T) {
@@ -109,7 +110,7 @@ func TestMaxStreamsIsFair(t *testing.T) {
 		require.Len(t, took, len(others))
 		require.Less(t, took[len(took)/2], 10*service, "median of the modest peers")
 		require.EqualValues(t, limit, most.Load(), "handlers at a time")
-		time.Sleep(20 * time.Second) // for the log
+		time.Sleep(20 * time.Second) // for the log record
 		greediest := greedy.LocalAddr().String()
 		cancel()
 		all.Wait()
@@ -120,8 +121,8 @@ func TestMaxStreamsIsFair(t *testing.T) {
 	})
 }
 
-// TestHandlersThatOpenStreamsDoNotDeadlock at MaxStreams: what they open is not
-// counted.
+// TestHandlersThatOpenStreamsDoNotDeadlock: the streams that they open do not
+// count against MaxStreams.
 func TestHandlersThatOpenStreamsDoNotDeadlock(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		guard := &quiclife.Guard{MaxStreams: 2, Logger: slog.New(slog.DiscardHandler)}
@@ -161,8 +162,9 @@ func TestHandlersThatOpenStreamsDoNotDeadlock(t *testing.T) {
 	})
 }
 
-// TestWaitingUploadsDoNotStallHandledOnes: what waits at MaxStreams has at most
-// one stream of a kind accepted, so that it does not eat the connection's window.
+// TestWaitingUploadsDoNotStallHandledOnes: at MaxStreams a connection has at
+// most one waiting stream of a kind accepted, so that waiting streams do not
+// fill the connection's window.
 func TestWaitingUploadsDoNotStallHandledOnes(t *testing.T) {
 	const size, uploads = 300_000, 30
 	bubble(t, func(t *testing.T) {
@@ -202,13 +204,13 @@ func TestWaitingUploadsDoNotStallHandledOnes(t *testing.T) {
 	})
 }
 
-// TestStreamThatWaitsTooLongIsRefused, with those that were opened after it, and
-// no handler has seen them.
+// TestStreamThatWaitsTooLongIsRefused: so are those that were opened after it.
+// No handler has seen them.
 func TestStreamThatWaitsTooLongIsRefused(t *testing.T) {
 	for _, c := range []struct {
 		name string
 		wait time.Duration // MaxWait
-		end  time.Duration // of the wait, 0: none
+		end  time.Duration // when something ends the wait; 0 means nothing does
 	}{
 		{"by default", 0, time.Second},
 		{"as configured", 3 * time.Second, 3 * time.Second},
@@ -256,7 +258,7 @@ func TestStreamThatWaitsTooLongIsRefused(t *testing.T) {
 	}
 }
 
-// TestShutdownRefusesStreamsThatWait at once, with Codes.Shutdown.
+// TestShutdownRefusesStreamsThatWait: at once, with Codes.Shutdown.
 func TestShutdownRefusesStreamsThatWait(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		guard := &quiclife.Guard{MaxStreams: 1, MaxWait: -1, Logger: slog.New(slog.DiscardHandler), Codes: quiclife.Codes{Shutdown: 78}}
@@ -283,7 +285,7 @@ func TestShutdownRefusesStreamsThatWait(t *testing.T) {
 	})
 }
 
-// TestMaxStreamsRefusesNoConnection: MaxConns does.
+// TestMaxStreamsRefusesNoConnection: only MaxConns does that.
 func TestMaxStreamsRefusesNoConnection(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		guard := &quiclife.Guard{MaxStreams: 1, Logger: slog.New(slog.DiscardHandler)}
@@ -302,8 +304,7 @@ func TestMaxStreamsRefusesNoConnection(t *testing.T) {
 	})
 }
 
-// TestNetListenerKeepsToMaxStreams: a stream counts until it has ended, not until
-// it was accepted.
+// TestNetListenerKeepsToMaxStreams: a stream counts until it has ended.
 func TestNetListenerKeepsToMaxStreams(t *testing.T) {
 	guard := &quiclife.Guard{MaxStreams: 1, MaxWait: 2 * time.Second, Codes: quiclife.Codes{Refused: 77}}
 	setup{guard: guard}.in(t, func(t *testing.T, e ends) {
@@ -347,8 +348,8 @@ func TestNetListenerKeepsToMaxStreams(t *testing.T) {
 	})
 }
 
-// TestRefusedStreamsOfServeLoseNoSlot of their connection: it is served on when
-// its turn has come.
+// TestRefusedStreamsOfServeLoseNoSlot: later streams of the connection are
+// handled when their turn has come.
 func TestRefusedStreamsOfServeLoseNoSlot(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		guard := &quiclife.Guard{MaxStreams: 1, Logger: slog.New(slog.DiscardHandler)}

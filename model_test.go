@@ -23,25 +23,25 @@ import (
 	"github.com/quiclife/quiclife/internal/quictest"
 )
 
-// A reference model of a stream's two ends, and drivers that compare it with
-// what is seen on real quic-go connections.
+// A reference model of the two ends of a stream, and drivers that compare it
+// with real quic-go connections.
 //
-// The model is what the promises say, not how they are kept. For each end it
-// knows what was written, which codes it has put on the wire for each half,
-// and whether it has closed; from that follows what the other end may see.
+// The model follows from the promises, not from the code. For each end it
+// records what was written, which codes were sent for each half, and whether
+// the end has closed. From this follows what the other end may see.
 
 // modelEnd is one end of a stream.
 type modelEnd struct {
 	name string
-	s    *quiclife.Stream // nil once dropped
+	s    *quiclife.Stream // nil after a drop
 	peer *modelEnd
 
 	written   int64 // bytes that Write has taken
 	cut       bool  // the last write took less than it was given
 	closed    bool  // Close has returned nil, before any abort
-	reset     bool  // the send half was aborted, also after Close
+	reset     bool  // the send half was aborted, before or after Close
 	stopped   bool  // the receive half was aborted before its end was read
-	reliable  int64 // bytes that a reset does not take back
+	reliable  int64 // bytes that a reset still delivers
 	detached  bool
 	partial   bool // EnableStreamResetPartialDelivery
 	sendCodes map[quiclife.StreamErrorCode]bool
@@ -53,7 +53,7 @@ type modelEnd struct {
 
 var modelCodes = quiclife.Codes{Release: 101, Cut: 102, Abandoned: 103, HalfClosed: 104}
 
-// byteAt is what the end writes at an offset.
+// byteAt returns the byte that the end writes at an offset.
 func (e *modelEnd) byteAt(offset int64) byte { return byte(offset*7+offset>>8) ^ e.name[0] }
 
 func (e *modelEnd) abortSend(code quiclife.StreamErrorCode) {
@@ -66,7 +66,8 @@ func (e *modelEnd) abortReceive(code quiclife.StreamErrorCode) {
 	e.stopped = e.stopped || !e.eof
 }
 
-// An op is what an end may do. It returns what the model does not allow.
+// An op is something that an end may do. It returns an error if the model does
+// not allow the result.
 type op struct {
 	name string
 	do   func(e *modelEnd) error
@@ -109,7 +110,8 @@ var modelOps = []op{
 	{"Detach", func(e *modelEnd) error { e.detached = true; e.s.Detach(); return nil }},
 }
 
-// exhaustiveOps are those that the exhaustive test combines, all but the last five.
+// exhaustiveOps are the ops that the exhaustive test combines: all but the last
+// five.
 var exhaustiveOps = modelOps[:11]
 
 func (e *modelEnd) bytes(n int) []byte {
@@ -155,7 +157,7 @@ func (e *modelEnd) limitedWrite() error {
 	return e.wrote(100, n, err)
 }
 
-// wrote checks the outcome of a write of n bytes, of which m were taken.
+// wrote checks the outcome of a write of n bytes that took m.
 func (e *modelEnd) wrote(n, m int, err error) error {
 	e.written += int64(m)
 	if n > 0 || m < n {
@@ -197,7 +199,7 @@ func (e *modelEnd) close() error {
 	err := e.s.Close()
 	var stream *quiclife.StreamError
 	switch {
-	case err != nil && e.detached: // quic-go's own, untyped
+	case err != nil && e.detached: // quic-go's own error without a type
 		e.reset = true
 	case err == nil:
 		if e.cut && !e.reset && !e.closed && !e.detached {
@@ -245,7 +247,7 @@ func (e *modelEnd) got(p []byte, err error, consumed bool) error {
 			return fmt.Errorf("wrong byte at offset %d", e.read+int64(i))
 		}
 	}
-	// A write that is under way may have sent more than it has returned.
+	// A write in progress may have sent more than it has returned.
 	if consumed {
 		e.read += int64(len(p))
 	}
@@ -266,7 +268,7 @@ func (e *modelEnd) got(p []byte, err error, consumed bool) error {
 		e.eof = e.eof || consumed || len(p) == 0
 	case errors.As(err, &stream):
 		if stream.Remote {
-			// A reset answers a STOP_SENDING with the code of that.
+			// quic-go answers a STOP_SENDING with a reset of the same code.
 			if !e.peer.sendCodes[stream.ErrorCode] && !e.stopCodes[stream.ErrorCode] {
 				return fmt.Errorf("read: %w: the peer did not send that", err)
 			}
@@ -291,7 +293,7 @@ func (e *modelEnd) resetBoth() error {
 	return nil
 }
 
-// endDetached does what Release does no more.
+// endDetached ends a detached stream, which Release does not end.
 func (e *modelEnd) endDetached() {
 	if !e.closed {
 		e.abortSend(4)
@@ -318,7 +320,7 @@ func (e *modelEnd) release() error {
 	return nil
 }
 
-// A modelConn is a connection on which sequences are played.
+// A modelConn is a connection on which sequences run.
 type modelConn struct {
 	ends
 	partial bool         // EnableStreamResetPartialDelivery
@@ -327,8 +329,8 @@ type modelConn struct {
 
 func newModelConn(e ends, partial bool) *modelConn {
 	c := &modelConn{ends: e, partial: partial}
-	// A collection takes longer than a sequence. Most of those that are asked
-	// for could find nothing: then only what follows them is played.
+	// A collection takes longer than a sequence, and most would find nothing.
+	// If so, only the steps after it run.
 	for _, end := range []*quiclife.Conn{e.client, e.server} {
 		quiclife.CollectWith(end, func() {
 			if c.drops.Load() > 0 {
@@ -340,8 +342,8 @@ func newModelConn(e ends, partial bool) *modelConn {
 	return c
 }
 
-// dropped has dropped streams looked for. A look beside a collection, of
-// another test, keeps a handle alive until the next one.
+// dropped looks for dropped streams. If a collection of another test runs at
+// the same time, the look may keep a handle alive until the next collection.
 func (c *modelConn) dropped() {
 	c.drops.Store(3)
 	c.collect()
@@ -351,7 +353,8 @@ func (c *modelConn) collect() {
 	collectAndLook(c.client, c.server)
 }
 
-// pair opens a stream for a sequence. The first byte tells the peer of it.
+// pair opens a stream for a sequence. The first byte makes the stream known to
+// the peer.
 func (c *modelConn) pair() (client, server *modelEnd, err error) {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Hour)
 	defer cancel()
@@ -391,7 +394,7 @@ func (s sequence) String() string {
 	return fmt.Sprintf("client: %s; server: %s", names(s.client), names(s.server))
 }
 
-// step plays one op, bounded by a deadline of its own.
+// step runs one op, with its own deadline.
 func (e *modelEnd) step(o op) error {
 	if e.s == nil {
 		return nil
@@ -410,7 +413,7 @@ func (e *modelEnd) step(o op) error {
 
 const modelPatience = 200 * time.Millisecond
 
-// finish checks that nothing that was finished is lost, and releases.
+// finish checks that nothing that was closed is lost, and releases the stream.
 func (e *modelEnd) finish() error {
 	if e.s == nil {
 		return nil
@@ -431,7 +434,8 @@ func (e *modelEnd) finish() error {
 	return err
 }
 
-// nothingLeft checks that both ends hold nothing and live.
+// nothingLeft checks that neither end holds a stream, and that the connection
+// has not ended.
 func (c *modelConn) nothingLeft() error {
 	for _, conn := range []*quiclife.Conn{c.client, c.server} {
 		if err := context.Cause(conn.Context()); err != nil {
@@ -447,11 +451,11 @@ func (c *modelConn) nothingLeft() error {
 	return nil
 }
 
-// TestAllSmallCases plays every sequence of up to two ops on each end, in both
-// orders, then Release: all of them, each on a stream of its own, those of one
-// client sequence side by side on one connection. With -short it plays all of
-// one op on the client, and every eighth of two. QUICLIFE_EXHAUSTIVE is the
-// number of ops on each end, if not 2.
+// TestAllSmallCases runs every sequence of up to two ops on each end, in both
+// orders, then Release. Each sequence has its own stream. Those with the same
+// client ops run together on one connection. With -short it runs all with one
+// op on the client, and every eighth with two. QUICLIFE_EXHAUSTIVE sets another
+// number of ops on each end than 2.
 func TestAllSmallCases(t *testing.T) {
 	depth := number(t, "QUICLIFE_EXHAUSTIVE", 2)
 	sequences := [][]op{nil}
@@ -487,8 +491,8 @@ func TestAllSmallCases(t *testing.T) {
 	t.Log(progress)
 }
 
-// playTogether plays one client sequence against all server sequences, step by
-// step: in each step all streams do their next op, then garbage is collected.
+// playTogether runs one client sequence against all server sequences. In each
+// step all streams do their next op, and then garbage is collected.
 func playTogether(t *testing.T, e ends, client []op, servers [][]op, serverFirst bool) error {
 	c := newModelConn(e, false)
 	type played struct {
@@ -520,7 +524,7 @@ func playTogether(t *testing.T, e ends, client []op, servers [][]op, serverFirst
 				}
 			}
 		}
-		c.dropped() // by one of the servers at least
+		c.dropped() // at least one of the servers drops its stream
 	}
 	for _, p := range all {
 		for _, end := range []*modelEnd{p.client, p.server} {
@@ -544,8 +548,8 @@ func playTogether(t *testing.T, e ends, client []op, servers [][]op, serverFirst
 	return nil
 }
 
-// modelProgress counts the sequences that were played. With -v, or on a
-// terminal, it tells every ten seconds how far they are.
+// modelProgress counts the sequences that have run. With -v, or on a terminal,
+// it prints the progress every ten seconds.
 type modelProgress struct {
 	name   string
 	total  int64
@@ -582,10 +586,10 @@ func (p *modelProgress) String() string {
 	return fmt.Sprintf("%d of %d sequences in %v", p.played.Load(), p.total, time.Since(p.start).Round(time.Second))
 }
 
-// TestModel plays random sequences on networks of all sorts, on all processors.
-// It prints the seed of a run that failed; QUICLIFE_SEED replays it.
-// QUICLIFE_SEQUENCES is the number of sequences, if not 10,000 (with -short
-// 2,000), or as many as fit a minute.
+// TestModel runs random sequences on many kinds of networks, on all CPUs. It
+// prints the seed of a failed run; QUICLIFE_SEED replays it. It runs 10,000
+// sequences (2,000 with -short), or as many as fit into a minute.
+// QUICLIFE_SEQUENCES sets another number.
 func TestModel(t *testing.T) {
 	const perRun = 50
 	if seed := number(t, "QUICLIFE_SEED", 0); seed != 0 {
@@ -631,7 +635,7 @@ func FuzzModel(f *testing.F) {
 	f.Fuzz(func(t *testing.T, seed uint64) { playRandom(t, seed, 5) })
 }
 
-// playRandom plays n sequences on one connection, both made from seed.
+// playRandom runs n sequences on one connection. Both are made from seed.
 func playRandom(t *testing.T, seed uint64, n int) {
 	r := rand.New(rand.NewPCG(seed, 0))
 	pick := func(of ...int) int { return of[r.IntN(len(of))] }
@@ -713,8 +717,8 @@ func randomOp(r *rand.Rand) op {
 	}
 }
 
-// play plays one sequence: the client first, the server first, or both at
-// once. Then both ends finish.
+// play runs one sequence: the client first, the server first, or both at once.
+// Then both ends finish.
 func (c *modelConn) play(seq sequence, order int) error {
 	client, server, err := c.pair()
 	if err != nil {
@@ -749,7 +753,7 @@ func (c *modelConn) play(seq sequence, order int) error {
 	if err == nil {
 		err = errors.Join(client.finish(), server.finish())
 	}
-	// With credit that has to be returned, what Close and EOF have ended
+	// With RequireStreamCreditRelease, a stream that Close and EOF have ended
 	// still holds its slot.
 	for _, e := range []*modelEnd{client, server} {
 		if e.s != nil {

@@ -8,45 +8,47 @@ import (
 	"time"
 )
 
-// A NetConn is a stream as a [net.Conn]. It has net.Conn's own meaning:
+// A NetConn is a bidirectional stream as a [net.Conn]. Its methods mean what
+// they mean in net.Conn:
 //
-//   - Close ends both halves. Blocked Reads and Writes return [net.ErrClosed],
-//     as do later calls. What was written before arrives, unless a Write was
+//   - Close ends both halves. Blocked and later calls of Read and Write return
+//     [net.ErrClosed]. What was written before arrives, unless a Write was
 //     blocked by the peer or cut short: then the stream is reset, and Close
 //     returns [ErrWriteCut] (see [Stream.Close]).
-//   - CloseWrite ends the send half (the peer reads io.EOF), CloseRead the
-//     receive half (the peer's Write fails), as [net.TCPConn] has them. After
-//     them Write and Read return [net.ErrClosed], unless the peer ended that
-//     half first.
-//   - Read returns io.EOF after the peer's FIN, and its [*StreamError] after a
-//     reset. Deadlines give [os.ErrDeadlineExceeded]. A stream that a context has
-//     reset gives the context's errors (see [Stream.BindContext]).
+//   - CloseWrite ends the send half (the peer reads io.EOF), and CloseRead ends
+//     the receive half (the peer's Write fails), as for [net.TCPConn]. After
+//     CloseWrite, Write returns [net.ErrClosed]; after CloseRead, Read does. If
+//     the peer ended the half first, its error is returned instead.
+//   - Read returns io.EOF after the peer's FIN, and a [*StreamError] after the
+//     peer's reset. After a deadline, calls return [os.ErrDeadlineExceeded]. If
+//     a bound context has reset the stream, they return the context's errors
+//     (see [Stream.BindContext]).
 //
-// What differs from a TCP connection: the peer learns of a stream only when
-// something is written to it, so the side that opens it has to write first. All
-// streams of a connection have the same addresses. Closing with data unread
-// does not reset the send half. The connection's CloseWithError loses what is
-// not acknowledged, as [Conn.Shutdown] does not.
+// Some things differ from a TCP connection. The peer learns of a stream only
+// when something is written to it, so the side that opens the stream has to
+// write first. All streams of a connection have the same addresses. Closing
+// with unread data does not reset the send half. CloseWithError of the Conn
+// loses data that is not acknowledged; [Conn.Shutdown] does not.
 //
 // All methods may be called from any goroutine.
 type NetConn struct {
 	s      *Stream
-	closed atomic.Bool // by Close, here
+	closed atomic.Bool // Close was called
 }
 
 var _ net.Conn = (*NetConn)(nil)
 
-// NetConn returns the stream as a [net.Conn], for code that expects one. Use
-// either it or the stream's own methods to read, write and close; Release of
-// the stream may follow.
+// NetConn returns the stream as a [net.Conn], for code that expects one. To
+// read, write and close, use either the NetConn or the stream's own methods,
+// not both. A Release of the stream may follow.
 func (s *Stream) NetConn() *NetConn { return &NetConn{s: s} }
 
-// Stream returns the stream that c is made of: for its Conn and what that knows
-// of the peer, for BindContext, for Info.
+// Stream returns the stream of c: to get its Conn and information about the
+// peer, or for BindContext and Info.
 func (c *NetConn) Stream() *Stream { return c.s }
 
-// err is what a net.Conn returns for err: net.ErrClosed for all ends by this
-// side, but for those of a context.
+// err converts an error of the stream to that of a net.Conn. If this side has
+// ended the half, it is net.ErrClosed, unless a bound context did so.
 func (c *NetConn) err(err error) error {
 	if isCanceled(err) && !c.closed.Load() {
 		return err
@@ -84,13 +86,14 @@ func (c *NetConn) Close() error {
 	err := c.s.Close()
 	c.s.Release()
 	if err != ErrWriteCut && !isCanceled(err) {
-		return nil // that the peer stopped reading is no failure of Close, as with TCP
+		return nil // as with TCP, it is no error of Close that the peer stopped reading
 	}
 	return err
 }
 
-// CloseWrite ends the send half, as [Stream.Close] does, with the same errors,
-// and leaves the receive half alone. After Close it returns [net.ErrClosed].
+// CloseWrite ends the send half, as [Stream.Close] does, with the same errors.
+// It does not block, and leaves the receive half alone. After Close it returns
+// [net.ErrClosed].
 func (c *NetConn) CloseWrite() error {
 	if c.closed.Load() {
 		return net.ErrClosed
@@ -98,8 +101,8 @@ func (c *NetConn) CloseWrite() error {
 	return c.s.Close()
 }
 
-// CloseRead ends the receive half: the peer is asked to stop sending, with
-// Codes.Release. After Close it returns [net.ErrClosed].
+// CloseRead ends the receive half: it asks the peer to stop sending, with
+// Codes.Release. It does not block. After Close it returns [net.ErrClosed].
 func (c *NetConn) CloseRead() error {
 	if c.closed.Load() {
 		return net.ErrClosed
@@ -130,11 +133,12 @@ func (c *NetConn) setDeadline(set func(time.Time) error, t time.Time) error {
 	return set(t)
 }
 
-// DialContext opens a stream as a [net.Conn], with the signature that
-// [net/http.Transport] and others want. It waits for a slot as
-// [Conn.OpenStreamSync] does, with the same errors, and ignores network and
-// addr: all streams lead to the peer of c. ctx ends the wait, and has no say
-// after it. The peer learns of the stream with the first byte that is written.
+// DialContext opens a bidirectional stream and returns it as a [net.Conn]. It
+// has the signature that [net/http.Transport] and others expect. It ignores
+// network and addr, because all streams lead to the peer of c. It blocks as
+// [Conn.OpenStreamSync] does, with the same errors. ctx ends the wait for a
+// slot, and has no effect afterwards. The peer learns of the stream when the
+// first byte is written.
 func (c *Conn) DialContext(ctx context.Context, network, addr string) (net.Conn, error) {
 	if ctx == nil {
 		return nil, errNilContext

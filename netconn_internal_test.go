@@ -10,8 +10,9 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// TestNetConnErrors: ends by this side are net.ErrClosed, and so is any failure
-// after Close. But a context's error says why, unless Close came before.
+// TestNetConnErrors: if this side has ended the half, or after Close, the error
+// is net.ErrClosed. After a reset by a bound context it is the context's,
+// unless Close came first.
 func TestNetConnErrors(t *testing.T) {
 	context := (&canceled{err: errors.New("done")}).wrap(&StreamError{})
 	for _, c := range []struct{ err, open, closed error }{

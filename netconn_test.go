@@ -24,22 +24,22 @@ import (
 	"github.com/quiclife/quiclife/internal/quictest"
 )
 
-// halfCloser is what proxies look for in a net.Conn.
+// halfCloser has the methods that proxies look for in a net.Conn.
 type halfCloser interface {
 	net.Conn
 	CloseWrite() error
 	CloseRead() error
 }
 
-// netConns opens a stream, and returns both its ends as net.Conns.
+// netConns opens a stream, and returns both of its ends as net.Conns.
 func (e ends) netConns(t *testing.T) (client, server halfCloser) {
 	t.Helper()
 	s, peer := e.stream(t)
 	return s.NetConn(), peer.NetConn()
 }
 
-// TestNetConnCloseEndsBothHalves: what was written arrives, and each later call
-// returns net.ErrClosed.
+// TestNetConnCloseEndsBothHalves: what was written arrives, and later calls
+// return net.ErrClosed.
 func TestNetConnCloseEndsBothHalves(t *testing.T) {
 	t.Parallel()
 	setup{serverConf: matrixConf}.in(t, func(t *testing.T, e ends) {
@@ -72,7 +72,8 @@ func TestNetConnCloseEndsBothHalves(t *testing.T) {
 	})
 }
 
-// TestNetConnCloseUnblocksReadAndWrite: and tells of the Write that was cut.
+// TestNetConnCloseUnblocksReadAndWrite: Close also returns an error for the
+// Write that was cut.
 func TestNetConnCloseUnblocksReadAndWrite(t *testing.T) {
 	t.Parallel()
 	setup{serverConf: matrixConf}.in(t, func(t *testing.T, e ends) {
@@ -92,7 +93,7 @@ func TestNetConnCloseUnblocksReadAndWrite(t *testing.T) {
 	})
 }
 
-// TestNetConnEndsEachHalfByItself: with CloseWrite, then with CloseRead.
+// TestNetConnEndsEachHalfByItself: first with CloseWrite, then with CloseRead.
 func TestNetConnEndsEachHalfByItself(t *testing.T) {
 	t.Parallel()
 	setup{serverConf: matrixConf}.in(t, func(t *testing.T, e ends) {
@@ -119,7 +120,7 @@ func TestNetConnEndsEachHalfByItself(t *testing.T) {
 	})
 }
 
-// TestNetConnDeadlineEndsNothing: the error is a net.Error's timeout.
+// TestNetConnDeadlineEndsNothing: the error is a net.Error with Timeout.
 func TestNetConnDeadlineEndsNothing(t *testing.T) {
 	t.Parallel()
 	setup{}.in(t, func(t *testing.T, e ends) {
@@ -140,7 +141,7 @@ func TestNetConnDeadlineEndsNothing(t *testing.T) {
 	})
 }
 
-// TestNetListenerAcceptsUntilItIsClosed: or the connection has ended.
+// TestNetListenerAcceptsUntilItIsClosed: or until the connection has ended.
 func TestNetListenerAcceptsUntilItIsClosed(t *testing.T) {
 	t.Parallel()
 	setup{}.in(t, func(t *testing.T, e ends) {
@@ -172,8 +173,9 @@ func TestNetListenerAcceptsUntilItIsClosed(t *testing.T) {
 	})
 }
 
-// TestNetListenerReturnsQueuedStreamAfterClose: what the peer opened before
-// Close is not given to an Accept after it, and stays for others.
+// TestNetListenerReturnsQueuedStreamAfterClose: if the peer opened a stream
+// before Close, an Accept after Close does not return it, but other calls can
+// still accept it.
 func TestNetListenerReturnsQueuedStreamAfterClose(t *testing.T) {
 	t.Parallel()
 	setup{}.in(t, func(t *testing.T, e ends) {
@@ -208,7 +210,7 @@ func dialer(c *quiclife.Conn) func(ctx context.Context, network, addr string) (n
 	}
 }
 
-// TestHTTPOverStreams: net/http on both sides, one stream for each of its
+// TestHTTPOverStreams: net/http on both sides, with a stream for each of its
 // connections.
 func TestHTTPOverStreams(t *testing.T) {
 	e := setup{}.onLoopback(t)
@@ -258,7 +260,7 @@ func TestHTTPOverStreams(t *testing.T) {
 	e.client.CloseWithError(0, "")
 }
 
-// Arith is what TestRPCOverStreams serves.
+// Arith is the service of TestRPCOverStreams.
 type Arith struct{}
 
 func (Arith) Add(args [2]int, sum *int) error { *sum = args[0] + args[1]; return nil }
@@ -336,7 +338,7 @@ func TestTLSOverStreams(t *testing.T) {
 	})
 }
 
-// TestProxyPassesHalfClosesOn: one made for TCP, both ways.
+// TestProxyPassesHalfClosesOn: in both directions, with a proxy made for TCP.
 func TestProxyPassesHalfClosesOn(t *testing.T) {
 	t.Parallel()
 	setup{}.in(t, func(t *testing.T, e ends) {
@@ -402,7 +404,7 @@ func TestProxyPassesHalfClosesOn(t *testing.T) {
 	})
 }
 
-// TestShutdownUnblocksNetListener: though a stream is still open.
+// TestShutdownUnblocksNetListener: even if a stream is still open.
 func TestShutdownUnblocksNetListener(t *testing.T) {
 	t.Parallel()
 	setup{}.in(t, func(t *testing.T, e ends) {
@@ -416,7 +418,7 @@ func TestShutdownUnblocksNetListener(t *testing.T) {
 	})
 }
 
-// TestClosedNetConnTakesNoByte: nor does it return one.
+// TestClosedNetConnTakesNoByte: and returns none.
 func TestClosedNetConnTakesNoByte(t *testing.T) {
 	t.Parallel()
 	setup{}.in(t, func(t *testing.T, e ends) {

@@ -9,18 +9,22 @@ import (
 	"sync/atomic"
 )
 
-// Streams for servers that expect a net.Listener: those of one connection, and
+// net.Listeners whose connections are streams: those of one connection, and
 // those of all connections of a Listener.
 
-// NetListener returns a [net.Listener] whose Accept returns the bidirectional
-// streams that the peer opens, as [*NetConn]s, for servers that expect one. Its
-// Addr is the connection's local address. Accept fails
-// with [net.ErrClosed] once it is closed, with [ErrShutdown] once Shutdown has
-// begun, and with the connection's error, which is net.ErrClosed too, once
-// that has ended. Close leaves the connection and its streams as they are: an
-// Accept that begins after it returns none, not even one that is queued. Closing
-// again returns net.ErrClosed. For all connections of a listener at once see
-// [Listener.NetListener].
+// NetListener returns a [net.Listener] for the bidirectional streams that the
+// peer opens on c. It is for servers that expect a net.Listener. For the
+// streams of all connections of a listener see [Listener.NetListener].
+//
+// Accept returns streams as [*NetConn]s. It blocks until there is one, the
+// NetListener is closed, Shutdown has begun or the connection has ended. Then
+// it fails: with [net.ErrClosed], with [ErrShutdown], or with the connection's
+// error, which matches net.ErrClosed too.
+//
+// Close unblocks Accept. It does not close the connection or its streams. An
+// Accept that begins after Close returns no stream, not even one that is
+// queued. Closing again returns net.ErrClosed. Addr returns the connection's
+// local address.
 func (c *Conn) NetListener() net.Listener {
 	l := &connListener{conn: c}
 	l.open, l.stop = context.WithCancel(c.draining)
@@ -29,7 +33,7 @@ func (c *Conn) NetListener() net.Listener {
 
 type connListener struct {
 	conn *Conn
-	open context.Context // done once closed, or shutting down
+	open context.Context // done once l is closed or Shutdown has begun
 	stop context.CancelFunc
 	once sync.Once
 }
@@ -59,41 +63,47 @@ func (l *connListener) Close() error {
 
 func (l *connListener) Addr() net.Addr { return l.conn.LocalAddr() }
 
-// NetListener returns a [net.Listener] whose Accept returns the bidirectional
-// streams of all connections, as [*NetConn]s, for servers that expect one:
+// NetListener returns a [net.Listener] for the bidirectional streams that the
+// peers open on all connections of l. Its Accept returns them as [*NetConn]s.
+// It is for servers that expect a net.Listener:
 //
 //	err := httpServer.Serve(ln.NetListener())
 //
-// A server finds the connection, and so the peer's certificate, in the net.Conn:
+// A server gets the connection, and so the peer's certificate, from the
+// net.Conn:
 //
 //	conn.(*quiclife.NetConn).Stream().Conn().ConnectionState().TLS.PeerCertificates
 //
-// It accepts the connections of l itself, so l must not be used by Accept, Serve
-// or another NetListener until it is closed; they return an error. If one of
-// them uses l now, it is the Accept of the NetListener that does. From its first
-// Accept on it has a goroutine for l and one for each connection, and one more
-// for each whose peer may open unidirectional streams. Nobody handles those: they
-// are refused with Codes.Refused, as [Handlers] without a func does. To forbid
-// them, set Config.MaxIncomingUniStreams to -1.
+// The NetListener accepts the connections of l itself. Until it is closed,
+// Accept, Serve and another NetListener of l return an error. If one of them
+// already uses l, Accept of the new NetListener returns an error.
+//
+// From its first Accept on, the NetListener runs one goroutine for l and one
+// for each connection. It runs one more for each connection whose peer may open
+// unidirectional streams. Nobody handles these streams: they are refused with
+// Codes.Refused, as by [Handlers] without a UniStream function. To forbid them,
+// set Config.MaxIncomingUniStreams to -1.
 //
 // Accept blocks until there is a stream or the listener is closed. Connections
-// that wait for it take turns. The streams count against Guard.MaxStreams until
-// they have ended. What happens to one connection never ends it.
-// It fails with [net.ErrClosed] once the NetListener is closed, and with
-// [ErrServerClosed], which is a net.ErrClosed too, once l was closed by its own
-// Close or by [Guard.Shutdown]; [net/http.Server.Serve] returns that error then,
-// or http.ErrServerClosed if its own Shutdown has begun. A transport that fails
-// ends it with the transport's error.
+// that have a stream waiting take turns. A stream counts against
+// Guard.MaxStreams until it has ended. The end of one connection never makes
+// Accept fail. Accept fails with [net.ErrClosed] once the NetListener is
+// closed. It fails with [ErrServerClosed], which matches net.ErrClosed too,
+// once l was closed by its own Close or by [Guard.Shutdown].
+// [net/http.Server.Serve] then returns that error, or http.ErrServerClosed if
+// its own Shutdown has begun. If the transport fails, Accept fails with the
+// transport's error.
 //
-// Close closes l, and unblocks Accept. The net.Conns that were given out live
-// on, and Close does not wait for them. Further streams are refused with Codes.Refused, also
-// those that nobody has accepted yet. A connection is closed when none of its
-// streams is open any more, as [Conn.Shutdown] does it, within
-// Guard.DrainTimeout: what was written arrives. Call Guard.Shutdown to wait for
-// that. Closing again returns net.ErrClosed. The Close of l, and Guard.Shutdown,
-// have the same effect on the connections.
+// Close closes l, and unblocks Accept. The net.Conns that Accept has returned
+// stay open, and Close does not wait for them. All other streams are refused
+// with Codes.Refused, including those that wait to be accepted. Once no stream
+// of a connection is open, the connection is shut down as [Conn.Shutdown] does
+// it, so that what was written arrives. This takes at most Guard.DrainTimeout.
+// To wait for all this, call Guard.Shutdown. Closing again returns
+// net.ErrClosed. The Close of l and Guard.Shutdown have the same effect on the
+// connections.
 //
-// Addr is that of l.
+// Addr returns the address of l.
 func (l *Listener) NetListener() net.Listener {
 	n := &netListener{l: l.l, streams: make(chan net.Conn)}
 	n.open, n.end = context.WithCancelCause(context.Background())
@@ -108,16 +118,17 @@ func (l *Listener) NetListener() net.Listener {
 
 type netListener struct {
 	l       *listener
-	busy    bool // made while something else used l
+	busy    bool // made while l had another user
 	streams chan net.Conn
-	open    context.Context         // until no stream is handed out any more
-	end     context.CancelCauseFunc // with what Accept fails with
+	open    context.Context         // done once Accept returns no more streams
+	end     context.CancelCauseFunc // its argument is the error of Accept
 	started sync.Once
 	closed  atomic.Bool
 }
 
-// start has connections accepted. Once l is closed, those that were waiting
-// are, and then it ends: so nobody else has to close them.
+// start starts run, unless l has another user. It is also called when l is
+// closed: run then accepts the connections that are still queued and closes
+// them, so that nobody else has to.
 func (n *netListener) start() {
 	if !n.busy {
 		n.started.Do(func() { go n.run() })
@@ -150,7 +161,7 @@ func (n *netListener) Close() error {
 
 func (n *netListener) Addr() net.Addr { return n.l.raw.Addr() }
 
-// run accepts connections. It is a goroutine of its own, until l is closed.
+// run accepts connections until l is closed. It has its own goroutine.
 func (n *netListener) run() {
 	defer n.l.finish()
 	for {
@@ -163,9 +174,10 @@ func (n *netListener) run() {
 	}
 }
 
-// serve hands out the streams of a connection, refuses those that come once the
-// listener is closed, and closes the connection when the last of them has ended.
-// It is a goroutine of its own. Where Shutdown was called, that does the rest.
+// serve hands out the streams of a connection. Once the listener is closed, it
+// refuses new streams, and closes the connection when the last stream has
+// ended. If Shutdown was called, it leaves that to Shutdown. It has its own
+// goroutine.
 func (n *netListener) serve(c *Conn) {
 	ctx, stop := context.WithCancel(c.draining)
 	defer stop()
@@ -183,13 +195,13 @@ func (n *netListener) serve(c *Conn) {
 	c.guard.awaitShutdown(c.draining.Done(), c.lifetime.Done())
 	stop()
 	refusing.Wait()
-	if c.draining.Err() == nil { // else a Shutdown may have more time than we
+	if c.draining.Err() == nil { // else a Shutdown is in progress, which may have more time
 		c.drainFor(c.guard.drainTimeout())
 	}
 }
 
-// handOut hands out streams until the listener is closed, Shutdown is called or
-// the connection has ended.
+// handOut hands streams to Accept until the listener is closed, Shutdown is
+// called or the connection has ended.
 func (n *netListener) handOut(ctx context.Context, c *Conn) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -202,8 +214,8 @@ func (n *netListener) handOut(ctx context.Context, c *Conn) {
 	}
 }
 
-// give hands out a stream, or refuses it, if ctx is done first. It was
-// accepted, and no server has seen it yet.
+// give hands one stream to Accept. If ctx is done first, it refuses the stream:
+// no server has seen it yet.
 func (n *netListener) give(ctx context.Context, s *Stream) bool {
 	c := s.st.conn
 	select {

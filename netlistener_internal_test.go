@@ -8,7 +8,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// TestAcceptAfterCloseReturnsNoStream, though one is still being handed out.
+// TestAcceptAfterCloseReturnsNoStream: even if one is still being handed out.
 func TestAcceptAfterCloseReturnsNoStream(t *testing.T) {
 	n := &netListener{busy: true, streams: make(chan net.Conn, 1)}
 	n.open, n.end = context.WithCancelCause(context.Background())

@@ -17,7 +17,7 @@ import (
 	"github.com/quiclife/quiclife/internal/quictest"
 )
 
-// onListener is a listener and clients that have dialed it, in fake time.
+// onListener is a listener with clients that have dialed it, in fake time.
 type onListener struct {
 	guard   *quiclife.Guard
 	ln      *quiclife.Listener
@@ -30,8 +30,8 @@ type onListener struct {
 func listening(t *testing.T, guard *quiclife.Guard, conf *quic.Config, clients int) onListener {
 	t.Helper()
 	serverTLS, clientTLS := quictest.TLS()
-	// Acknowledgements change the RTT, as they do outside of simulations:
-	// Shutdown knows them by that.
+	// Acknowledgements change the RTT, as in real networks. Shutdown needs that
+	// to notice them.
 	jitter := func() time.Duration { return rand.N(time.Millisecond) }
 	sockets, socket, addr := quictest.Net{Jitter: jitter}.Star(t, clients)
 	guard.Logger = slog.New(slog.DiscardHandler)
@@ -50,7 +50,7 @@ func listening(t *testing.T, guard *quiclife.Guard, conf *quic.Config, clients i
 	return l
 }
 
-// dial opens a stream on a client's connection, and writes s to it.
+// dial opens a stream on a client's connection, and writes s on it.
 func (l onListener) dial(t *testing.T, client int, s string) *quiclife.NetConn {
 	t.Helper()
 	c, err := l.clients[client].DialContext(t.Context(), "tcp", "ignored:80")
@@ -59,7 +59,7 @@ func (l onListener) dial(t *testing.T, client int, s string) *quiclife.NetConn {
 	return c.(*quiclife.NetConn)
 }
 
-// accept accepts a stream, on which s comes first.
+// accept accepts a stream, and requires that its first bytes are s.
 func accept(t *testing.T, ln net.Listener, s string) *quiclife.NetConn {
 	t.Helper()
 	c, err := ln.Accept()
@@ -87,7 +87,7 @@ func requireClosedByPeer(t *testing.T, c *quiclife.Conn) {
 	require.Zero(t, closed.ErrorCode)
 }
 
-// acceptLater calls Accept, and returns where its error will be.
+// acceptLater calls Accept in a goroutine, and returns a channel for its error.
 func acceptLater(ln net.Listener) <-chan error {
 	done := make(chan error, 1)
 	go func() {
@@ -97,7 +97,7 @@ func acceptLater(ln net.Listener) <-chan error {
 	return done
 }
 
-// TestNetListenerHasStreamsOfAllConns, each of which knows its own.
+// TestNetListenerHasStreamsOfAllConns: each stream knows its connection.
 func TestNetListenerHasStreamsOfAllConns(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		l := listening(t, &quiclife.Guard{}, nil, 3)
@@ -128,8 +128,8 @@ func TestNetListenerHasStreamsOfAllConns(t *testing.T) {
 	})
 }
 
-// TestListenerHasOneUserAtATime: Accept, Serve or NetListener. The others say
-// which, at once.
+// TestListenerHasOneUserAtATime: Accept, Serve or NetListener. The others fail
+// at once, and their errors name the user.
 func TestListenerHasOneUserAtATime(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		begin := func(l onListener, name string) (end func()) {
@@ -146,7 +146,7 @@ func TestListenerHasOneUserAtATime(t *testing.T) {
 			switch name {
 			case "Accept":
 				go func() {
-					for { // also what the clients have dialed
+					for { // including the connections that the clients have dialed
 						if _, err := l.ln.Accept(ctx); err != nil {
 							done <- err
 							return
@@ -183,7 +183,7 @@ func TestListenerHasOneUserAtATime(t *testing.T) {
 			require.NoError(t, second.Close())
 			require.Equal(t, net.ErrClosed, second.Close())
 			end()
-			if first == "Accept" { // the listener was not closed by any of them
+			if first == "Accept" { // none of them has closed the listener
 				end = begin(l, "Serve")
 				end()
 			}
@@ -199,8 +199,8 @@ func TestListenerHasOneUserAtATime(t *testing.T) {
 	})
 }
 
-// TestNetListenerCloseLetsStreamsLiveOn: it refuses new ones, and closes each
-// connection when the last of its streams has ended.
+// TestNetListenerCloseLetsStreamsLiveOn: Close refuses new streams, and each
+// connection is closed when the last of its streams has ended.
 func TestNetListenerCloseLetsStreamsLiveOn(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		conf := &quic.Config{MaxIncomingStreams: 10}
@@ -239,8 +239,8 @@ func TestNetListenerCloseLetsStreamsLiveOn(t *testing.T) {
 	})
 }
 
-// TestNetListenerCloseLosesNoAnswer: the stream has ended here, but not all of
-// what was written has been sent.
+// TestNetListenerCloseLosesNoAnswer: the stream has ended here, but not
+// everything that was written was sent.
 func TestNetListenerCloseLosesNoAnswer(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		l := listening(t, &quiclife.Guard{}, nil, 1)
@@ -264,8 +264,8 @@ func TestNetListenerCloseLosesNoAnswer(t *testing.T) {
 	})
 }
 
-// TestNetListenerCloseRefusesWhatNobodyAccepted, be it a stream that is in hand,
-// one behind it, or a connection.
+// TestNetListenerCloseRefusesWhatNobodyAccepted: a stream that waits to be
+// handed out, the streams behind it, and connections.
 func TestNetListenerCloseRefusesWhatNobodyAccepted(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		l := listening(t, &quiclife.Guard{Codes: quiclife.Codes{Refused: 4}}, nil, 2)
@@ -286,14 +286,14 @@ func TestNetListenerCloseRefusesWhatNobodyAccepted(t *testing.T) {
 
 		l = listening(t, &quiclife.Guard{}, nil, 1)
 		settled()
-		require.NoError(t, l.ln.NetListener().Close()) // whose Accept was never called
+		require.NoError(t, l.ln.NetListener().Close()) // its Accept was never called
 		settled()
 		requireClosedByPeer(t, l.clients[0])
 	})
 }
 
-// TestNetListenerEndsWithListener: the listener's own Close, and Guard.Shutdown,
-// have Accept return an error with which a server's loop ends.
+// TestNetListenerEndsWithListener: after the listener's own Close, and after
+// Guard.Shutdown, Accept returns an error that ends a server's loop.
 func TestNetListenerEndsWithListener(t *testing.T) {
 	for name, end := range map[string]func(*testing.T, onListener) <-chan error{
 		"Listener.Close": func(t *testing.T, l onListener) <-chan error {
@@ -344,8 +344,8 @@ func TestNetListenerEndsWithListener(t *testing.T) {
 	}
 }
 
-// TestEndOfOneConnDoesNotEndNetListener, whichever way it comes, also with a
-// stream that is about to be handed out.
+// TestEndOfOneConnDoesNotEndNetListener: however the connection ends, even if a
+// stream of it is about to be handed out.
 func TestEndOfOneConnDoesNotEndNetListener(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		const count = 5
@@ -375,7 +375,7 @@ func TestEndOfOneConnDoesNotEndNetListener(t *testing.T) {
 
 		blocked := acceptLater(ln)
 		settled()
-		served[3].CloseWithError(1, "") // with nothing in hand
+		served[3].CloseWithError(1, "") // with no stream to hand out
 		settled()
 		select {
 		case err := <-blocked:
@@ -395,7 +395,8 @@ func TestEndOfOneConnDoesNotEndNetListener(t *testing.T) {
 	})
 }
 
-// TestNetListenerRefusesUniStreams: they hold no slot, and no window.
+// TestNetListenerRefusesUniStreams: they take no slot and no part of the
+// window.
 func TestNetListenerRefusesUniStreams(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		conf := &quic.Config{MaxIncomingUniStreams: 1}
@@ -444,8 +445,8 @@ func TestNetListenerTakesTurns(t *testing.T) {
 	})
 }
 
-// TestServerThatDropsNetConnIsToldOfIt: the NetListener does not keep alive what
-// it has handed out.
+// TestServerThatDropsNetConnIsToldOfIt: the NetListener does not keep net.Conns
+// alive that it has handed out.
 func TestServerThatDropsNetConnIsToldOfIt(t *testing.T) {
 	serverTLS, clientTLS := quictest.TLS()
 	var found leaks
@@ -470,8 +471,8 @@ func TestServerThatDropsNetConnIsToldOfIt(t *testing.T) {
 	require.NoError(t, guard.Shutdown(t.Context()))
 }
 
-// TestNetListenerLeavesNothing: no goroutine, no socket, once it is closed and
-// the last connection has ended.
+// TestNetListenerLeavesNothing: no goroutine and no socket is left once it is
+// closed and the last connection has ended.
 func TestNetListenerLeavesNothing(t *testing.T) {
 	serverTLS, clientTLS := quictest.TLS()
 	guard := &quiclife.Guard{}
@@ -496,7 +497,7 @@ func TestNetListenerLeavesNothing(t *testing.T) {
 	require.Empty(t, conns(guard))
 }
 
-// TestDialContextFails as OpenStreamSync does, and returns no net.Conn then.
+// TestDialContextFails: as OpenStreamSync does. Then it returns no net.Conn.
 func TestDialContextFails(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		l := listening(t, &quiclife.Guard{}, &quic.Config{MaxIncomingStreams: 1}, 1)
@@ -538,7 +539,7 @@ func TestDialContextFails(t *testing.T) {
 	})
 }
 
-// TestClosedListenerSaysSo, also while what used it is still at its end.
+// TestClosedListenerSaysSo: even while its last user is still ending.
 func TestClosedListenerSaysSo(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		l := listening(t, &quiclife.Guard{}, nil, 1)
@@ -565,7 +566,8 @@ func TestClosedListenerSaysSo(t *testing.T) {
 	})
 }
 
-// TestTransportsEndEndsNetListener, and the listener is free again, to say so.
+// TestTransportsEndEndsNetListener: then the listener has no user, and its
+// Accept returns the error.
 func TestTransportsEndEndsNetListener(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		serverTLS, _ := quictest.TLS()
@@ -586,8 +588,8 @@ func TestTransportsEndEndsNetListener(t *testing.T) {
 	})
 }
 
-// TestNetListenerLeavesShutdownItsTime: DrainTimeout is none of a Shutdown that
-// the program has called.
+// TestNetListenerLeavesShutdownItsTime: DrainTimeout does not limit a Shutdown
+// that the program has called.
 func TestNetListenerLeavesShutdownItsTime(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		l := listening(t, &quiclife.Guard{DrainTimeout: time.Second}, nil, 1)
@@ -607,8 +609,8 @@ func TestNetListenerLeavesShutdownItsTime(t *testing.T) {
 	})
 }
 
-// TestUnusedNetListenerClosesConnsWithItsListener: nobody has called its Accept,
-// and nobody else can accept them.
+// TestUnusedNetListenerClosesConnsWithItsListener: its Accept was never called,
+// and nobody else can accept the connections.
 func TestUnusedNetListenerClosesConnsWithItsListener(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		l := listening(t, &quiclife.Guard{}, longConf, 1)

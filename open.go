@@ -2,8 +2,8 @@ package quiclife
 
 import "context"
 
-// Opening a stream, within the limits of the group, of this side and of the
-// peer, in this order.
+// Opening a stream. First the limits of the group apply, then this side's own,
+// then the peer's.
 
 // open opens a stream with try, quic-go's OpenStream or OpenUniStream.
 func open[S any](c *Conn, k kind, try func() (S, error)) (none S, err error) {
@@ -11,7 +11,7 @@ func open[S any](c *Conn, k kind, try func() (S, error)) (none S, err error) {
 		return none, err
 	}
 	if !c.takeSlot(k) {
-		if c.rejected0RTT() { // the slots are held by streams that are dead
+		if c.rejected0RTT() { // the slots are held by streams that the rejection of 0-RTT has ended
 			return none, Err0RTTRejected
 		}
 		c.openFailed(k)
@@ -29,8 +29,8 @@ func open[S any](c *Conn, k kind, try func() (S, error)) (none S, err error) {
 	return raw, nil
 }
 
-// openSync is open, but waits at a limit, with wait, quic-go's OpenStreamSync
-// or OpenUniStreamSync.
+// openSync is open, but waits at a limit. wait is quic-go's OpenStreamSync or
+// OpenUniStreamSync.
 func openSync[S any](ctx context.Context, c *Conn, k kind, try func() (S, error), wait func(context.Context) (S, error)) (none S, err error) {
 	if ctx.Err() != nil {
 		return wait(ctx) // opens nothing, and fails as quic-go does
@@ -70,7 +70,7 @@ func awaitPeer[S any](ctx context.Context, c *Conn, k kind, wait func(context.Co
 	return raw, err
 }
 
-// admit says why no stream may be opened, if none may.
+// admit returns an error if no stream may be opened now.
 func (c *Conn) admit() error {
 	if c.draining.Err() != nil && c.lifetime.Err() == nil {
 		return ErrShutdown
@@ -78,21 +78,23 @@ func (c *Conn) admit() error {
 	return c.guard.admitStream()
 }
 
-// takeSlot takes a slot of our own limit, if there is one and nobody waits.
+// takeSlot takes a slot of this side's own limit, if one is free and nobody
+// waits for it.
 func (c *Conn) takeSlot(k kind) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.kinds[k].slots.TryTake()
 }
 
-// releaseSlot is for an open that was admitted and has failed.
+// releaseSlot gives the slot back when the open that took it has failed.
 func (c *Conn) releaseSlot(k kind) {
 	c.mu.Lock()
 	c.kinds[k].slots.Release()
 	c.mu.Unlock()
 }
 
-// awaitSlot takes a slot of our own limit, waiting for one if need be.
+// awaitSlot takes a slot of this side's own limit, and waits for one if
+// necessary.
 func (c *Conn) awaitSlot(ctx context.Context, k kind) error {
 	c.mu.Lock()
 	slot := c.kinds[k].slots.Take()
@@ -106,7 +108,7 @@ func (c *Conn) awaitSlot(ctx context.Context, k kind) error {
 		select {
 		case <-slot:
 			return nil
-		case <-handshake: // the slots may be held by streams of a rejected 0-RTT phase, which are dead
+		case <-handshake: // the slots may be held by streams that the rejection of 0-RTT has ended
 			handshake = nil
 			if c.rejected0RTT() {
 				err = Err0RTTRejected

@@ -11,15 +11,15 @@ import (
 	"github.com/quiclife/quiclife/internal/quictest"
 )
 
-// endedWith has c find its connection ended with err.
+// endedWith makes the connection of c look ended with err.
 func endedWith(c *Conn, err error) {
 	ctx, end := context.WithCancelCause(context.Background())
 	end(err)
 	c.lifetime = ctx
 }
 
-// TestOpenThatWaitsForASlotEndsWithTheConnection: though the slots do not come
-// back yet.
+// TestOpenThatWaitsForASlotEndsWithTheConnection: even before the slots are
+// free.
 func TestOpenThatWaitsForASlotEndsWithTheConnection(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := restingConn(t)

@@ -15,7 +15,7 @@ import (
 	"github.com/quiclife/quiclife"
 )
 
-// opener is what the two kinds of stream that can be opened have in common.
+// opener has the methods that both types of stream that can be opened have.
 type opener struct {
 	name  string
 	limit func(*quiclife.Guard, int64)
@@ -46,8 +46,8 @@ var openers = []opener{
 	},
 }
 
-// atOwnLimit runs f for both kinds of stream, with two streams open at an own
-// limit of two.
+// atOwnLimit runs f for both kinds of stream, with two streams open and
+// MaxOutgoing limits of two.
 func atOwnLimit(t *testing.T, f func(t *testing.T, e ends, o opener, a, b released)) {
 	for _, o := range openers {
 		t.Run(o.name, func(t *testing.T) {
@@ -59,14 +59,14 @@ func atOwnLimit(t *testing.T, f func(t *testing.T, e ends, o opener, a, b releas
 				b, err := o.sync(e.client, t.Context())
 				require.NoError(t, err)
 				f(t, e, o, a, b)
-				runtime.KeepAlive(a) // a dropped one would come back
+				runtime.KeepAlive(a) // the slot of a dropped one would come back
 				runtime.KeepAlive(b)
 			})
 		})
 	}
 }
 
-// TestOpenAtOwnLimitFails: at once, or when its context ends.
+// TestOpenAtOwnLimitFails: at once, or when its context is done.
 func TestOpenAtOwnLimitFails(t *testing.T) {
 	t.Parallel()
 	atOwnLimit(t, func(t *testing.T, e ends, o opener, a, b released) {
@@ -94,7 +94,7 @@ func TestOpenAtOwnLimitFails(t *testing.T) {
 	})
 }
 
-// TestOpensAtOwnLimitAreServedInOrder: and one that gives up is skipped.
+// TestOpensAtOwnLimitAreServedInOrder: one that gives up is skipped.
 func TestOpensAtOwnLimitAreServedInOrder(t *testing.T) {
 	t.Parallel()
 	atOwnLimit(t, func(t *testing.T, e ends, o opener, a, b released) {
@@ -131,7 +131,8 @@ func TestOpensAtOwnLimitAreServedInOrder(t *testing.T) {
 	})
 }
 
-// TestConnectionEndUnblocksOpensAtOwnLimit: also those that had just opened one.
+// TestConnectionEndUnblocksOpensAtOwnLimit: even those that have just been
+// given a slot.
 func TestConnectionEndUnblocksOpensAtOwnLimit(t *testing.T) {
 	t.Parallel()
 	atOwnLimit(t, func(t *testing.T, e ends, o opener, a, b released) {
@@ -158,7 +159,7 @@ func TestConnectionEndUnblocksOpensAtOwnLimit(t *testing.T) {
 	})
 }
 
-// TestOpensThatGiveUpLoseNoSlot: many at once, at any moment.
+// TestOpensThatGiveUpLoseNoSlot: many at once, at random moments.
 func TestOpensThatGiveUpLoseNoSlot(t *testing.T) {
 	guard := &quiclife.Guard{MaxOutgoingStreams: 3}
 	e := setup{guard: guard, serverConf: &quic.Config{MaxIncomingStreams: 1 << 20}}.onLoopback(t)
@@ -196,7 +197,7 @@ func TestOpensThatGiveUpLoseNoSlot(t *testing.T) {
 	e.client.CloseWithError(0, "")
 }
 
-// TestOpenWithCancelledContextCountsNothing: it fails as with quic-go.
+// TestOpenWithCancelledContextCountsNothing: it fails as in quic-go.
 func TestOpenWithCancelledContextCountsNothing(t *testing.T) {
 	t.Parallel()
 	setup{guard: &quiclife.Guard{MaxOutgoingStreams: 5}}.in(t, func(t *testing.T, e ends) {
@@ -218,8 +219,8 @@ func TestOpenWithCancelledContextCountsNothing(t *testing.T) {
 	})
 }
 
-// TestOpenThatFailsAtPeersLimitKeepsNoSlot: of our own limit, nor does it make
-// one.
+// TestOpenThatFailsAtPeersLimitKeepsNoSlot: of this side's own limit. Nor does
+// it free one too many.
 func TestOpenThatFailsAtPeersLimitKeepsNoSlot(t *testing.T) {
 	t.Parallel()
 	const own, peers = 4, 5
@@ -243,7 +244,7 @@ func TestOpenThatFailsAtPeersLimitKeepsNoSlot(t *testing.T) {
 					require.NoError(t, err, name)
 					return s
 				}
-				for range own - 1 { // slots that are the peer's to free, and no more ours
+				for range own - 1 { // the peer still has to free these slots
 					open().Release()
 				}
 				held := []released{open(), open()} // and the peer's limit is reached
@@ -252,7 +253,7 @@ func TestOpenThatFailsAtPeersLimitKeepsNoSlot(t *testing.T) {
 					limit := requireLimitError(t, fail(e.client), name)
 					require.Equal(t, quiclife.LimitPeer, limit.Scope, name)
 				}
-				done := e.serve(t.Context(), quiclife.Handlers{}) // the peer frees all that it has seen
+				done := e.serve(t.Context(), quiclife.Handlers{}) // the peer frees all slots that it has seen
 				settled()
 				for range own - len(held) {
 					held = append(held, open())
@@ -271,8 +272,8 @@ func TestOpenThatFailsAtPeersLimitKeepsNoSlot(t *testing.T) {
 	}
 }
 
-// TestOpenThatEndsWithConnectionReturnsItsError: it counts for more than the
-// context that ended with it.
+// TestOpenThatEndsWithConnectionReturnsItsError: even if its context was done
+// at the same time.
 func TestOpenThatEndsWithConnectionReturnsItsError(t *testing.T) {
 	t.Parallel()
 	conf := &quic.Config{MaxIncomingStreams: 1}
@@ -304,8 +305,8 @@ func TestOpenThatEndsWithConnectionReturnsItsError(t *testing.T) {
 	})
 }
 
-// TestNoOpenWaitsWhileASlotIsFree: not where the slot comes back just as an open
-// begins to wait for it.
+// TestNoOpenWaitsWhileASlotIsFree: even if the slot comes back just as an open
+// begins to wait.
 func TestNoOpenWaitsWhileASlotIsFree(t *testing.T) {
 	e := setup{guard: &quiclife.Guard{MaxOutgoingStreams: 1}}.onLoopback(t)
 	go acceptAndRelease(e.server)

@@ -10,29 +10,32 @@ import (
 )
 
 // An ownedTransport belongs to a listener that was made without a Transport.
-// quic-go's own is never closed if the last connection of a closed listener
-// ends without a word (an idle timeout, say).
+// quic-go never closes the transport that it makes itself for such a listener
+// if the listener is closed and its last connection then ends without a
+// CONNECTION_CLOSE, by an idle timeout for example. So we make the transport,
+// and close it.
 type ownedTransport struct {
 	tr     *quic.Transport
-	socket net.PacketConn // to be closed too, or nil
-	gone   chan struct{}  // closed when nothing is left
-	leave  func()         // called then, or nil
+	socket net.PacketConn // closed with the transport, or nil
+	gone   chan struct{}  // closed when the transport was closed
+	leave  func()         // called before that, or nil
 
 	mu             sync.Mutex // guards the fields below
-	conns          int        // connections, and handshakes under way
+	conns          int        // connections, including handshakes in progress
 	noMore, closed bool
-	lastEnd        time.Time // of a connection
+	lastEnd        time.Time // when a connection last ended
 	lingerUntil    time.Time // see linger
 }
 
-// own makes a transport that counts its connections.
+// own makes an ownedTransport for conn.
 func own(conn net.PacketConn) *ownedTransport {
 	o := &ownedTransport{gone: make(chan struct{})}
 	o.tr = &quic.Transport{Conn: conn, Tracer: endWatcher{ended: func() { go o.listenerClosed() }}}
 	return o
 }
 
-// connContext is called for each connection; its context ends with it.
+// connContext is quic-go's ConnContext. It counts the connection until ctx is
+// done.
 func (o *ownedTransport) connContext(ctx context.Context, _ *quic.ClientInfo) (context.Context, error) {
 	o.mu.Lock()
 	o.conns++
@@ -46,17 +49,18 @@ func (o *ownedTransport) connContext(ctx context.Context, _ *quic.ClientInfo) (c
 	return ctx, nil
 }
 
-// listenerClosed is called when no connection can be added any more: the
-// listener was closed, or could not be made, or the socket failed.
+// listenerClosed is called when no new connection can come: the listener was
+// closed, or could not be made, or the socket failed.
 func (o *ownedTransport) listenerClosed() { o.update(func() { o.noMore = true }) }
 
-// minLinger is how long the transport outlives its last connection at least,
-// so that linger, which is called at about the same time, has its say.
+// minLinger is how long the transport outlives its last connection at least.
+// linger is called at about the time when the connection ends, and must not
+// come too late.
 const minLinger = 20 * time.Millisecond
 
-// linger keeps the transport for a time after a connection was closed by this
-// side: should its CONNECTION_CLOSE be lost, quic-go repeats it when the peer
-// sends again (RFC 9000, 10.2).
+// linger keeps the transport open for a time after this side has closed a
+// connection. If the CONNECTION_CLOSE was lost, quic-go repeats it when the
+// peer sends again (RFC 9000, 10.2).
 func (o *ownedTransport) linger(period time.Duration) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -65,7 +69,8 @@ func (o *ownedTransport) linger(period time.Duration) {
 	}
 }
 
-// update changes the state, and closes everything if that was the last of it.
+// update changes the state. If there can be no connection any more, it closes
+// the transport, after lingering if necessary.
 func (o *ownedTransport) update(change func()) {
 	o.mu.Lock()
 	change()

@@ -11,7 +11,7 @@ import (
 	"github.com/quiclife/quiclife/internal/quictest"
 )
 
-// left says whether nothing is left of o.
+// left reports whether o is closed.
 func left(o *ownedTransport) bool {
 	synctest.Wait()
 	select {
@@ -22,8 +22,8 @@ func left(o *ownedTransport) bool {
 	}
 }
 
-// TestOwnedTransportOutlivesItsLastConnection: by as much as its CONNECTION_CLOSE
-// may have to be repeated, and by long enough to learn of that.
+// TestOwnedTransportOutlivesItsLastConnection: for as long as its
+// CONNECTION_CLOSE may have to be repeated, and at least for minLinger.
 func TestOwnedTransportOutlivesItsLastConnection(t *testing.T) {
 	for _, linger := range []time.Duration{0, time.Second} {
 		synctest.Test(t, func(t *testing.T) {
@@ -39,7 +39,7 @@ func TestOwnedTransportOutlivesItsLastConnection(t *testing.T) {
 			end()
 			require.False(t, left(o), "right after the end of the last connection")
 			o.linger(linger)
-			o.linger(linger / 2) // that of another ends before
+			o.linger(linger / 2) // another connection's time ends earlier
 			time.Sleep(max(minLinger, linger) - 1)
 			require.False(t, left(o), "a nanosecond before the end, lingering for %v", linger)
 			time.Sleep(time.Nanosecond)
@@ -48,7 +48,7 @@ func TestOwnedTransportOutlivesItsLastConnection(t *testing.T) {
 	}
 }
 
-// TestOwnedTransportEndsWithItsSocket: quic-go tells nobody else.
+// TestOwnedTransportEndsWithItsSocket: quic-go tells only the Tracer.
 func TestOwnedTransportEndsWithItsSocket(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		_, socket, _ := quictest.Net{}.Endpoints(t)

@@ -21,10 +21,10 @@ import (
 	"github.com/quiclife/quiclife"
 )
 
-// A parity compares quic-go's package with ours.
+// A parity compares the package of quic-go with ours.
 type parity struct {
 	theirs, ours *types.Package
-	found        []string // the differences, one line each
+	found        []string // the differences, one per line
 }
 
 func (p *parity) report(name, format string, args ...any) {
@@ -35,8 +35,8 @@ func wrapped(name string) bool {
 	return slices.Contains([]string{"Conn", "Stream", "SendStream", "ReceiveStream", "Listener", "EarlyListener", "Transport"}, name)
 }
 
-// translate puts our types in place of the wrapped ones. What it does not look
-// into stays as it is, which can only make a difference of none.
+// translate replaces the wrapped types by ours. Types that it does not look
+// into stay as they are. That can only report a difference where there is none.
 func (p *parity) translate(t types.Type) types.Type {
 	tuple := func(t *types.Tuple) *types.Tuple {
 		var vars []*types.Var
@@ -62,7 +62,7 @@ func (p *parity) translate(t types.Type) types.Type {
 	return t
 }
 
-// compare compares an object of quic-go's with the one of that name here.
+// compare compares an object of quic-go with ours of the same name.
 func (p *parity) compare(name string, theirs, ours types.Object) {
 	if ours == nil {
 		p.report(name, "missing")
@@ -91,8 +91,8 @@ func members(t types.Type) (objs []types.Object) {
 	return slices.DeleteFunc(objs, func(o types.Object) bool { return !o.Exported() })
 }
 
-// differences returns what quic-go has and we lack, and the members of aliased
-// types that bring in a type of quic-go's which is wrapped here.
+// differences returns the names that quic-go has and we lack. It also returns
+// members of aliased types that use one of the types wrapped here.
 func differences(theirs, ours *types.Package) []string {
 	p := &parity{theirs: theirs, ours: ours}
 	for _, name := range theirs.Scope().Names() {
@@ -117,14 +117,13 @@ func differences(theirs, ours *types.Package) []string {
 	return p.found
 }
 
-// TestNoNameOfQuicGosIsMissing holds the promise of the import swap: an upgrade of
-// quic-go cannot bring a name, a method or a field that we lack without this
-// test failing.
+// TestNoNameOfQuicGosIsMissing tests the promise of the import swap: if an
+// upgrade of quic-go brings a name, a method or a field that we lack, it fails.
 func TestNoNameOfQuicGosIsMissing(t *testing.T) {
 	const theirPath, ourPath = "github.com/quic-go/quic-go", "github.com/quiclife/quiclife"
 	list := exec.CommandContext(t.Context(), "go", "list", "-export", "-deps", "-f", "{{.ImportPath}} {{.Export}}", theirPath, ourPath)
 	list.Stderr = os.Stderr
-	out, err := list.Output() // in the directory of this package, so of the versions in its go.mod
+	out, err := list.Output() // in the directory of this package, so that its go.mod counts
 	require.NoError(t, err)
 	files := make(map[string]string)
 	for line := range strings.Lines(string(out)) {
@@ -137,7 +136,7 @@ func TestNoNameOfQuicGosIsMissing(t *testing.T) {
 	ours, err := imp.Import(ourPath)
 	require.NoError(t, err)
 
-	// The one known exception, of which the README tells.
+	// The one known exception. docs/CALLS.md describes it.
 	require.Equal(t, []string{"Config.AllowConnectionWindowIncrease: has a wrapped type"}, differences(theirs, ours))
 
 	values := map[string][2]any{

@@ -9,9 +9,10 @@ import (
 	"github.com/quiclife/quiclife/internal/peek"
 )
 
-// What the packages leaktest and debugpage ask, see internal/peek. A program that
-// does not use them pays for a nil check when a stream is reported, and when one
-// ends with its connection or is ended twice, and for an atomic load in Accept.
+// What packages leaktest and debugpage need to know, see internal/peek. A
+// program that does not use them pays for little: a nil check when a leak is
+// reported, when a stream ends with its connection, and when a half is ended
+// twice, and an atomic load in AcceptStream.
 
 func init() {
 	peek.Leaks = func(guard any) []peek.Leak { return guard.(*Guard).watch().leaks(guard.(*Guard)) }
@@ -20,9 +21,9 @@ func init() {
 	peek.TakeUnaccepted = func(conn any) []any { return conn.(*Conn).takeUnaccepted() }
 }
 
-// recentLeaks has the latest leaks of a group.
+// recentLeaks holds the latest leaks of a group.
 type recentLeaks struct {
-	mu    sync.Mutex // guards leaks; it comes after every other
+	mu    sync.Mutex // guards leaks; locked after every other mutex
 	leaks []peek.RecentLeak
 }
 
@@ -44,28 +45,28 @@ func (r *recentLeaks) list() []peek.RecentLeak {
 	return slices.Clone(r.leaks)
 }
 
-// A leakWatch remembers the leaks of a group.
+// A leakWatch records the leaks of a group.
 type leakWatch struct {
-	mu       sync.Mutex // guards the fields below; it comes after every other
+	mu       sync.Mutex // guards the fields below; locked after every other mutex
 	reported []Leak
 	unended  []*unended
-	owing    []*streamState // when their connection ended
+	owing    []*streamState // streams whose credit was not returned when their connection ended
 }
 
 // An unended is a stream that was open when its connection ended, or when
-// Shutdown cut it. That is a leak only if the program does not end it after all:
-// a handler that is still running may.
+// Shutdown cut it. It is a leak only if the program does not end it later: a
+// handler that is still running may do so.
 type unended struct {
 	st    *streamState
-	info  StreamInfo        // right before
-	bound []context.Context // which would have ended it, too; does not change
+	info  StreamInfo        // just before the connection ended or the cut
+	bound []context.Context // the contexts that it was bound to; does not change
 
-	// streamState.mu guards these.
-	told          bool // a call has returned that the connection has ended, or Shutdown has cut the stream
+	// streamState.mu guards the fields below.
+	told          bool // a call has told the program of the connection's end or the cut
 	send, receive bool // the program has not ended these halves
 }
 
-// watch returns what remembers the leaks of g from now on.
+// watch starts recording the leaks of g, if that was not done before.
 func (g *Guard) watch() *leakWatch {
 	g.watched.CompareAndSwap(nil, new(leakWatch))
 	return g.watched.Load()
@@ -77,8 +78,9 @@ func (w *leakWatch) report(l Leak) {
 	w.reported = append(w.reported, l)
 }
 
-// claimUnendedLocked is claimLocked for a stream that the program has not ended
-// before its connection ended, or Shutdown cut it.
+// claimUnendedLocked is claimLocked for a stream that the program had not ended
+// when its connection ended or Shutdown cut it. It records the stream for
+// leaktest.
 func (st *streamState) claimUnendedLocked(send, receive bool) (gotSend, gotReceive bool) {
 	c := st.conn
 	w := c.guard.watched.Load()
@@ -87,7 +89,7 @@ func (st *streamState) claimUnendedLocked(send, receive bool) (gotSend, gotRecei
 	}
 	x, info := st.extraLocked(), st.infoLocked((*stack).String)
 	var before unended
-	if x.unended != nil { // the program knows, or Shutdown has left a half to the connection's end
+	if x.unended != nil { // toldOfEnd was called, or Shutdown has left a half to the connection's end
 		before = *x.unended
 	}
 	gotSend, gotReceive = st.claimLocked(send, receive)
@@ -107,15 +109,15 @@ func (st *streamState) claimUnendedLocked(send, receive bool) (gotSend, gotRecei
 	return gotSend, gotReceive
 }
 
-// mayEndByItself says whether the receive half would end without the program
-// if the peer's FIN, which may be under way, is all that is to come.
+// mayEndByItself reports whether the receive half would have ended without the
+// program if only the peer's FIN was still to come.
 func (st *streamState) mayEndByItself() bool {
 	read, size := st.read.Load(), st.finalSize.Load()
 	return read > 0 && (size == sizeUnknown || size == read)
 }
 
-// toldOfEnd notes that a call has told the program that there is nothing left to
-// end. It need not end the stream then.
+// toldOfEnd notes that a call has told the program that there is nothing left
+// to end. Then the program need not end the stream.
 func (x *extra) toldOfEnd() {
 	if x.unended == nil {
 		x.unended = &unended{}
@@ -123,7 +125,8 @@ func (x *extra) toldOfEnd() {
 	x.unended.told = true
 }
 
-// ended notes that the program ends halves, if it had not before its connection ended.
+// ended notes that the program has ended halves after the end of the
+// connection.
 func (x *extra) ended(send, receive bool) {
 	if x != nil && x.unended != nil {
 		x.unended.send = x.unended.send && !send
@@ -131,7 +134,7 @@ func (x *extra) ended(send, receive bool) {
 	}
 }
 
-// leak says whether the program has let the stream be.
+// leak returns the leak if the program has still not ended the stream.
 func (u *unended) leak() (l peek.Leak, leaked bool) {
 	st := u.st
 	gone := st.gone()
@@ -151,12 +154,12 @@ func (u *unended) leak() (l peek.Leak, leaked bool) {
 	return peek.Leak{Conn: st.conn, Stream: info, Why: peek.CutOff, Final: gone && u.bound == nil}, true
 }
 
-// gone says whether the program has dropped the stream, as the collections
-// since the first call have found.
+// gone reports whether a garbage collection since the first call has found that
+// the program has dropped the stream.
 func (st *streamState) gone() bool {
 	st.conn.mu.Lock()
 	defer st.conn.mu.Unlock()
-	st.conn.weakenLocked() // all, or the young ones of its kind would not be the newest
+	st.conn.weakenLocked() // all streams, since weakenLocked relies on the young ones being the newest
 	if st.young != nil {
 		st.weakenLocked()
 	}
@@ -200,8 +203,8 @@ func (st *streamState) creditReturned() bool {
 	return st.credited
 }
 
-// watchOwingLocked remembers the streams whose credit was not returned, now that
-// the connection has ended. conn.mu is held.
+// watchOwingLocked records the streams whose credit was not returned when the
+// connection ended.
 func (c *Conn) watchOwingLocked() {
 	w := c.guard.watched.Load()
 	if w == nil {
@@ -214,7 +217,7 @@ func (c *Conn) watchOwingLocked() {
 	}
 }
 
-// accepts notes that somebody accepts streams of a kind.
+// accepts notes that the program, or a refusal, accepts streams of a kind.
 func (c *Conn) accepts(k kind) {
 	if !c.accepted[k].Load() {
 		c.accepted[k].Store(true)
@@ -227,7 +230,7 @@ func (c *Conn) takeUnaccepted() (infos []any) {
 	}
 	take := func(k kind, next func(context.Context) (receiver, error)) {
 		now, cancel := context.WithCancel(context.Background())
-		cancel() // quic-go returns what is queued, and does not wait
+		cancel() // quic-go then returns what is queued, and does not wait
 		for !c.accepted[k].Load() {
 			raw, err := next(now)
 			if err != nil {

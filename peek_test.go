@@ -13,8 +13,8 @@ import (
 	"github.com/quiclife/quiclife/internal/peek"
 )
 
-// requireLeaks requires that package leaktest is told of these streams of
-// clients, each with its half states and why it leaked.
+// requireLeaks requires that package leaktest gets these streams of clients,
+// each with its half states and why it leaked.
 func requireLeaks(t *testing.T, g *quiclife.Guard, want ...string) {
 	t.Helper()
 	why := map[peek.Why]string{peek.Dropped: "dropped", peek.Unread: "unread", peek.Idle: "idle", peek.Uncredited: "uncredited", peek.CutOff: "cut off"}
@@ -26,13 +26,13 @@ func requireLeaks(t *testing.T, g *quiclife.Guard, want ...string) {
 	require.Equal(t, want, got)
 }
 
-// TestEndOfConnectionHidesNoLeak: package leaktest is told of the streams that
-// the program has not ended, before or after their connection has ended.
+// TestEndOfConnectionHidesNoLeak: package leaktest gets the streams that the
+// program has not ended, neither before nor after the end of their connection.
 func TestEndOfConnectionHidesNoLeak(t *testing.T) {
 	for _, c := range []struct {
 		name        string
 		end, after  func(s *quiclife.Stream)
-		left        string // what is told of, "" is nothing
+		left        string // what leaktest gets; "" is nothing
 		peerAnswers bool
 		peerCloses  bool
 	}{
@@ -109,7 +109,7 @@ func TestEndOfConnectionHidesNoLeak(t *testing.T) {
 	}
 }
 
-// TestLeaksOfConnectionThatHasJustEnded: its streams are ended a moment later.
+// TestLeaksOfConnectionThatHasJustEnded: before our code for its end has run.
 func TestLeaksOfConnectionThatHasJustEnded(t *testing.T) {
 	for range 20 {
 		g := &quiclife.Guard{}
@@ -125,7 +125,7 @@ func TestLeaksOfConnectionThatHasJustEnded(t *testing.T) {
 	}
 }
 
-// TestStreamsNobodyAcceptsCanBeTaken, unless somebody may accept them.
+// TestStreamsNobodyAcceptsCanBeTaken: unless somebody may accept them.
 func TestStreamsNobodyAcceptsCanBeTaken(t *testing.T) {
 	conf := &quic.Config{MaxIncomingStreams: 2, MaxIncomingUniStreams: 2}
 	bubble(t, func(t *testing.T) {
@@ -163,7 +163,7 @@ func TestStreamsNobodyAcceptsCanBeTaken(t *testing.T) {
 }
 
 // TestStreamsThatAreRefusedAreNotTaken: a NetListener refuses unidirectional
-// ones, at a pace, so that some of them wait.
+// streams at a limited pace, so some of them wait.
 func TestStreamsThatAreRefusedAreNotTaken(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		guard := &quiclife.Guard{}
@@ -186,8 +186,8 @@ func TestStreamsThatAreRefusedAreNotTaken(t *testing.T) {
 	})
 }
 
-// TestContextThatLooksAtItsStreamHoldsUpNoCheck: no lock is held while a context
-// of the program's is asked.
+// TestContextThatLooksAtItsStreamHoldsUpNoCheck: no lock is held during calls
+// on a context of the program.
 func TestContextThatLooksAtItsStreamHoldsUpNoCheck(t *testing.T) {
 	g := &quiclife.Guard{}
 	setup{guard: g}.in(t, func(t *testing.T, e ends) {

@@ -2,8 +2,8 @@ package quiclife
 
 import "github.com/quic-go/quic-go"
 
-// The names of quic-go that carry no streams are quic-go's own: the types are
-// aliases, the constants and variables the same values.
+// Names that have nothing to do with streams are quic-go's own: the types are
+// aliases, and the constants and variables have the same values.
 // TestNoNameOfQuicGosIsMissing fails when quic-go has a name that is missing
 // here.
 
@@ -16,8 +16,8 @@ type (
 	ClientInfo = quic.ClientInfo
 	// ClientToken is quic-go's [quic.ClientToken].
 	ClientToken = quic.ClientToken
-	// Config is quic-go's [quic.Config]. Its AllowConnectionWindowIncrease is
-	// the one callback that is handed a *quic.Conn, and it keeps that type.
+	// Config is quic-go's [quic.Config]. Its AllowConnectionWindowIncrease
+	// callback still takes a *quic.Conn, because Config is an alias.
 	Config = quic.Config
 	// ConnectionID is quic-go's [quic.ConnectionID].
 	ConnectionID = quic.ConnectionID
@@ -25,8 +25,8 @@ type (
 	ConnectionIDGenerator = quic.ConnectionIDGenerator
 	// ConnectionState is quic-go's [quic.ConnectionState].
 	ConnectionState = quic.ConnectionState
-	// ConnectionStats is quic-go's [quic.ConnectionStats]: the transport's own
-	// figures. [Stats] has those of the streams.
+	// ConnectionStats is quic-go's [quic.ConnectionStats]: the figures of the
+	// transport. For streams see [Stats].
 	ConnectionStats = quic.ConnectionStats
 	// DatagramTooLargeError is quic-go's [quic.DatagramTooLargeError].
 	DatagramTooLargeError = quic.DatagramTooLargeError
@@ -92,7 +92,7 @@ const (
 	Version2 = quic.Version2 // RFC 9369
 )
 
-// The errors of quic-go, to be matched with [errors.Is] as before.
+// The errors of quic-go. Match them with [errors.Is] as before.
 var (
 	Err0RTTRejected      = quic.Err0RTTRejected
 	ErrPathClosed        = quic.ErrPathClosed

@@ -9,31 +9,35 @@ import (
 	"github.com/quiclife/quiclife/internal/quiet"
 )
 
-// Has all that was sent been acknowledged? Package quiet knows, from samples.
-// Shutdown takes them as often as it likes. But if the first sample after
-// minutes shows that something was sent meanwhile, it must be feared that it
-// was the last of many probes, and Shutdown has to wait up to a minute. So the
-// first write of a burst takes a sample, and a timer takes some more, until
-// all is known to be acknowledged. Then it rests.
+// Has everything that was sent been acknowledged? Package quiet infers that
+// from samples of the connection's statistics. Shutdown takes samples as often
+// as it needs. But suppose that the last sample before was taken minutes ago,
+// and the first one of Shutdown shows that packets were sent since. Then the
+// last of these packets may have been the last of many probes, and Shutdown
+// would have to wait for up to a minute. So the first write of a burst takes a
+// sample, and a timer takes some more until everything is known to be
+// acknowledged. Then the timer stops.
 
-// sampler feeds the detector of a connection.
+// A sampler takes the samples for the detector of a connection.
 type sampler struct {
-	// wrote: something was handed to quic-go since the detector was told of it,
-	// and the timer is pending. So a write in a burst costs one load.
+	// wrote says that something was handed to quic-go that the detector has not
+	// been told of, and that the timer is pending. So further writes of a burst
+	// cost one atomic load each.
 	wrote atomic.Bool
 
 	mu       sync.Mutex // guards the fields below
 	detector quiet.Detector
 	timer    *time.Timer // nil before the first burst
-	looks    int         // of the timer, since something was written
+	looks    int         // samples taken by the timer since the last write
 	stopped  bool        // the connection has ended
 }
 
 const maxLooks = 5
 
-// lookAfter is how long after the last look the timer has the next. At the
-// first all should be acknowledged, 4.25 PTO later that is known. The others are
-// for when something is sent meanwhile, or lost: 430 PTO in all.
+// lookAfter returns how long after its last sample the timer takes the next. By
+// the first one everything should be acknowledged, and 4.25 PTO later that is
+// known. The others are needed if something is sent meanwhile, or lost. They
+// cover 430 PTO in all.
 func lookAfter(pto time.Duration, looks int) time.Duration { return 5 * pto / 4 << (2 * looks) }
 
 // sends is called after something that must arrive was handed to quic-go.
@@ -60,7 +64,7 @@ func (c *Conn) burst() {
 	}
 }
 
-// lookAgain is called by the timer.
+// lookAgain is what the timer calls.
 func (c *Conn) lookAgain() {
 	q := &c.sampler
 	wrote := q.wrote.Load()
@@ -75,12 +79,12 @@ func (c *Conn) lookAgain() {
 	}
 }
 
-// sample takes a sample. It returns how long after it all is known to be
-// acknowledged, if nothing is sent until then.
+// sample takes a sample. It returns how long to wait until everything is known
+// to be acknowledged, provided that nothing is sent meanwhile.
 func (c *Conn) sample() (wait time.Duration) {
 	q := &c.sampler
 	q.mu.Lock()
-	if q.wrote.Swap(false) { // before the sample, or what is written meanwhile may be in neither
+	if q.wrote.Swap(false) { // before the sample, or a write in between might be noticed by neither
 		q.detector.Wrote(time.Now())
 	}
 	q.mu.Unlock()
@@ -105,8 +109,8 @@ func rttOf(s ConnectionStats) quiet.RTT {
 	return quiet.RTT{Latest: s.LatestRTT, Smoothed: s.SmoothedRTT, Deviation: s.MeanDeviation}
 }
 
-// handedOut is called when the program has quic-go's connection, where it may
-// write without our knowing.
+// handedOut is called when the program has quic-go's connection, through which
+// it may write without our noticing.
 func (c *Conn) handedOut() {
 	c.unwrapped.Store(true)
 	c.sampler.mu.Lock()
@@ -114,7 +118,7 @@ func (c *Conn) handedOut() {
 	c.sampler.detector.Blind()
 }
 
-// stopLooking stops the timer.
+// stopLooking stops the timer for good.
 func (c *Conn) stopLooking() {
 	q := &c.sampler
 	q.mu.Lock()
@@ -125,9 +129,9 @@ func (c *Conn) stopLooking() {
 	}
 }
 
-// awaitQuiet waits until all that was sent is known to be acknowledged.
+// awaitQuiet waits until everything that was sent is known to be acknowledged.
 func (c *Conn) awaitQuiet(ctx context.Context) error {
-	select { // before that, the limit on what a server sends to an address that is not validated looks quiet
+	select { // before that, a server may be silent only because the client's address is not validated
 	case <-c.raw.HandshakeComplete():
 	case <-c.lifetime.Done():
 		return c.peerClosed()
@@ -137,8 +141,8 @@ func (c *Conn) awaitQuiet(ctx context.Context) error {
 	if c.rejected0RTT() {
 		return Err0RTTRejected
 	}
-	// A peer that opens streams without end uses up its slots, and the transport
-	// falls quiet.
+	// If the peer keeps opening streams, we refuse only as many as it has
+	// slots. Then it can open no more, and the transport becomes quiet.
 	defer c.refuseWhile(ctx, c.kinds[incoming].stats.Limit, c.kinds[incomingUni].stats.Limit)()
 
 	start := time.Now()
@@ -148,7 +152,7 @@ func (c *Conn) awaitQuiet(ctx context.Context) error {
 	for {
 		wait := c.sample()
 		switch {
-		case c.lifetime.Err() != nil: // which is quiet, too
+		case c.lifetime.Err() != nil: // an ended connection is quiet too
 			return c.peerClosed()
 		case wait <= 0:
 			return nil
@@ -163,10 +167,10 @@ func (c *Conn) awaitQuiet(ctx context.Context) error {
 	}
 }
 
-// pto is the probe timeout of quic-go, as far as its figures tell.
+// pto returns quic-go's probe timeout, as far as its statistics show.
 func (c *Conn) pto() time.Duration { return rttOf(c.raw.ConnectionStats()).PTO() }
 
-// beganAt is for a connection that was dialed.
+// beganAt tells the detector when a dialed connection began.
 func (c *Conn) beganAt(start time.Time) {
 	c.sampler.mu.Lock()
 	defer c.sampler.mu.Unlock()

@@ -12,10 +12,10 @@ import (
 	"github.com/quiclife/quiclife/internal/quictest"
 )
 
-// pending reports whether the sampler's timer is pending, and stops it.
+// pending stops the sampler's timer, and reports whether it was pending.
 func pending(q *sampler) bool { return q.timer.Stop() }
 
-// TestEndedConnTakesNoSamples: its timer would hold it.
+// TestEndedConnTakesNoSamples: its timer would keep it alive.
 func TestEndedConnTakesNoSamples(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		raw, _ := quictest.Net{}.Pair(t, nil, nil)
@@ -35,7 +35,7 @@ func TestEndedConnTakesNoSamples(t *testing.T) {
 	})
 }
 
-// TestLooksAreFewAfterAWrite: five, if nothing is acknowledged, also if Shutdown
+// TestLooksAreFewAfterAWrite: five if nothing is acknowledged, even if Shutdown
 // has taken a sample since.
 func TestLooksAreFewAfterAWrite(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -50,14 +50,15 @@ func TestLooksAreFewAfterAWrite(t *testing.T) {
 			}
 			require.True(t, pending(q), "after a write")
 			for look := range maxLooks {
-				c.lookAgain() // in no time, so that nothing is known
+				c.lookAgain() // no time has passed, so nothing is known
 				require.Equal(t, look < maxLooks-1, pending(q), "after look %d", look+1)
 			}
 		}
 	})
 }
 
-// TestOutageInTheHandshakeIsReckonedWith: a connection began when it was dialed.
+// TestOutageInTheHandshakeIsReckonedWith: the connection began when it was
+// dialed.
 func TestOutageInTheHandshakeIsReckonedWith(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		raw, _ := quictest.Net{}.Pair(t, nil, nil)
@@ -74,7 +75,8 @@ func TestOutageInTheHandshakeIsReckonedWith(t *testing.T) {
 	})
 }
 
-// TestQuietOfAnEndedConnectionIsNoSuccess: nothing is sent after its end.
+// TestQuietOfAnEndedConnectionIsNoSuccess: it is quiet only because nothing is
+// sent after its end.
 func TestQuietOfAnEndedConnectionIsNoSuccess(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := restingConn(t)
@@ -87,8 +89,8 @@ func TestQuietOfAnEndedConnectionIsNoSuccess(t *testing.T) {
 	})
 }
 
-// TestShutdownOfUnwrappedConnectionWaits: something may have been written just
-// before, which nobody has told us of.
+// TestShutdownOfUnwrappedConnectionWaits: something may just have been written
+// without our noticing.
 func TestShutdownOfUnwrappedConnectionWaits(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		raw, _ := quictest.Net{}.Pair(t, &quic.Config{MaxIdleTimeout: 10 * time.Hour}, &quic.Config{MaxIdleTimeout: 10 * time.Hour})

@@ -25,36 +25,37 @@ import (
 )
 
 // A history is what a network and two programs do around a Shutdown. One end,
-// the writer, opens streams, writes, closes them and shuts down; the other reads.
-// Times are since the writer has its connection.
+// the writer, opens streams, writes, closes them and shuts down. The other end
+// reads. Times count from when the writer has its connection.
 type history struct {
 	latency, jitter time.Duration
 	loss            int  // in percent
-	lossyHandshake  bool // else it begins after the handshake
+	lossyHandshake  bool // loss begins with the handshake, and not after it
 	outages         []outage
 	server          bool            // the writer
-	keepAlive       time.Duration   // KeepAlivePeriod of the writer, 0 is none
-	peerSends       time.Duration   // how often the reader sends a datagram, 0 is never
-	peerStops       time.Duration   // when it ends that
-	streams         []time.Duration // when each is opened, written to and closed
+	keepAlive       time.Duration   // KeepAlivePeriod of the writer; 0 means none
+	peerSends       time.Duration   // how often the reader sends a datagram; 0 means never
+	peerStops       time.Duration   // when it stops doing so
+	streams         []time.Duration // when each stream is opened, written to and closed
 	size            int             // of each
 	shutdown        time.Duration   // when Shutdown is called
 }
 
-// An outage loses all packets of the writer (out), of the reader (in), or both.
+// An outage loses all packets from the writer (out), from the reader (in), or
+// both.
 type outage struct {
 	from, to time.Duration
 	out, in  bool
 }
 
-// An outcome is what became of it.
+// An outcome is the result of a history.
 type outcome struct {
 	err  error // of Shutdown
 	lost int   // streams that the reader did not read in full
 	took time.Duration
 }
 
-// run plays h. It returns false if there was no connection.
+// run runs h. It returns false if there was no connection.
 func (h history) run(t *testing.T, seed uint64) (o outcome, ok bool) {
 	bubble(t, func(t *testing.T) {
 		r := rand.New(rand.NewPCG(seed, 1))
@@ -154,7 +155,7 @@ func (h history) run(t *testing.T, seed uint64) (o outcome, ok bool) {
 			ok = true
 			writes(c)
 		}
-		time.Sleep(10 * time.Second) // what was under way arrives
+		time.Sleep(10 * time.Second) // let what is in flight arrive
 		mu.Lock()
 		h.loss, h.outages = 0, nil
 		mu.Unlock()
@@ -210,8 +211,8 @@ const (
 	heals = 700 * ms // after the call of Shutdown, and 10 latencies
 )
 
-// outages are histories in which the network fails and heals, each of which a
-// rule that looked right has lost.
+// outages are histories in which the network fails and heals. For each there is
+// a rule that looked right but lost data.
 var outages = map[string]func(latency, delay time.Duration) history{
 	"before the call": func(latency, delay time.Duration) history {
 		return history{streams: []time.Duration{time.Second}, shutdown: time.Second + delay,
@@ -225,7 +226,8 @@ var outages = map[string]func(latency, delay time.Duration) history{
 		return h
 	},
 	"a keep-alive during it": func(latency, delay time.Duration) history {
-		// The PING is sent a second after the connection began to rest.
+		// quic-go sends the PING when the connection has been at rest for a
+		// second.
 		return history{keepAlive: time.Second, streams: []time.Duration{1500*ms + delay}, shutdown: 1500*ms + delay,
 			outages: []outage{{500 * ms, 1500*ms + 2*delay + heals + 10*latency, true, true}}}
 	},
@@ -235,8 +237,8 @@ var outages = map[string]func(latency, delay time.Duration) history{
 	},
 }
 
-// An outage that began before Shutdown leaves quic-go silent for long, as its
-// probes are ever further apart. That is no quiet.
+// After an outage that began before Shutdown, quic-go is silent for long times,
+// because its probes come less and less often. That must not count as quiet.
 func TestShutdownTakesOutageForQuiet(t *testing.T) {
 	t.Parallel()
 	delays := []time.Duration{0, 30 * ms, 100 * ms, 200 * ms, 300 * ms, 500 * ms, 800 * ms, 1300 * ms, 2 * time.Second}
@@ -262,13 +264,13 @@ func TestShutdownTakesOutageForQuiet(t *testing.T) {
 	}
 }
 
-// drawn returns a history of some kind, for Shutdown to survive.
+// drawn returns a random history of some kind.
 func drawn(r *rand.Rand) history {
 	within := func(least, most time.Duration) time.Duration {
 		return least + time.Duration(r.Int64N(int64(most-least)+1))
 	}
 	oneOf := func(n int) bool { return r.IntN(n) == 0 }
-	// Small and large ones are as likely.
+	// Small and large values are equally likely.
 	latency := time.Duration(float64(ms) * math.Pow(300, r.Float64()))
 	unit := 4*latency + 30*ms // about a PTO
 	h := history{latency: latency, jitter: latency * time.Duration(r.IntN(50)) / 100, size: 10, server: oneOf(3)}
@@ -314,7 +316,7 @@ func drawn(r *rand.Rand) history {
 	return h
 }
 
-// number is that of an environment variable.
+// number returns the value of an environment variable.
 func number(t *testing.T, name string, otherwise uint64) uint64 {
 	s := os.Getenv(name)
 	if s == "" {
@@ -325,9 +327,10 @@ func number(t *testing.T, name string, otherwise uint64) uint64 {
 	return n
 }
 
-// When Shutdown returns nil, the peer has all that was written and closed,
-// whatever the network does. This runs random histories; QUICLIFE_SHUTDOWN_RUNS
-// says how many, QUICLIFE_SHUTDOWN_SEED which is the first.
+// When Shutdown returns nil, the peer has everything that was written and
+// closed, whatever the network does. This runs random histories.
+// QUICLIFE_SHUTDOWN_RUNS sets their number, and QUICLIFE_SHUTDOWN_SEED the
+// first seed.
 func TestShutdownLosesNothing(t *testing.T) {
 	t.Parallel()
 	few := uint64(100)
@@ -337,7 +340,7 @@ func TestShutdownLosesNothing(t *testing.T) {
 	runs, first := number(t, "QUICLIFE_SHUTDOWN_RUNS", few), number(t, "QUICLIFE_SHUTDOWN_SEED", rand.Uint64N(1<<40))
 	t.Logf("QUICLIFE_SHUTDOWN_SEED=%d QUICLIFE_SHUTDOWN_RUNS=%d", first, runs)
 	var lost, failed, unconnected int
-	seeds := []uint64{10006178} // lost data once: a server that has not measured a round trip yet
+	seeds := []uint64{10006178} // once lost data: a server that had not measured a round trip yet
 	for seed := range runs {
 		seeds = append(seeds, first+seed)
 	}
@@ -347,7 +350,7 @@ func TestShutdownLosesNothing(t *testing.T) {
 		switch {
 		case !ok:
 			unconnected++
-		case o.err != nil: // it need not return nil
+		case o.err != nil: // Shutdown need not return nil
 			failed++
 		case o.lost > 0:
 			lost++
@@ -360,14 +363,14 @@ func TestShutdownLosesNothing(t *testing.T) {
 	require.Less(t, failed+unconnected, len(seeds)/2+1, "a test of few")
 }
 
-// Shutdown takes as long as the README says, on a network that loses nothing;
+// On a network that loses nothing, Shutdown takes as long as docs/SHUTDOWN.md says.
 // -v prints the medians of QUICLIFE_SHUTDOWN_RUNS runs each.
 func TestShutdownTakes(t *testing.T) {
 	t.Parallel()
 	const day = 24 * time.Hour
 	for _, c := range []struct {
 		latency     time.Duration
-		rest, pings time.Duration // before the call; of the peer, meanwhile
+		rest, pings time.Duration // rest before the call; interval of the peer's pings during it
 		most        time.Duration
 	}{
 		{ms, 0, 0, 200 * ms},

@@ -7,10 +7,9 @@ import (
 	"time"
 )
 
-// What Read and Peek do beside quic-go's.
+// What Read and Peek do in addition to quic-go's.
 
-// willRead accounts for a Read or a Peek that begins, and fails if it is not
-// for the program any more to read.
+// willRead is called before a Read or a Peek. It fails if we drain the stream.
 func (st *streamState) willRead() error {
 	if err := st.drained(); err != nil {
 		return err
@@ -21,8 +20,8 @@ func (st *streamState) willRead() error {
 	return nil
 }
 
-// didRead accounts for a Read into size bytes that has returned, and returns
-// its error.
+// didRead is called after a Read into size bytes. It returns the error for the
+// program.
 func (st *streamState) didRead(n, size int, err error) error {
 	st.readers.Add(-1)
 	st.conn.mayStall() // the program may never read again
@@ -39,7 +38,7 @@ func (st *streamState) didRead(n, size int, err error) error {
 	return st.readError(err)
 }
 
-// readError is what the program sees of an error that quic-go returned.
+// readError converts an error of quic-go to the one that the program gets.
 func (st *streamState) readError(err error) error {
 	switch {
 	case err == io.EOF:
@@ -47,15 +46,15 @@ func (st *streamState) readError(err error) error {
 	case !isDeadline(err):
 		return st.receiveCanceled(err)
 	}
-	if drained := st.drained(); drained != nil { // the deadline was ours
+	if drained := st.drained(); drained != nil { // the deadline was that of drain
 		return drained
 	}
 	return err
 }
 
-// didPeek accounts for a Peek that has returned. quic-go does not count an
-// error that Peek returned as noticed, so when nothing is left to read but
-// that error, it is read here.
+// didPeek is called after a Peek into size bytes. It returns the error for the
+// program. quic-go does not end the receive half when Peek returns an error, so
+// if nothing else is left to read, didPeek reads that error.
 func (st *streamState) didPeek(n, size int, err error) error {
 	st.readers.Add(-1)
 	st.conn.mayStall()
@@ -73,19 +72,20 @@ func (st *streamState) didPeek(n, size int, err error) error {
 }
 
 // The late FIN. A program that reads just the bytes it expects never sees the
-// EOF, if the FIN comes in a frame of its own, and quic-go keeps the stream
-// for it. So when nothing can be sent any more, we have quic-go tell us the
-// final size, and when all bytes up to it have been read, consume the EOF.
+// EOF if the FIN comes in a separate frame. quic-go then keeps the stream. So
+// when the send half has ended, we ask quic-go for the final size. When all
+// bytes up to it have been read, we consume the EOF.
 
-const sizeUnknown = math.MaxInt64 // of streamState.finalSize
+const sizeUnknown = math.MaxInt64 // a value of streamState.finalSize
 
-// watchFinalSize has finalSizeKnown called, at once if the size is known.
+// watchFinalSize makes quic-go call finalSizeKnown, at once if the size is
+// already known.
 func (st *streamState) watchFinalSize() {
 	st.receive().SetReceiveFinalSizeCallback(st.finalSizeKnown)
 }
 
-// finalSizeKnown is quic-go's callback. It may be called on the connection's
-// event loop, where it must not block.
+// finalSizeKnown is quic-go's callback. It may run on the connection's event
+// loop, so it must not block.
 func (st *streamState) finalSizeKnown(size int64) {
 	st.mu.Lock()
 	var user func(int64)
@@ -103,8 +103,8 @@ func (st *streamState) finalSizeKnown(size int64) {
 	}
 }
 
-// setFinalSizeCallback is SetReceiveFinalSizeCallback: quic-go has one slot,
-// which the user's callback and ours share.
+// setFinalSizeCallback is SetReceiveFinalSizeCallback. quic-go takes only one
+// callback, so ours calls the program's.
 func (st *streamState) setFinalSizeCallback(callback func(int64)) {
 	st.mu.Lock()
 	size := st.finalSize.Load()
@@ -119,11 +119,11 @@ func (st *streamState) setFinalSizeCallback(callback func(int64)) {
 	}
 }
 
-var noBytes [1]byte // never written to: it is read into where only an EOF or an error is left
+var noBytes [1]byte // never written to: we read into it only when nothing but an EOF or an error is left
 
-// consumeEOF reads the EOF, or a reset, if nothing else is left to read. That
-// Read does not block: all bytes up to the final size are read. Nor does the
-// program notice: a later Read of its own returns the same.
+// consumeEOF reads the EOF, or a reset, if nothing else is left to read. The
+// Read does not block, because all bytes up to the final size have been read.
+// The program does not notice: its next Read returns the same.
 func (st *streamState) consumeEOF() {
 	if st.read.Load() != st.finalSize.Load() {
 		return
@@ -134,18 +134,18 @@ func (st *streamState) consumeEOF() {
 	if !open {
 		return
 	}
-	st.receive().SetReadDeadline(time.Time{}) // one that has passed would hide the EOF
+	st.receive().SetReadDeadline(time.Time{}) // a deadline in the past would hide the EOF
 	_, err := st.receive().Read(noBytes[:])
 	if err == io.EOF {
 		st.mu.Lock()
-		st.unseenEOF = st.receiveHalf == HalfOpen // else a Read has seen it meanwhile
+		st.unseenEOF = st.receiveHalf == HalfOpen // else a Read of the program has seen it meanwhile
 		st.mu.Unlock()
 	}
 	st.readFailed(0, err)
 }
 
-// seeEOF returns what quic-go would if consumeEOF had left the EOF to the Read
-// or Peek of size bytes that has now come upon it.
+// seeEOF is called when a Read or Peek of size bytes meets the EOF. It returns
+// what quic-go would return if consumeEOF had not read the EOF before.
 func (st *streamState) seeEOF(size int) error {
 	st.mu.Lock()
 	defer st.mu.Unlock()
@@ -158,7 +158,7 @@ func (st *streamState) seeEOF(size int) error {
 	case size == 0:
 		return nil
 	}
-	st.unseenEOF = false // also after the deadline's error, of which there is one
+	st.unseenEOF = false // even if we return the deadline's error, so that it comes only once
 	if deadline != 0 && st.conn.now() >= deadline {
 		return os.ErrDeadlineExceeded
 	}
@@ -167,7 +167,7 @@ func (st *streamState) seeEOF(size int) error {
 
 func (st *streamState) setReadDeadline(t time.Time) error {
 	if st.draining.Load() {
-		return nil // it is ours
+		return nil // the deadline is ours now
 	}
 	st.readDeadline.Store(int64(st.conn.since(t)))
 	return st.receive().SetReadDeadline(t)

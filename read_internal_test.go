@@ -9,8 +9,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// TestReadErrorsThatNoContextExplains: the end, and a deadline, are what they
-// are, though a context has reset the stream since.
+// TestReadErrorsThatNoContextExplains: io.EOF and timeouts stay as they are,
+// even if a bound context has reset the stream since.
 func TestReadErrorsThatNoContextExplains(t *testing.T) {
 	why := &canceled{err: context.Canceled, cause: context.Canceled, receive: true}
 	st := &streamState{extra: &extra{canceled: why}}

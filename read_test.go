@@ -15,8 +15,8 @@ import (
 )
 
 // TestFinalSizeCallbackIsCalledOnce: as in quic-go, whether it is set before or
-// after the size is known, and before or after Close, which puts ours into the
-// one slot that quic-go has.
+// after the size is known, and before or after Close. Close sets our own
+// callback, and quic-go takes only one.
 func TestFinalSizeCallbackIsCalledOnce(t *testing.T) {
 	t.Parallel()
 	for _, steps := range [][]string{
@@ -54,8 +54,8 @@ func TestFinalSizeCallbackIsCalledOnce(t *testing.T) {
 	}
 }
 
-// TestConsumedEOFIsStillThereToRead: that we consume the EOF of a stream whose
-// bytes have all been read does not show in what Read, Peek and CancelRead do.
+// TestConsumedEOFIsStillThereToRead: after we have consumed the EOF, Read, Peek
+// and CancelRead do what they would do without that.
 func TestConsumedEOFIsStillThereToRead(t *testing.T) {
 	t.Parallel()
 	type stream interface {
@@ -119,7 +119,7 @@ func TestConsumedEOFIsStillThereToRead(t *testing.T) {
 					settled()
 					expect(t, s, "y")
 					peer.Close()
-					settled() // the FIN comes alone
+					settled() // so that the FIN comes in a separate frame
 					errs := read(s)
 					if !wrapped {
 						plain = errs
@@ -141,8 +141,8 @@ func TestConsumedEOFIsStillThereToRead(t *testing.T) {
 	}
 }
 
-// TestCalledFinalSizeCallbackIsForgotten: one that refers to its stream would
-// keep it from being found dropped.
+// TestCalledFinalSizeCallbackIsForgotten: a callback that refers to its stream
+// would keep the stream from being found dropped.
 func TestCalledFinalSizeCallbackIsForgotten(t *testing.T) {
 	var found leaks
 	setup{guard: &quiclife.Guard{OnLeak: found.add}}.in(t, func(t *testing.T, e ends) {
@@ -160,8 +160,8 @@ func TestCalledFinalSizeCallbackIsForgotten(t *testing.T) {
 	})
 }
 
-// TestReaderThatPollsIsReading: HalfCloseTimeout spares one that looks for data
-// now and then, with a deadline, though no byte comes.
+// TestReaderThatPollsIsReading: HalfCloseTimeout spares a stream if the program
+// polls it with Reads that time out.
 func TestReaderThatPollsIsReading(t *testing.T) {
 	t.Parallel()
 	conf := &quic.Config{MaxIdleTimeout: time.Hour}
@@ -179,8 +179,8 @@ func TestReaderThatPollsIsReading(t *testing.T) {
 	})
 }
 
-// TestPeekOfTheLastByteConsumesNothing: the error that comes with it does not
-// count as read.
+// TestPeekOfTheLastByteConsumesNothing: the error that comes with the byte does
+// not count as read.
 func TestPeekOfTheLastByteConsumesNothing(t *testing.T) {
 	t.Parallel()
 	setup{}.in(t, func(t *testing.T, e ends) {

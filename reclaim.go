@@ -7,22 +7,23 @@ import (
 	"github.com/quic-go/quic-go"
 )
 
-// Streams that the program forgot: found, reported, and ended once they stand
-// in somebody's way.
+// Dropped streams: how they are found, reported, and ended once they block
+// somebody.
 //
-// A dropped bidirectional stream always does: nobody can finish its exchange.
-// A dropped unidirectional one may be a control stream, which is written or
-// read once and has to stay open. It is left alone until streams of its kind
-// are short (shortage.go), or its unread data fills the connection's window
-// (stall.go).
+// A dropped bidirectional stream always blocks somebody: nobody can finish its
+// exchange. A dropped unidirectional stream may be a control stream, which is
+// written or read once and has to stay open. It is left alone until slots of
+// its kind are short (shortage.go), or its unread data fills the connection's
+// window (stall.go).
 
-// isDropped says whether the program no longer holds the stream.
+// isDropped reports whether the stream was found dropped.
 func (st *streamState) isDropped() bool { return st.dropped.Load() }
 
 // A weak pointer is the largest single cost of a stream, and most streams end
-// before the next garbage collection. So a young stream holds its handle. Once
-// it has lived through a collection, or before one that is asked for, it is
-// weakened: from then on its handle goes when the program drops it.
+// before the next garbage collection. So a young stream holds its handle with a
+// normal pointer. It is weakened when it has lived through a collection, or
+// just before one that we ask for. From then on only the program keeps the
+// handle alive.
 
 // weaken weakens the young streams.
 func (c *Conn) weaken() {
@@ -32,7 +33,7 @@ func (c *Conn) weaken() {
 }
 
 func (c *Conn) weakenLocked() {
-	for k := range c.kinds { // the young ones are the newest
+	for k := range c.kinds { // young streams are the newest
 		for st := c.kinds[k].streams.last; st != nil && st.young != nil; st = st.prev {
 			st.weakenLocked()
 		}
@@ -46,14 +47,14 @@ func (c *Conn) weakenLocked() {
 
 func (st *streamState) weakenLocked() { st.old, st.young = weak.Make(st.young), nil }
 
-// lostHandleLocked says whether the program has dropped the stream since the
-// last look.
+// lostHandleLocked reports whether the stream's handle has gone since the last
+// look.
 func (st *streamState) lostHandleLocked() bool {
 	return st.young == nil && !st.isDropped() && st.old.Value() == nil
 }
 
-// look finds the streams that have lost their handle since the last time, and
-// ends what may be ended. It returns the leaks, for the caller to tell.
+// look finds the streams whose handle has gone since the last look, and sweeps.
+// It returns the leaks, which the caller must pass to tell.
 func (c *Conn) look() []Leak {
 	now := c.now()
 	found := 0
@@ -94,7 +95,7 @@ func (c *Conn) look() []Leak {
 }
 
 // droppedOwingLocked returns the streams that have ended and were then dropped
-// without their credit being returned.
+// before their credit was returned.
 func (c *Conn) droppedOwingLocked() (dropped []*streamState) {
 	for st := c.owing.first; st != nil && !c.ended; st = st.next {
 		if st.lostHandleLocked() {
@@ -105,7 +106,7 @@ func (c *Conn) droppedOwingLocked() (dropped []*streamState) {
 	return dropped
 }
 
-// droppedLocked plans what becomes of a dropped stream. conn.mu and st.mu are
+// droppedLocked notes what to do with a dropped stream. conn.mu and st.mu are
 // held.
 func (s *sweep) droppedLocked(st *streamState, r *registry) {
 	if st.kind.uni() && !s.inTheWayLocked(st, r) {
@@ -114,18 +115,19 @@ func (s *sweep) droppedLocked(st *streamState, r *registry) {
 	due := after(st.extra.droppedAt, s.grace[st.kind])
 	unsent := st.sendHalf == HalfOpen && st.written.Load() > 0
 	size := st.finalSize.Load()
-	allRead := size == sizeUnknown || size == st.read.Load() // in the latter case consumeEOF is at it
+	allRead := size == sizeUnknown || size == st.read.Load() // if equal, consumeEOF is at work
 	unended := st.sendHalf != HalfOpen && st.receiveHalf == HalfOpen && allRead
 	waits := due > s.now && (unsent || unended)
 	switch {
-	case s.conn.guard.NoStopSending && st.draining.Load(): // ended as far as it can be
+	case s.conn.guard.NoStopSending && st.draining.Load(): // nothing more can be ended here
 		return
 	case waits && unended:
-		// Nothing more to do for the program: it has sent all, and may have
-		// read all that will come. Only if the end does not come is it a leak.
+		// The program has nothing more to do: it has sent everything, and may
+		// have read everything that will come. It is a leak only if the peer's
+		// FIN does not come.
 	case waits:
-		// What was written is left some time to arrive. Not for the FIN: the
-		// program did not say that this was all.
+		// What was written gets some time to arrive. We send no FIN, because
+		// the program did not say that this was all.
 		if !st.reported {
 			s.reports = append(s.reports, st)
 		}
@@ -138,7 +140,8 @@ func (s *sweep) droppedLocked(st *streamState, r *registry) {
 	s.coming[st.kind] = s.coming[st.kind] || !s.conn.guard.ReportOnly
 }
 
-// leak adds a leak to leaks, if st is one and was not reported before.
+// leak adds a leak to leaks, unless st was reported before or has ended in the
+// meantime. If the reason is LeakUncredited, st has always ended.
 func (st *streamState) leak(leaks []Leak, reason LeakReason) []Leak {
 	st.mu.Lock()
 	open := st.sendHalf == HalfOpen || st.receiveHalf == HalfOpen
@@ -158,8 +161,8 @@ func (st *streamState) leak(leaks []Leak, reason LeakReason) []Leak {
 	return append(leaks, l)
 }
 
-// reclaim ends what is open of st, and counts it as reclaimed. It may be called
-// again while it is at it.
+// reclaim ends the open halves of st, and counts it as reclaimed. It may be
+// called again before it has returned.
 func (st *streamState) reclaim(code StreamErrorCode) {
 	st.mu.Lock()
 	st.reclaimed = st.reclaimed || st.sendHalf == HalfOpen || st.receiveHalf == HalfOpen
@@ -181,18 +184,19 @@ func (st *streamState) reclaim(code StreamErrorCode) {
 	st.startDraining(code)
 }
 
-// Draining. The receive half of a stream that must not be cancelled is read
-// for the program, and what is there discarded. That returns the window that
-// it took, and ends the half with the peer's FIN or reset. It is done once a
-// second, ever more rarely while nothing comes, and again when a half's end is
-// there or the connection has stalled.
+// Draining. If we must not send STOP_SENDING for a receive half, we read its
+// data and discard it. That returns flow control credit to the peer, and the
+// half ends with the peer's FIN or reset. We drain once a second, and less and
+// less often while nothing arrives. We also drain when the final size of a half
+// becomes known, and when the connection has stalled.
 
 const (
 	drainInterval    = time.Second
 	maxDrainInterval = 30 * time.Second
 )
 
-// startDraining has Reads fail from now on, as if the half had been cancelled.
+// startDraining makes us drain the receive half. Reads by the program fail from
+// now on, as after CancelRead.
 func (st *streamState) startDraining(code StreamErrorCode) {
 	st.mu.Lock()
 	st.drainLocked(code)
@@ -205,7 +209,8 @@ func (st *streamState) drainLocked(code StreamErrorCode) {
 	st.draining.Store(true)
 }
 
-// drained is what Reads fail with while the stream is drained, else nil.
+// drained returns the error of Reads while the stream is being drained, else
+// nil.
 func (st *streamState) drained() error {
 	if !st.draining.Load() {
 		return nil
@@ -215,7 +220,7 @@ func (st *streamState) drained() error {
 	return st.extra.drainErr
 }
 
-// drainSoon has streams drained as if something had come for them.
+// drainSoon makes us drain now, and again a second later.
 func (c *Conn) drainSoon() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -226,7 +231,7 @@ func (c *Conn) drainSoon() {
 }
 
 // discard drains streams. It takes a millisecond for each, so it must not hold
-// up others, and one is under way at a time.
+// up the look at other connections. One call runs at a time.
 func (c *Conn) discard(sts []*streamState) {
 	buf := make([]byte, 16<<10)
 	found := false
@@ -246,10 +251,11 @@ func (c *Conn) discard(sts []*streamState) {
 	c.wakeLocked(c.drainAt)
 }
 
-// drain reads what there is, and reports whether there was anything. A
-// deadline that has passed would hide it, so it is set a little ahead.
+// drain reads the data that has arrived, and reports whether there was any, or
+// an end. The deadline is a little in the future, because a deadline in the
+// past would hide the data.
 func (st *streamState) drain(buf []byte) (found bool) {
-	const longest = 20 * time.Millisecond // should the peer send all the time
+	const longest = 20 * time.Millisecond // in case the peer sends all the time
 	for start := time.Now(); time.Since(start) < longest; {
 		st.receive().SetReadDeadline(time.Now().Add(time.Millisecond))
 		n, err := st.receive().Read(buf)

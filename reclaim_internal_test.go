@@ -17,11 +17,11 @@ import (
 )
 
 // scriptedReceiver is a receive half whose Reads return what the script says,
-// each after some time, and the deadline's error after it.
+// each after some time. After the script they return the deadline's error.
 type scriptedReceiver struct {
 	receiver
 	script    []scriptedRead
-	deadlines []time.Duration // that were set, from now
+	deadlines []time.Duration // the deadlines that were set, relative to the time of the call
 }
 
 type scriptedRead struct {
@@ -57,8 +57,8 @@ func drainedStream(c *Conn, script ...scriptedRead) (*streamState, *scriptedRece
 	return st, raw
 }
 
-// TestDrainReadsWhatThereIs: until nothing more comes for a millisecond, or the
-// half has ended, or it takes too long.
+// TestDrainReadsWhatThereIs: until nothing has come for a millisecond, the half
+// has ended, or it takes too long.
 func TestDrainReadsWhatThereIs(t *testing.T) {
 	for _, c := range []struct {
 		name   string
@@ -89,8 +89,8 @@ func TestDrainReadsWhatThereIs(t *testing.T) {
 	}
 }
 
-// TestDrainingBecomesRareWhileNothingComes, and goes on once a second when
-// something has.
+// TestDrainingBecomesRareWhileNothingComes: when something has come, it is done
+// once a second again.
 func TestDrainingBecomesRareWhileNothingComes(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := restingConn(t)
@@ -121,7 +121,8 @@ func TestDrainingBecomesRareWhileNothingComes(t *testing.T) {
 	})
 }
 
-// TestStreamIsDrainedAtOnceWhenItsDrainingStarts: however rarely others are.
+// TestStreamIsDrainedAtOnceWhenItsDrainingStarts: however rarely others are
+// drained.
 func TestStreamIsDrainedAtOnceWhenItsDrainingStarts(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := restingConn(t)
@@ -138,8 +139,8 @@ func TestStreamIsDrainedAtOnceWhenItsDrainingStarts(t *testing.T) {
 	})
 }
 
-// TestWhenASweepDrains: not before the time has come, not twice at once, and
-// not where other connections would wait for it.
+// TestWhenASweepDrains: not too early, not during another drain, and not during
+// a look, where other connections would wait for it.
 func TestWhenASweepDrains(t *testing.T) {
 	const now = 10 * time.Second
 	for _, c := range []struct {
@@ -173,8 +174,8 @@ func TestWhenASweepDrains(t *testing.T) {
 	}
 }
 
-// TestWhichDroppedStreamsASweepStartsToDrain: unidirectional ones that the peer
-// sends, once it has ended them, in a stall, and while Shutdown waits.
+// TestWhichDroppedStreamsASweepStartsToDrain: incoming unidirectional ones,
+// once the peer has ended them, in a stall, and while Shutdown waits.
 func TestWhichDroppedStreamsASweepStartsToDrain(t *testing.T) {
 	for _, c := range []struct {
 		name   string
@@ -214,15 +215,16 @@ func TestWhichDroppedStreamsASweepStartsToDrain(t *testing.T) {
 	}
 }
 
-// TestLookFindsWhatHasLostItsHandle: then the next collection need not wait. If
-// one was asked for and nothing is found, the next waits longer.
+// TestLookFindsWhatHasLostItsHandle: if something is found, the next collection
+// need not wait. If a collection was asked for and nothing is found, the next
+// waits longer.
 func TestLookFindsWhatHasLostItsHandle(t *testing.T) {
 	held := &handle{}
 	for _, c := range []struct {
 		name    string
 		set     func(*Conn)
 		dropped int64
-		next    time.Duration // collection, from now
+		next    time.Duration // time until the next collection is allowed
 	}{
 		{"nothing", func(*Conn) {}, 0, -time.Second + 200*time.Millisecond},
 		{"nothing, though it was asked for", func(c *Conn) { c.asked = true }, 0, 400 * time.Millisecond},
@@ -270,9 +272,9 @@ func TestLookFindsWhatHasLostItsHandle(t *testing.T) {
 	runtime.KeepAlive(held)
 }
 
-// TestWhatBecomesOfADroppedStream: what was written may still arrive, and what
-// was closed may still be answered, for as long as the grace is. The rest is
-// ended at once. Its slot is coming back then, or will.
+// TestWhatBecomesOfADroppedStream: during the grace, what was written may still
+// arrive, and a closed send half may still be answered. All other streams are
+// ended at once. Either way the slot will come back.
 func TestWhatBecomesOfADroppedStream(t *testing.T) {
 	const dropped, grace = 5 * time.Second, time.Second
 	for _, c := range []struct {

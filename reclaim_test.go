@@ -18,7 +18,7 @@ import (
 	"github.com/quiclife/quiclife"
 )
 
-// seeOneStream accepts a stream and returns what its application sees of it. It
+// seeOneStream accepts a stream and returns what the application sees of it. It
 // answers a question, and may take some time before it ends its own half.
 func seeOneStream(c *quiclife.Conn, holds time.Duration) <-chan string {
 	seen := make(chan string, 1)
@@ -52,14 +52,15 @@ func seeOneStream(c *quiclife.Conn, holds time.Duration) <-chan string {
 	return seen
 }
 
-// TestDroppedStreamIsReportedAndEnded, at once where it is a leak for sure. What
-// can still arrive or end by itself is left AbandonGrace to do so.
+// TestDroppedStreamIsReportedAndEnded: at once if it is certainly a leak. If
+// data can still arrive, or the stream can still end by itself, it gets
+// AbandonGrace for that.
 func TestDroppedStreamIsReportedAndEnded(t *testing.T) {
 	for _, c := range []struct {
 		name             string
 		do               func(*quiclife.Stream)
 		peerHolds        time.Duration
-		atOnce, reported int // leaks reported right after the collection, and in the end
+		atOnce, reported int // leaks reported right after the collection, and at the end
 		openFor          time.Duration
 		atPeer           string
 	}{
@@ -104,8 +105,8 @@ func TestDroppedStreamIsReportedAndEnded(t *testing.T) {
 	}
 }
 
-// TestGraceThatIsMeantToBeForEverDoesNotOverflow, or what was written would be
-// lost at once.
+// TestGraceThatIsMeantToBeForEverDoesNotOverflow: otherwise what was written
+// would be lost at once.
 func TestGraceThatIsMeantToBeForEverDoesNotOverflow(t *testing.T) {
 	guard := &quiclife.Guard{AbandonGrace: math.MaxInt64, HalfCloseTimeout: -1}
 	setup{guard: guard, clientConf: longConf, serverConf: longConf}.in(t, func(t *testing.T, e ends) {
@@ -117,8 +118,8 @@ func TestGraceThatIsMeantToBeForEverDoesNotOverflow(t *testing.T) {
 	})
 }
 
-// TestUnwrittenStreamIsEndedAtOnce: a dropped stream with nothing under way has
-// nothing to wait for.
+// TestUnwrittenStreamIsEndedAtOnce: a dropped stream without data in flight
+// gets no grace.
 func TestUnwrittenStreamIsEndedAtOnce(t *testing.T) {
 	var found leaks
 	setup{guard: &quiclife.Guard{OnLeak: found.add}}.in(t, func(t *testing.T, e ends) {
@@ -130,8 +131,8 @@ func TestUnwrittenStreamIsEndedAtOnce(t *testing.T) {
 	})
 }
 
-// TestStreamDroppedAfterAnExactReadIsNoLeak: a program that has read all that it
-// wanted and closed may drop the stream before the FIN comes.
+// TestStreamDroppedAfterAnExactReadIsNoLeak: a program that has closed the
+// stream and read all it wants may drop it before the FIN comes.
 func TestStreamDroppedAfterAnExactReadIsNoLeak(t *testing.T) {
 	var found leaks
 	setup{guard: &quiclife.Guard{OnLeak: found.add}}.in(t, func(t *testing.T, e ends) {
@@ -161,8 +162,8 @@ func TestStreamDroppedAfterAnExactReadIsNoLeak(t *testing.T) {
 	})
 }
 
-// TestDroppedStreamWhoseEndIsBeingConsumedIsNoLeak: its end has just become
-// known.
+// TestDroppedStreamWhoseEndIsBeingConsumedIsNoLeak: its final size has just
+// become known.
 func TestDroppedStreamWhoseEndIsBeingConsumedIsNoLeak(t *testing.T) {
 	var found leaks
 	setup{guard: &quiclife.Guard{OnLeak: found.add}}.in(t, func(t *testing.T, e ends) {
@@ -185,9 +186,9 @@ func TestDroppedStreamWhoseEndIsBeingConsumedIsNoLeak(t *testing.T) {
 	})
 }
 
-// TestDroppedStreamGivesBackItsCredit: with RequireStreamCreditRelease, a stream
-// that has ended and is dropped without its credit being returned would hold
-// its slot for ever, whether it ended before it was dropped or after.
+// TestDroppedStreamGivesBackItsCredit: with RequireStreamCreditRelease, a
+// stream that was dropped before its credit was returned would hold its slot
+// forever, whether it ended before the drop or after.
 func TestDroppedStreamGivesBackItsCredit(t *testing.T) {
 	for _, c := range []struct {
 		name      string
@@ -222,8 +223,8 @@ func TestDroppedStreamGivesBackItsCredit(t *testing.T) {
 	}
 }
 
-// TestUncreditedStreamIsNoLeakOnceTheConnectionHasEnded: there is no credit to
-// return then.
+// TestUncreditedStreamIsNoLeakOnceTheConnectionHasEnded: then there is no
+// credit to return.
 func TestUncreditedStreamIsNoLeakOnceTheConnectionHasEnded(t *testing.T) {
 	var found leaks
 	conf := &quic.Config{RequireStreamCreditRelease: true}
@@ -235,7 +236,7 @@ func TestUncreditedStreamIsNoLeakOnceTheConnectionHasEnded(t *testing.T) {
 			io.ReadAll(client)
 			io.ReadAll(server)
 		}()
-		settled() // the EOF may have been consumed beside ReadAll
+		settled() // the EOF may have been consumed during ReadAll
 		require.Zero(t, e.server.Stats().Open())
 		e.server.CloseWithError(0, "")
 		collectAndLook(e.server)
@@ -243,7 +244,8 @@ func TestUncreditedStreamIsNoLeakOnceTheConnectionHasEnded(t *testing.T) {
 	})
 }
 
-// TestStreamDroppedAfterItsCreditWasReturnedIsNoLeak: all was done for it.
+// TestStreamDroppedAfterItsCreditWasReturnedIsNoLeak: the program had nothing
+// left to do.
 func TestStreamDroppedAfterItsCreditWasReturnedIsNoLeak(t *testing.T) {
 	var found leaks
 	conf := &quic.Config{RequireStreamCreditRelease: true}
@@ -263,7 +265,7 @@ func TestStreamDroppedAfterItsCreditWasReturnedIsNoLeak(t *testing.T) {
 	})
 }
 
-// TestReportOnlyEndsNothing: leaks are reported, and left as they are.
+// TestReportOnlyEndsNothing: leaks are reported and left as they are.
 func TestReportOnlyEndsNothing(t *testing.T) {
 	var found leaks
 	setup{guard: &quiclife.Guard{OnLeak: found.add, AbandonGrace: -1, ReportOnly: true}}.in(t, func(t *testing.T, e ends) {
@@ -278,8 +280,8 @@ func TestReportOnlyEndsNothing(t *testing.T) {
 	})
 }
 
-// TestReportOnlyReportsUncreditedStreamThatEndedLater: nobody returns its credit
-// then, though it was found dropped before it ended by itself.
+// TestReportOnlyReportsUncreditedStreamThatEndedLater: it was found dropped
+// before it ended by itself, and nobody returns its credit.
 func TestReportOnlyReportsUncreditedStreamThatEndedLater(t *testing.T) {
 	var found leaks
 	conf := &quic.Config{MaxIncomingStreams: 1, RequireStreamCreditRelease: true}
@@ -301,7 +303,8 @@ func TestReportOnlyReportsUncreditedStreamThatEndedLater(t *testing.T) {
 	})
 }
 
-// TestLeakIsReportedOnceThoughForSeveralReasons: it is dropped, and then idle.
+// TestLeakIsReportedOnceThoughForSeveralReasons: the stream is dropped, and
+// then idle.
 func TestLeakIsReportedOnceThoughForSeveralReasons(t *testing.T) {
 	var found leaks
 	guard := &quiclife.Guard{OnLeak: found.add, AbandonGrace: -1, IdleTimeout: time.Second}
@@ -314,8 +317,8 @@ func TestLeakIsReportedOnceThoughForSeveralReasons(t *testing.T) {
 	})
 }
 
-// TestStreamFoundAgainWhileItIsReclaimedCountsAsReclaimed: a second look may come
-// while the first is ending a dropped stream.
+// TestStreamFoundAgainWhileItIsReclaimedCountsAsReclaimed: a second sweep may
+// come while the first is ending a dropped stream.
 func TestStreamFoundAgainWhileItIsReclaimedCountsAsReclaimed(t *testing.T) {
 	var found leaks
 	setup{guard: &quiclife.Guard{OnLeak: found.add}}.in(t, func(t *testing.T, e ends) {
@@ -329,8 +332,8 @@ func TestStreamFoundAgainWhileItIsReclaimedCountsAsReclaimed(t *testing.T) {
 	})
 }
 
-// TestStreamDetachedBeforeItsReclaimIsNotDrained: with NoStopSending too, a
-// stream that is given away is not ours to end.
+// TestStreamDetachedBeforeItsReclaimIsNotDrained: with NoStopSending too, we do
+// not end detached streams.
 func TestStreamDetachedBeforeItsReclaimIsNotDrained(t *testing.T) {
 	serverGuard := &quiclife.Guard{NoStopSending: true, IdleTimeout: time.Second, Logger: slog.New(slog.DiscardHandler)}
 	setup{}.in(t, func(t *testing.T, e ends) {
@@ -348,8 +351,7 @@ func TestStreamDetachedBeforeItsReclaimIsNotDrained(t *testing.T) {
 	})
 }
 
-// TestLeakTellsWhereItsStreamWasOpened, or accepted, if the guard is to
-// remember that.
+// TestLeakTellsWhereItsStreamWasOpened: or accepted, if CaptureStacks is set.
 func TestLeakTellsWhereItsStreamWasOpened(t *testing.T) {
 	setup{guard: &quiclife.Guard{CaptureStacks: true}}.in(t, func(t *testing.T, e ends) {
 		client, server := e.stream(t)
@@ -382,8 +384,8 @@ func TestLeakTellsWhereItsStreamWasOpened(t *testing.T) {
 	})
 }
 
-// TestStreamInUseIsNeverTakenForDropped, though the only reference may be the
-// call itself, and loses nothing.
+// TestStreamInUseIsNeverTakenForDropped: even if the call itself is the only
+// reference. No data is lost.
 func TestStreamInUseIsNeverTakenForDropped(t *testing.T) {
 	guard := &quiclife.Guard{OnLeak: func(l quiclife.Leak) { t.Error("reported:", l.Stream) }, AbandonGrace: time.Nanosecond}
 	e := setup{guard: guard}.onLoopback(t)
@@ -416,15 +418,15 @@ func TestStreamInUseIsNeverTakenForDropped(t *testing.T) {
 	e.client.CloseWithError(0, "")
 }
 
-// handOver has call run with s, which nobody else refers to from then on.
+// handOver runs call with s. Nothing else refers to s from then on.
 func handOver[S any](wg *sync.WaitGroup, s S, call func(S)) {
 	ch := make(chan S, 1)
 	ch <- s
 	wg.Go(func() { call(<-ch) })
 }
 
-// TestBlockedCallKeepsItsStreamAlive: it is not dropped, though nothing else
-// refers to it. This is for the KeepAlives of all the calls.
+// TestBlockedCallKeepsItsStreamAlive: even if nothing else refers to the
+// stream. This tests the KeepAlive in each call.
 func TestBlockedCallKeepsItsStreamAlive(t *testing.T) {
 	var found leaks
 	setup{serverConf: matrixConf, clientConf: matrixConf, guard: &quiclife.Guard{OnLeak: found.add}}.in(t, func(t *testing.T, e ends) {

@@ -22,7 +22,7 @@ import (
 	"github.com/quiclife/quiclife/internal/quictest"
 )
 
-// TestManyLeaksWriteFewLines, and the counts in them add up.
+// TestManyLeaksWriteFewLines: and their counts add up.
 func TestManyLeaksWriteFewLines(t *testing.T) {
 	const each, batches = 100, 67
 	var log logged
@@ -57,7 +57,7 @@ func TestManyLeaksWriteFewLines(t *testing.T) {
 	})
 }
 
-// recordMessages are those of all records that the library can write.
+// recordMessages are the messages of all records that the library can write.
 func recordMessages(t *testing.T) (msgs []string) {
 	t.Helper()
 	files, err := filepath.Glob("*.go")
@@ -82,9 +82,9 @@ func recordMessages(t *testing.T) (msgs []string) {
 	return slices.Compact(msgs)
 }
 
-// TestRecordsHaveOneTypePerKey: in all records that the library writes, the same
-// key has the same JSON type, and none is an object. It also counts the records
-// that it has seen, so that a new one needs a line here.
+// TestRecordsHaveOneTypePerKey: in all records of the library, a key always has
+// the same JSON type, and no value is an object. The test also checks that it
+// has seen all messages, so a new one needs a line here.
 func TestRecordsHaveOneTypePerKey(t *testing.T) {
 	var log logged
 	logger := slog.New(slog.NewJSONHandler(&log, &slog.HandlerOptions{Level: slog.LevelDebug}))
@@ -92,7 +92,7 @@ func TestRecordsHaveOneTypePerKey(t *testing.T) {
 	guard := &quiclife.Guard{Logger: logger, OnLeak: func(quiclife.Leak) { panic("oops") }, AbandonGrace: -1, MaxOutgoingStreams: 1, MaxConns: 3, CaptureStacks: true}
 	setup{guard: guard, serverConf: &quic.Config{MaxIncomingStreams: 1}}.in(t, func(t *testing.T, e ends) {
 		drop(t, e.client, func(s *quiclife.Stream) {})
-		_, err := e.client.OpenStream() // at our limit
+		_, err := e.client.OpenStream() // at this side's own limit
 		require.Error(t, err)
 		collectAndLook(e.client) // a leak, and OnLeak panics
 		settled()
@@ -162,7 +162,8 @@ func TestRecordsHaveOneTypePerKey(t *testing.T) {
 	require.Equal(t, recordMessages(t), slices.Sorted(maps.Keys(seen)), "the records that this test has provoked")
 }
 
-// TestValuesLogAsAttributes: what a program may log itself has attributes.
+// TestValuesLogAsAttributes: values that a program may log itself have
+// attributes.
 func TestValuesLogAsAttributes(t *testing.T) {
 	var log logged
 	info := quiclife.StreamInfo{ID: 4, Incoming: true, Send: quiclife.HalfOpen, Receive: quiclife.HalfFinished, Age: time.Second, BytesRead: 7}

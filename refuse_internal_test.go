@@ -10,7 +10,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// calledHalf notes the calls that end it.
+// calledHalf is a half that records the calls that end it.
 type calledHalf struct {
 	sender
 	calls []string
@@ -26,19 +26,19 @@ func (h *calledHalf) SetReadDeadline(time.Time) error                  { return 
 func (h *calledHalf) SetReceiveFinalSizeCallback(callback func(int64)) {}
 func (h *calledHalf) called(name string)                               { h.calls = append(h.calls, name) }
 
-// TestRefusedStreamHoldsNoSlot: both of its halves are ended, and its credit goes
-// back.
+// TestRefusedStreamHoldsNoSlot: both of its halves are ended, and its credit is
+// returned.
 func TestRefusedStreamHoldsNoSlot(t *testing.T) {
 	h := &calledHalf{}
 	refuse(h, 1)
 	require.Equal(t, []string{"CancelWrite", "CancelRead", "ReleaseStreamCredit"}, h.calls)
 	h.calls = nil
-	refuse(struct{ receiver }{h}, 1) // of an incoming unidirectional stream
+	refuse(struct{ receiver }{h}, 1) // an incoming unidirectional stream
 	require.Equal(t, []string{"CancelRead", "ReleaseStreamCredit"}, h.calls)
 }
 
-// TestRefusalsPassAtTheirPace: three at once, then one each interval. Whoever
-// rests may have three at once again, and no more.
+// TestRefusalsPassAtTheirPace: three at once, then one per interval. After a
+// rest, three at once again, and no more.
 func TestRefusalsPassAtTheirPace(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		pace := refusalPace{atOnce: 3}
@@ -63,8 +63,8 @@ func TestRefusalsPassAtTheirPace(t *testing.T) {
 	})
 }
 
-// TestAsManyAreRefusedAtOnceAsMayBeOpen: a thousand at most, and if that is not
-// known.
+// TestAsManyAreRefusedAtOnceAsMayBeOpen: but at most a thousand. If the limit
+// is not known, a thousand.
 func TestAsManyAreRefusedAtOnceAsMayBeOpen(t *testing.T) {
 	for _, c := range []struct{ limit, atOnce int64 }{{1, 1}, {5, 5}, {0, maxRefusedAtOnce}, {maxRefusedAtOnce + 1, maxRefusedAtOnce}} {
 		synctest.Test(t, func(t *testing.T) {

@@ -6,7 +6,8 @@ import (
 	"github.com/quiclife/quiclife/internal/slots"
 )
 
-// A kind is one of the four that QUIC counts and limits apart (RFC 9000, 2.1).
+// A kind is one of the four kinds of streams that QUIC counts and limits
+// separately (RFC 9000, 2.1).
 type kind uint8
 
 const (
@@ -26,28 +27,28 @@ func (k kind) receives() bool { return k != outgoingUni }
 type registry struct {
 	streams streamList
 	stats   StreamStats
-	dropped int64 // open streams that the program no longer holds
-	owing   int64 // streams that have ended, and whose credit was not returned
+	dropped int64 // open streams that were found dropped
+	owing   int64 // streams that have ended but whose credit was not returned
 
-	slots slots.Queue // of outgoing streams, with a limit of our own: those open, and opens under way
+	slots slots.Queue // of this side's own limit, taken by open streams and opens in progress
 
-	// What makes the kind short, see shortage.go.
-	blocked   int           // opens that wait for a slot, of ours or of the peer's
-	failedAt  time.Duration // when an open last failed for want of a slot, 0: never
-	waitSince time.Duration // since when opens wait or fail, and none has succeeded
-	stuck     bool          // that was logged
-	vain      int           // collections since then that brought nothing back
-	relieved  bool          // the streams were looked at because of it
+	// Whether slots are short, see shortage.go.
+	blocked   int           // opens that wait for a slot, at this side's limit or the peer's
+	failedAt  time.Duration // when an open last failed for lack of a slot, or 0 for never
+	waitSince time.Duration // opens have waited or failed since then, and none has succeeded
+	stuck     bool          // the wait was logged
+	vain      int           // collections since waitSince that freed no slot
+	relieved  bool          // a sweep was asked for because of the wait
 }
 
-// limit sets a limit of our own, before the first stream.
+// limit sets this side's own limit. It is called before the first stream.
 func (r *registry) limit(n int64) {
 	r.stats.Limit = max(n, 0)
 	r.slots.Limit = r.stats.Limit
 }
 
-// A streamList is linked through its streams, oldest first. A stream is in one
-// list at most.
+// A streamList is a list linked through its streams, oldest first. A stream is
+// in at most one list.
 type streamList struct{ first, last *streamState }
 
 func (l *streamList) add(st *streamState) {
@@ -74,7 +75,8 @@ func (l *streamList) remove(st *streamState) {
 	st.prev, st.next = nil, nil
 }
 
-// effectiveLimit applies quic-go's reading of MaxIncomingStreams.
+// effectiveLimit returns the limit that quic-go derives from a
+// MaxIncomingStreams or MaxIncomingUniStreams.
 func effectiveLimit(configured int64) int64 {
 	switch {
 	case configured == 0:
@@ -104,13 +106,13 @@ func (c *Conn) register(st *streamState) {
 	}
 	c.mu.Unlock()
 
-	if ended { // between the open and here: end has not seen st
+	if ended { // it ended after the open, and end has not seen st
 		st.connectionEnded()
 	}
 }
 
-// unregister takes st out, once. Then a slot is free for the next open that
-// waits for one.
+// unregister takes st out of the registry, and frees its slot for the next
+// open. It is called once for each stream.
 func (c *Conn) unregister(st *streamState, as outcome) {
 	c.mu.Lock()
 	r := &c.kinds[st.kind]
@@ -120,7 +122,7 @@ func (c *Conn) unregister(st *streamState, as outcome) {
 		r.dropped--
 	}
 	if owes && (!dropped || c.guard.ReportOnly) {
-		st.dropped.Store(false) // that it is dropped now is another leak
+		st.dropped.Store(false) // if it is found dropped again, that is a leak of another kind
 		st.owing = true
 		r.owing++
 		c.owing.add(st)
@@ -144,13 +146,13 @@ func (c *Conn) unregister(st *streamState, as outcome) {
 	case ended:
 		c.foldIfEnded()
 	}
-	if owes && dropped && !c.guard.ReportOnly { // found dropped, and ended by itself since
+	if owes && dropped && !c.guard.ReportOnly { // it was found dropped, and has ended since
 		st.returnCredit()
 	}
 }
 
-// openLocked is how many streams Shutdown has to wait for. Nobody will end a
-// dropped unidirectional stream.
+// openLocked returns how many streams Shutdown has to wait for. It leaves out
+// dropped unidirectional streams, which nobody will end.
 func (c *Conn) openLocked() int64 {
 	open := c.given
 	for k := range c.kinds {
@@ -163,8 +165,8 @@ func (c *Conn) openLocked() int64 {
 	return open
 }
 
-// collect returns the open streams for which take, called with c.mu held, says
-// so, oldest first within each kind.
+// collect returns the open streams for which take returns true, oldest first
+// within each kind. take is called with c.mu held.
 func (c *Conn) collect(take func(*streamState) bool) []*streamState {
 	c.mu.Lock()
 	defer c.mu.Unlock()

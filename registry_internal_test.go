@@ -8,8 +8,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// TestCrowdHasStreamsLookedAt: when the peer's streams have taken three quarters
-// of the slots. Ours do not crowd anybody.
+// TestCrowdHasStreamsLookedAt: there is a sweep when the peer's streams have
+// taken three quarters of the slots. Streams that this side opens do not count.
 func TestCrowdHasStreamsLookedAt(t *testing.T) {
 	for _, c := range []struct {
 		name   string
@@ -31,8 +31,8 @@ func TestCrowdHasStreamsLookedAt(t *testing.T) {
 	}
 }
 
-// TestNewStreamIsAReasonToHope: whoever was in want before is served, the next
-// collection may help, and what comes in may be left unread.
+// TestNewStreamIsAReasonToHope: an open has succeeded, so the wait starts
+// again, the next collection may help, and the new stream may be left unread.
 func TestNewStreamIsAReasonToHope(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		for _, k := range []kind{outgoing, outgoingUni} {
@@ -57,8 +57,8 @@ func TestNewStreamIsAReasonToHope(t *testing.T) {
 	})
 }
 
-// TestStreamThatEndedBeforeItWasHandledHoldsNoTurn at MaxStreams: nobody would
-// give it back.
+// TestStreamThatEndedBeforeItWasHandledHoldsNoTurn: otherwise nobody would give
+// back its slot of MaxStreams.
 func TestStreamThatEndedBeforeItWasHandledHoldsNoTurn(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		for _, late := range []bool{false, true} {

@@ -11,7 +11,7 @@ import (
 	"github.com/quiclife/quiclife"
 )
 
-// TestStreamsStayListedInOrderWhenOneGoes: whichever of three it is.
+// TestStreamsStayListedInOrderWhenOneGoes: whichever of the three goes.
 func TestStreamsStayListedInOrderWhenOneGoes(t *testing.T) {
 	t.Parallel()
 	for gone := range 3 {
@@ -47,7 +47,7 @@ func TestStreamsStayListedInOrderWhenOneGoes(t *testing.T) {
 	}
 }
 
-// TestPeakStaysWhenStreamsEnd: and counts no stream twice.
+// TestPeakStaysWhenStreamsEnd: and Peak counts no stream twice.
 func TestPeakStaysWhenStreamsEnd(t *testing.T) {
 	t.Parallel()
 	setup{}.in(t, func(t *testing.T, e ends) {
@@ -66,8 +66,8 @@ func TestPeakStaysWhenStreamsEnd(t *testing.T) {
 	})
 }
 
-// TestEndedStreamHoldsNoOther: the list does not chain one that the program
-// still holds to those that came after it.
+// TestEndedStreamHoldsNoOther: a stream that was taken out of the list does not
+// keep later streams alive.
 func TestEndedStreamHoldsNoOther(t *testing.T) {
 	e := setup{}.onLoopback(t)
 	first, err := e.client.OpenStream()
@@ -83,7 +83,7 @@ func TestEndedStreamHoldsNoOther(t *testing.T) {
 	e.client.CloseWithError(0, "")
 }
 
-// TestStatsTellTheLimitsInForce: configured as in quic-go.
+// TestStatsTellTheLimitsInForce: they follow from the Config as in quic-go.
 func TestStatsTellTheLimitsInForce(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct{ configured, effective int64 }{{0, 100}, {7, 7}, {-1, 0}, {1 << 62, 1 << 60}} {

@@ -15,39 +15,45 @@ import (
 
 var errNilContext = errors.New("quiclife: nil context")
 
-// Handlers say what to do with the streams that the peer opens.
+// Handlers are the functions that handle the streams that the peer opens.
 //
-// Stream and UniStream are called in a goroutine of their own for each stream,
-// at most as many at a time as the peer may have streams of that kind open, and
-// on all connections of the Guard together as many as Guard.MaxStreams. A
-// func that is nil refuses streams of its kind (Codes.Refused) as they come, so
-// that they hold no slot: as many at once as the peer may have open, 1000 at
-// most, from then on 100 a second. To forbid a kind, set
-// Config.MaxIncomingStreams or Config.MaxIncomingUniStreams to -1 as well: then
-// the peer cannot open such streams, and refusing them costs nothing.
+// Stream and UniStream are called once for each stream of their kind, each in
+// its own goroutine. On one connection, at most as many run at a time as the
+// peer may have streams of that kind open. On all connections of the Guard
+// together, at most Guard.MaxStreams run at a time.
 //
-// The stream ends with the handler. If it returns nil, the stream is closed,
-// then released: what was written arrives. If it has not read all
-// up to the peer's end, the peer is asked to stop sending (Codes.Release), and
-// counts the stream as reset, though the answer is whole. If a Write was cut
-// short and not continued, the stream is reset instead (see [Stream.Close]), and Error is
-// called with [ErrWriteCut]. If the handler returns an error, the stream
-// is reset with the code that Code gives for it, and Error is called. If it
-// panics, the panic is logged with its stack and the stream reset with
-// Codes.Panic; other streams do not notice. Only then the stream credit goes
-// back.
+// If a function is nil, streams of its kind are refused with Codes.Refused as
+// they come, so that they hold no slot. The pace is limited: as many as the
+// peer may have open, but at most 1000, are refused at once, and after that 100
+// per second. To forbid a kind, set Config.MaxIncomingStreams or
+// Config.MaxIncomingUniStreams to -1 as well. Then the peer cannot open such
+// streams, and nothing needs to be refused.
 //
-// The ctx of Stream and UniStream is done when [Conn.Context] is, so when the
-// connection has ended, not when Serve's context is. It has the values of both,
-// the connection's first.
+// The stream ends when its handler returns. If the handler returns nil, the
+// stream is closed, then released: what was written arrives. If the handler has
+// not read to the peer's end, the peer is asked to stop sending (Codes.Release)
+// and counts the stream as reset, although the answer is whole. If a Write was
+// cut short and not continued, the stream is reset instead (see [Stream.Close]),
+// and Error is called with [ErrWriteCut]. If the handler returns an error, the
+// stream is reset with the code that Code returns for it, and Error is called.
+// If the handler panics, the panic is logged with its stack, and the stream is
+// reset with Codes.Panic. Other streams are not affected. The stream credit is
+// returned after the handler has returned, not before.
+//
+// The ctx of Stream and UniStream is done when [Conn.Context] is done: when the
+// connection has ended. The end of Serve's context does not affect it. It has
+// the values of both contexts. If both have a value for a key, the connection's
+// takes precedence.
 type Handlers struct {
-	// Conn, if not nil, is called for each connection before its streams. The
-	// context that it returns gives its values to the contexts of the handlers,
-	// in place of ctx, from which it should be derived; keys that Conn.Context
-	// has keep their values. An error refuses the connection: it is closed with
+	// Conn, if not nil, is called for each connection before its streams are
+	// accepted. ctx is done when the connection has ended or Shutdown has
+	// begun. Conn returns a context, which should be derived from ctx. The
+	// handlers' contexts have its values instead of those of Serve's context.
+	// If Conn.Context has a value for the same key, that one takes precedence.
+	// If Conn returns an error, the connection is refused: it is closed with
 	// the code and message of the error if that is an [*ApplicationError], else
-	// with Guard.CloseCode. So does a panic, which is logged. ctx is done when the
-	// connection has ended or Shutdown has begun.
+	// with Guard.CloseCode and CloseReason. If Conn panics, the panic is logged
+	// and the connection refused as well.
 	Conn func(ctx context.Context, c *Conn) (context.Context, error)
 
 	Stream    func(ctx context.Context, s *Stream) error
@@ -55,28 +61,29 @@ type Handlers struct {
 
 	// Error, if not nil, is called with each error that a handler returned, and
 	// with [ErrWriteCut] for each answer that was cut, after the stream has
-	// ended. It is called by the handlers' goroutines, so at the same time for
-	// several streams. nil means that they are logged: as warnings, or for
-	// debugging once the connection has ended.
+	// ended. It is called on the handlers' goroutines, so calls may be
+	// concurrent. nil means that errors are logged, at level Warn, or at level
+	// Debug once the connection has ended.
 	Error func(c *Conn, s StreamInfo, err error)
 
-	// Code says with which code to reset a stream whose handler returned err.
-	// nil means Codes.HandlerError for all.
+	// Code returns the code for the reset of a stream whose handler returned
+	// err. nil means Codes.HandlerError for all errors.
 	Code func(err error) StreamErrorCode
 }
 
-// Serve accepts streams and has h handle them. It blocks until ctx is done,
-// Shutdown is called or the connection has ended, and then until all handlers
-// have returned. It returns ctx.Err(), [ErrShutdown], the error that ended
-// the connection or that of h.Conn, never nil. A connection can be served once
-// at a time.
+// Serve accepts streams and runs the handlers in h for them. It blocks until
+// ctx is done, Shutdown is called or the connection has ended, and then until
+// all handlers have returned. It never returns nil: it returns ctx.Err(),
+// [ErrShutdown], the error that ended the connection, or the error of h.Conn.
+// Only one Serve can run on a connection at a time.
 //
-// When ctx is done, no further stream is accepted, and handlers that are
-// running go on. To end them too, within a time, call [Conn.Shutdown].
+// When ctx is done, Serve accepts no more streams, and running handlers go on.
+// To end them within a time limit, call [Conn.Shutdown].
 //
-// At Guard.MaxStreams a stream waits for its turn, for Guard.MaxWait at most:
-// then it is refused with Codes.Refused, and so are those that the peer has
-// opened after it. No handler has seen them, so the peer may try again.
+// At Guard.MaxStreams a stream waits for its turn for at most Guard.MaxWait.
+// Then it is refused with Codes.Refused, and so are the streams of its kind
+// that the peer has opened after it. No handler has seen these streams, so the
+// peer may safely try again.
 func (c *Conn) Serve(ctx context.Context, h Handlers) error {
 	if ctx == nil {
 		return errNilContext
@@ -86,7 +93,7 @@ func (c *Conn) Serve(ctx context.Context, h Handlers) error {
 	c.serving = true
 	c.mu.Unlock()
 	if serving {
-		return errors.New("quiclife: Serve is running on this connection already")
+		return errors.New("quiclife: Serve is already running on this connection")
 	}
 	defer func() {
 		c.mu.Lock()
@@ -103,7 +110,7 @@ func (c *Conn) Serve(ctx context.Context, h Handlers) error {
 	}
 	s := server{c, h, until, handlerContext{c.Context(), values}}
 	var both sync.WaitGroup
-	var ended error // what accepting unidirectional streams ended with: bidirectional ones do with the same
+	var ended error // why accepting unidirectional streams ended; for bidirectional ones it is the same
 	both.Go(func() {
 		wrap := func(raw *quic.Stream) *Stream { return newStream(c, incoming, raw, true) }
 		serveAll(s, incoming, c.raw.AcceptStream, wrap, h.Stream, func(s *Stream) error { return s.st.finish() })
@@ -121,7 +128,7 @@ func (c *Conn) Serve(ctx context.Context, h Handlers) error {
 
 var errConnPanicked = errors.New("quiclife: Handlers.Conn panicked")
 
-// begin calls h.Conn, and closes the connection if that refuses it.
+// begin calls h.Conn, and closes the connection if h.Conn refuses it.
 func (h *Handlers) begin(ctx context.Context, c *Conn) (values context.Context, err error) {
 	if h.Conn == nil {
 		return ctx, nil
@@ -134,11 +141,11 @@ func (h *Handlers) begin(ctx context.Context, c *Conn) (values context.Context, 
 		if returned && err == nil {
 			return
 		}
-		if !returned { // it panicked, or called runtime.Goexit
+		if !returned { // h.Conn panicked, or called runtime.Goexit
 			err = errConnPanicked
 			c.panicked("quiclife: Handlers.Conn panicked", v)
 		}
-		if c.draining.Err() != nil || c.lifetime.Err() != nil { // Shutdown closes it, or nobody has to
+		if c.draining.Err() != nil || c.lifetime.Err() != nil { // Shutdown will close it, or it has ended
 			return
 		}
 		c.guard.log(slog.LevelWarn, recordKind{msg: "quiclife: connection refused by Handlers.Conn"}, "remote", c.RemoteAddr().String(), "error", err.Error())
@@ -156,16 +163,16 @@ func (h *Handlers) begin(ctx context.Context, c *Conn) (values context.Context, 
 	return values, err
 }
 
-// A server is what serves the streams of a connection.
+// A server has what serveAll and runHandler need to serve a connection.
 type server struct {
 	conn     *Conn
 	handlers Handlers
-	until    context.Context // accepts until then
-	ctx      context.Context // of the handlers
+	until    context.Context // streams are accepted until it is done
+	ctx      context.Context // the context for handlers
 }
 
-// A handlerContext is done when the connection is, and has the values of both
-// contexts.
+// A handlerContext is done when the connection has ended, and has the values of
+// both contexts.
 type handlerContext struct {
 	context.Context // the connection's
 	serve           context.Context
@@ -178,9 +185,10 @@ func (h handlerContext) Value(key any) any {
 	return h.serve.Value(key)
 }
 
-// serveAll handles streams of one kind until accept fails, and all handlers
-// have returned. It takes a slot of this connection before it accepts a stream,
-// so that one that nobody can handle yet counts against the peer's limit.
+// serveAll handles streams of one kind. It returns when accept has failed and
+// all handlers have returned. It takes a slot before it accepts a stream: a
+// stream that nobody can handle yet stays unaccepted, and so counts against the
+// peer's limit.
 func serveAll[R receiver, S ender](s server, k kind, next func(context.Context) (R, error), wrap func(R) S,
 	handle func(context.Context, S) error, finish func(S) error) error {
 	c := s.conn
@@ -189,7 +197,7 @@ func serveAll[R receiver, S ender](s server, k kind, next func(context.Context) 
 		return refuseAll(s.until, c, k, math.MaxInt64, next, c.guard.Codes.Refused)
 	}
 	limit := min(c.kinds[k].stats.Limit, math.MaxInt32)
-	if limit == 0 { // Wrap may have been told otherwise
+	if limit == 0 { // the limit may be wrong if Wrap was given another Config
 		limit = math.MaxInt32
 	}
 	c.handlers[k].Store(handlerStack(handle))
@@ -197,7 +205,7 @@ func serveAll[R receiver, S ender](s server, k kind, next func(context.Context) 
 	var handlers sync.WaitGroup
 	defer handlers.Wait()
 	for {
-		slots <- struct{}{} // the end of ctx, or of the connection, is noticed after: Serve waits for the handlers anyway
+		slots <- struct{}{} // need not watch ctx or the connection: Serve waits for the handlers anyway
 		raw, err := acceptUntil(s.until, func(ctx context.Context) (R, error) { return accept(ctx, c, k, next) })
 		if err != nil {
 			return err
@@ -221,8 +229,8 @@ func serveAll[R receiver, S ender](s server, k kind, next func(context.Context) 
 	}
 }
 
-// acceptUntil is accept, except that it accepts nothing once ctx is done.
-// quic-go's own returns a stream that is queued even then.
+// acceptUntil calls accept, but not if ctx is done: quic-go returns a queued
+// stream even then.
 func acceptUntil[S any](ctx context.Context, accept func(context.Context) (S, error)) (none S, err error) {
 	if err := ctx.Err(); err != nil {
 		return none, err
@@ -230,7 +238,7 @@ func acceptUntil[S any](ctx context.Context, accept func(context.Context) (S, er
 	return accept(ctx)
 }
 
-// ender is what runHandler and do need of a stream.
+// ender is the part of a stream that runHandler and do need.
 type ender interface {
 	StreamID() StreamID
 	Info() StreamInfo
@@ -238,10 +246,11 @@ type ender interface {
 	Reset(StreamErrorCode)
 }
 
-// runHandler runs a handler, and ends its stream as Handlers says.
+// runHandler runs a handler, and then ends its stream as documented at
+// Handlers.
 func runHandler[S ender](s server, str S, finish func(S) error, handle func(context.Context, S) error) {
 	c := s.conn
-	abort := c.guard.Codes.Panic // also if handle calls runtime.Goexit
+	abort := c.guard.Codes.Panic // even if handle calls runtime.Goexit
 	var failure error
 	returned := false
 	defer func() {
@@ -251,7 +260,7 @@ func runHandler[S ender](s server, str S, finish func(S) error, handle func(cont
 		if returned && failure == nil {
 			err := finish(str)
 			str.Release()
-			if errors.Is(err, ErrWriteCut) { // what else finish returns is the peer's doing
+			if errors.Is(err, ErrWriteCut) { // other errors of finish are caused by the peer
 				failure = err
 			}
 		} else {
@@ -272,7 +281,7 @@ func runHandler[S ender](s server, str S, finish func(S) error, handle func(cont
 	}
 }
 
-// failed tells of an error that would be lost without it.
+// failed reports the error of a handler, to h.Error or the log.
 func (h *Handlers) failed(c *Conn, info StreamInfo, err error) {
 	c.guard.totals.handlerErrors.Add(1)
 	if h.Error != nil {
@@ -294,7 +303,8 @@ func (h *Handlers) failed(c *Conn, info StreamInfo, err error) {
 	c.guard.log(level, recordKind{msg: msg, of: level.String()}, "remote", c.RemoteAddr().String(), "stream", int64(info.ID), "error", err.Error())
 }
 
-// panicked logs a panic of the program's, or its runtime.Goexit if v is nil.
+// panicked logs a panic in the program's code, or a call of runtime.Goexit if v
+// is nil.
 func (c *Conn) panicked(msg string, v any, attrs ...any) {
 	if v == nil {
 		v = "runtime.Goexit was called"
@@ -304,15 +314,19 @@ func (c *Conn) panicked(msg string, v any, attrs ...any) {
 		append(attrs, "remote", c.RemoteAddr().String(), "panic", fmt.Sprint(v), "stack", string(debug.Stack()))...)
 }
 
-// Serve accepts connections, and has h handle the streams of each. It blocks
-// until ctx is done or the listener is closed, closes the listener, shuts down
-// the connections side by side as [Conn.Shutdown] does, with Guard.CloseCode and
-// within Guard.DrainTimeout, and returns when all handlers have returned. The
-// error is ctx.Err(), [ErrServerClosed], or the transport's if that fails, never
-// nil. If connections had to be cut, it is an error that matches that, and the
-// [*ShutdownError] of each. While an Accept, a NetListener or another Serve uses
-// the listener, it returns an error at once. If [Guard.Shutdown] has closed the
-// listener, that shuts down the connections, and its error has what was cut.
+// Serve accepts connections, and runs the handlers in h for the streams of
+// each. It blocks until ctx is done or the listener is closed. Then it closes
+// the listener and shuts down the connections in parallel, as [Conn.Shutdown]
+// does, with Guard.CloseCode and within Guard.DrainTimeout. It returns when all
+// handlers have returned.
+//
+// Serve never returns nil. It returns ctx.Err(), [ErrServerClosed], or the
+// transport's error if the transport fails. If connections had to be cut, the
+// error also matches the [*ShutdownError] of each. If an Accept, a NetListener
+// or another Serve uses the listener, Serve returns an error at once.
+//
+// If [Guard.Shutdown] has closed the listener, then Guard.Shutdown shuts down
+// the connections, and its error says what was cut.
 func (l *Listener) Serve(ctx context.Context, h Handlers) error {
 	if ctx == nil {
 		return errNilContext
@@ -357,7 +371,7 @@ func (l *Listener) Serve(ctx context.Context, h Handlers) error {
 	}
 	cancel()
 	l.Close()
-	for { // those that nobody accepted; it does not block any more
+	for { // take the connections that nobody accepted; this no longer blocks
 		c, err := l.l.accept(context.Background())
 		if err != nil {
 			break
@@ -371,7 +385,7 @@ func (l *Listener) Serve(ctx context.Context, h Handlers) error {
 	return err
 }
 
-// drainFor is Shutdown within a time.
+// drainFor calls Shutdown with a timeout, and logs if the connection was cut.
 func (c *Conn) drainFor(timeout time.Duration) error {
 	ctx := context.Background()
 	if timeout > 0 {

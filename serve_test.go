@@ -28,7 +28,7 @@ func (e ends) serve(ctx context.Context, h quiclife.Handlers) (done chan error) 
 	return done
 }
 
-// TestStreamEndsAsItsHandlerReturned: or as it panicked.
+// TestStreamEndsAsItsHandlerReturned: or as the handler panicked.
 func TestStreamEndsAsItsHandlerReturned(t *testing.T) {
 	t.Parallel()
 	special := errors.New("special")
@@ -37,7 +37,7 @@ func TestStreamEndsAsItsHandlerReturned(t *testing.T) {
 		handler func(ctx context.Context, s *quiclife.Stream) error
 		code    func(error) quiclife.StreamErrorCode
 		answer  string
-		err     quiclife.StreamErrorCode // 0: EOF
+		err     quiclife.StreamErrorCode // the code that the peer sees; 0 means EOF
 	}{
 		{"nil", func(ctx context.Context, s *quiclife.Stream) error { _, err := io.Copy(s, s); return err }, nil, "request", 0},
 		{"nil, nothing read", func(ctx context.Context, s *quiclife.Stream) error { _, err := s.Write([]byte("answer")); return err }, nil, "answer", 0},
@@ -83,8 +83,8 @@ func TestStreamEndsAsItsHandlerReturned(t *testing.T) {
 	}
 }
 
-// TestServeHandlesOneKindAndRefusesTheOther: a kind whose func is nil. Refusing
-// loses no slot.
+// TestServeHandlesOneKindAndRefusesTheOther: the kind whose function is nil.
+// Refusing loses no slot.
 func TestServeHandlesOneKindAndRefusesTheOther(t *testing.T) {
 	t.Parallel()
 	setup{guard: &quiclife.Guard{Codes: serveCodes}}.in(t, func(t *testing.T, e ends) {
@@ -112,7 +112,7 @@ func TestServeHandlesOneKindAndRefusesTheOther(t *testing.T) {
 	})
 }
 
-// TestServeWaitsForItsHandlers: the end of its context is not theirs.
+// TestServeWaitsForItsHandlers: the end of its context does not end them.
 func TestServeWaitsForItsHandlers(t *testing.T) {
 	t.Parallel()
 	setup{}.in(t, func(t *testing.T, e ends) {
@@ -137,7 +137,7 @@ func TestServeWaitsForItsHandlers(t *testing.T) {
 	})
 }
 
-// TestServeReturnsWhenShutdownBegins: not when the streams have ended that
+// TestServeReturnsWhenShutdownBegins: it does not wait for the streams that
 // Shutdown waits for.
 func TestServeReturnsWhenShutdownBegins(t *testing.T) {
 	t.Parallel()
@@ -159,8 +159,8 @@ func TestServeReturnsWhenShutdownBegins(t *testing.T) {
 	})
 }
 
-// TestServeRunsOnceAtATime: it may run again after it has returned, until the
-// connection has ended.
+// TestServeRunsOnceAtATime: after it has returned it may run again, as long as
+// the connection lives.
 func TestServeRunsOnceAtATime(t *testing.T) {
 	t.Parallel()
 	setup{}.in(t, func(t *testing.T, e ends) {
@@ -180,7 +180,8 @@ func TestServeRunsOnceAtATime(t *testing.T) {
 	})
 }
 
-// TestHandlerContextHasValuesOfConnectionAndOfServe: the connection's first.
+// TestHandlerContextHasValuesOfConnectionAndOfServe: those of the connection
+// come first.
 func TestHandlerContextHasValuesOfConnectionAndOfServe(t *testing.T) {
 	t.Parallel()
 	type both struct{}
@@ -213,8 +214,8 @@ func TestHandlerContextHasValuesOfConnectionAndOfServe(t *testing.T) {
 	})
 }
 
-// TestServeHandlesMoreStreamsThanItWasTold: where the peer was allowed more than
-// the configuration said, they are handled all the same.
+// TestServeHandlesMoreStreamsThanItWasTold: streams are handled even if the
+// peer may open more than the Config given to Wrap allows.
 func TestServeHandlesMoreStreamsThanItWasTold(t *testing.T) {
 	t.Parallel()
 	setup{}.in(t, func(t *testing.T, e ends) {
@@ -233,8 +234,8 @@ func TestServeHandlesMoreStreamsThanItWasTold(t *testing.T) {
 	})
 }
 
-// TestServeAcceptsNothingAfterItsContextAtLimit: when it ended while all slots
-// were taken.
+// TestServeAcceptsNothingAfterItsContextAtLimit: the context ended while all
+// slots were taken.
 func TestServeAcceptsNothingAfterItsContextAtLimit(t *testing.T) {
 	t.Parallel()
 	setup{}.in(t, func(t *testing.T, e ends) {
@@ -262,8 +263,8 @@ func TestServeAcceptsNothingAfterItsContextAtLimit(t *testing.T) {
 	})
 }
 
-// TestServeHandlesQueuedStreamsAfterItsContext: what was queued when its context
-// ended is neither handled nor refused.
+// TestServeHandlesQueuedStreamsAfterItsContext: streams that were queued when
+// its context ended are neither handled nor refused.
 func TestServeHandlesQueuedStreamsAfterItsContext(t *testing.T) {
 	t.Parallel()
 	setup{guard: &quiclife.Guard{Codes: serveCodes}}.in(t, func(t *testing.T, e ends) {
@@ -281,7 +282,7 @@ func TestServeHandlesQueuedStreamsAfterItsContext(t *testing.T) {
 		done, cancel := context.WithCancel(t.Context())
 		cancel()
 		var handled atomic.Int64
-		for range 20 { // a select may happen to choose right
+		for range 20 { // a select may choose the right case by chance
 			require.Equal(t, context.Canceled, e.server.Serve(done, quiclife.Handlers{
 				Stream: func(context.Context, *quiclife.Stream) error { handled.Add(1); return nil },
 			}))
@@ -296,9 +297,9 @@ func TestServeHandlesQueuedStreamsAfterItsContext(t *testing.T) {
 	})
 }
 
-// TestRefusingIsPaced: a peer that opens streams of a refused kind as fast as
-// it can has as many refused at once as it may have open, then 100 a second,
-// also during Shutdown. One that has rested may do the same again.
+// TestRefusingIsPaced: if a peer opens streams of a refused kind as fast as it
+// can, as many as it may have open are refused at once, and then 100 per
+// second. This also holds during Shutdown, and again after a rest.
 func TestRefusingIsPaced(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
@@ -375,8 +376,9 @@ func TestRefusingIsPaced(t *testing.T) {
 	}
 }
 
-// TestHandlersRunAtMostAtTheLimit: also if the peer opens and resets in a loop,
-// and if they end their streams, and so give the slots back, before they return.
+// TestHandlersRunAtMostAtTheLimit: even if the peer opens and resets streams in
+// a loop, and even if handlers free their slots by ending their streams before
+// they return.
 func TestHandlersRunAtMostAtTheLimit(t *testing.T) {
 	t.Parallel()
 	const limit, streams = 16, 1000
@@ -410,8 +412,9 @@ func TestHandlersRunAtMostAtTheLimit(t *testing.T) {
 	}
 }
 
-// TestBadHandlersLoseNoSlot: stuck, panicking, slow and forgetful ones, 300
-// streams each at a limit of 16. Others are served meanwhile.
+// TestBadHandlersLoseNoSlot: handlers that are stuck, panic, are slow, or do
+// not end anything, with 300 streams each at a limit of 16. Other streams are
+// served meanwhile.
 func TestBadHandlersLoseNoSlot(t *testing.T) {
 	t.Parallel()
 	const limit = 16
@@ -488,9 +491,9 @@ func TestBadHandlersLoseNoSlot(t *testing.T) {
 	}
 }
 
-// TestServeLogsCutAnswer: a handler that returns nil though its answer was cut
-// has lost data, and nobody else would say so. A peer that stops reading, and a
-// handler that finishes the answer after all, are no loss.
+// TestServeLogsCutAnswer: a handler that returns nil although its answer was
+// cut has lost data, and only the log says so. No data is lost if the peer
+// stopped reading, or if the handler continues the answer.
 func TestServeLogsCutAnswer(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
@@ -549,7 +552,7 @@ func TestServeLogsCutAnswer(t *testing.T) {
 	}
 }
 
-// TestDoFailsIfItsContextEndedFirst: though its func returned nil.
+// TestDoFailsIfItsContextEndedFirst: even if its function returned nil.
 func TestDoFailsIfItsContextEndedFirst(t *testing.T) {
 	t.Parallel()
 	setup{guard: &quiclife.Guard{Codes: serveCodes}}.in(t, func(t *testing.T, e ends) {
@@ -569,7 +572,7 @@ func TestDoFailsIfItsContextEndedFirst(t *testing.T) {
 	})
 }
 
-// answerAll answers each request with itself, and sends how reading it ended.
+// answerAll echoes each request, and sends the error that ended reading.
 func (e ends) answerAll(t *testing.T) (read chan error) {
 	read = make(chan error, 10)
 	e.serve(t.Context(), quiclife.Handlers{
@@ -588,7 +591,7 @@ func (e ends) answerAll(t *testing.T) (read chan error) {
 	return read
 }
 
-// requireReset requires that err is the peer's reset with code.
+// requireReset requires that err is a reset by the peer with code.
 func requireReset(t *testing.T, code quiclife.StreamErrorCode, err error) {
 	t.Helper()
 	var reset *quiclife.StreamError
@@ -596,8 +599,8 @@ func requireReset(t *testing.T, code quiclife.StreamErrorCode, err error) {
 	require.Equal(t, code, reset.ErrorCode)
 }
 
-// TestDoEndsItsStreamAsItsFuncReturned: what it wrote arrives if it returned
-// nil, and is reset if it failed or panicked.
+// TestDoEndsItsStreamAsItsFuncReturned: if the function returned nil, what it
+// wrote arrives. If it failed or panicked, the stream is reset.
 func TestDoEndsItsStreamAsItsFuncReturned(t *testing.T) {
 	t.Parallel()
 	failed := errors.New("failed")
@@ -636,8 +639,8 @@ func TestDoEndsItsStreamAsItsFuncReturned(t *testing.T) {
 	})
 }
 
-// TestDoUnblocksItsFuncWhenItsContextEnds: the error says both what ended and
-// what was blocked.
+// TestDoUnblocksItsFuncWhenItsContextEnds: the error matches that of the
+// context and that of the blocked call.
 func TestDoUnblocksItsFuncWhenItsContextEnds(t *testing.T) {
 	t.Parallel()
 	setup{guard: &quiclife.Guard{Codes: serveCodes}}.in(t, func(t *testing.T, e ends) {
@@ -659,8 +662,8 @@ func TestDoUnblocksItsFuncWhenItsContextEnds(t *testing.T) {
 	})
 }
 
-// TestDoAtPeersLimitSaysWhoHoldsIt: after it has waited as long as its context
-// allows.
+// TestDoAtPeersLimitSaysWhoHoldsIt: after it has waited until its context was
+// done.
 func TestDoAtPeersLimitSaysWhoHoldsIt(t *testing.T) {
 	t.Parallel()
 	setup{serverConf: &quic.Config{MaxIncomingStreams: 1}}.in(t, func(t *testing.T, e ends) {
@@ -677,7 +680,7 @@ func TestDoAtPeersLimitSaysWhoHoldsIt(t *testing.T) {
 	})
 }
 
-// TestDoSaysThatThePeerStoppedReading: it did so without an answer.
+// TestDoSaysThatThePeerStoppedReading: the peer did so without an answer.
 func TestDoSaysThatThePeerStoppedReading(t *testing.T) {
 	t.Parallel()
 	setup{}.in(t, func(t *testing.T, e ends) {
@@ -696,7 +699,7 @@ func TestDoSaysThatThePeerStoppedReading(t *testing.T) {
 	})
 }
 
-// TestDoSaysThatAWriteWasCut: its func returned nil all the same.
+// TestDoSaysThatAWriteWasCut: even though its function returned nil.
 func TestDoSaysThatAWriteWasCut(t *testing.T) {
 	t.Parallel()
 	setup{serverConf: matrixConf}.in(t, func(t *testing.T, e ends) {
@@ -709,8 +712,8 @@ func TestDoSaysThatAWriteWasCut(t *testing.T) {
 	})
 }
 
-// listenInBubble listens in fake time. dial connects clients, at most n of
-// them, each from a socket of its own.
+// listenInBubble listens in fake time. dial connects at most n clients, each
+// from its own socket.
 func listenInBubble(t *testing.T, guard *quiclife.Guard, n int) (ln *quiclife.Listener, dial func() *quiclife.Conn) {
 	t.Helper()
 	serverTLS, clientTLS := quictest.TLS()
@@ -733,8 +736,8 @@ func listenInBubble(t *testing.T, guard *quiclife.Guard, n int) (ln *quiclife.Li
 	}
 }
 
-// TestListenerServeDrains: when its context ends, idle connections are closed
-// at once, and others when their handlers have answered.
+// TestListenerServeDrains: when its context is done, idle connections are
+// closed at once, and others when their handlers have answered.
 func TestListenerServeDrains(t *testing.T) {
 	t.Parallel()
 	bubble(t, func(t *testing.T) {
@@ -794,7 +797,7 @@ func TestListenerServeDrains(t *testing.T) {
 	})
 }
 
-// TestServeOfClosedListenerReturnsErrServerClosed: as net/http's does.
+// TestServeOfClosedListenerReturnsErrServerClosed: as in net/http.
 func TestServeOfClosedListenerReturnsErrServerClosed(t *testing.T) {
 	t.Parallel()
 	bubble(t, func(t *testing.T) {
@@ -804,7 +807,7 @@ func TestServeOfClosedListenerReturnsErrServerClosed(t *testing.T) {
 	})
 }
 
-// TestListenerServeWaitsNoLongerThanDrainTimeout: and logs what it cut.
+// TestListenerServeWaitsNoLongerThanDrainTimeout: it logs what it has cut.
 func TestListenerServeWaitsNoLongerThanDrainTimeout(t *testing.T) {
 	t.Parallel()
 	bubble(t, func(t *testing.T) {
@@ -827,14 +830,14 @@ func TestListenerServeWaitsNoLongerThanDrainTimeout(t *testing.T) {
 		cancel()
 		require.ErrorIs(t, <-served, context.Canceled)
 		require.Equal(t, 3*time.Second, time.Since(start))
-		require.Contains(t, log.String(), "1 open streams cut")
+		require.Contains(t, log.String(), "1 open stream cut")
 		<-c.Context().Done()
 		s.Release()
 	})
 }
 
-// TestListenerServeShutsDownWhatNobodyAccepted: connections that are queued when
-// its context has ended.
+// TestListenerServeShutsDownWhatNobodyAccepted: connections that are queued
+// when its context is done.
 func TestListenerServeShutsDownWhatNobodyAccepted(t *testing.T) {
 	t.Parallel()
 	bubble(t, func(t *testing.T) {
@@ -853,7 +856,7 @@ func TestListenerServeShutsDownWhatNobodyAccepted(t *testing.T) {
 	})
 }
 
-// TestContextForgetsStreamOfDo: however its func has ended.
+// TestContextForgetsStreamOfDo: however its function has ended.
 func TestContextForgetsStreamOfDo(t *testing.T) {
 	t.Parallel()
 	setup{}.in(t, func(t *testing.T, e ends) {
@@ -890,7 +893,8 @@ func TestContextForgetsServe(t *testing.T) {
 	})
 }
 
-// TestListenerServeWaitsForHandlersOfCutConnections: until they have returned.
+// TestListenerServeWaitsForHandlersOfCutConnections: it returns only when they
+// have returned.
 func TestListenerServeWaitsForHandlersOfCutConnections(t *testing.T) {
 	t.Parallel()
 	bubble(t, func(t *testing.T) {

@@ -8,32 +8,34 @@ import (
 	"github.com/quic-go/quic-go"
 )
 
-// Streams of a kind are short while somebody is in want of one: an open waits
-// or failed within the last second, three quarters of the incoming slots are
-// taken, or a limit of the group was reached within the last second. Then
-// dropped unidirectional streams of that kind are ended too, the grace of
-// dropped streams is cut to what their data needs to arrive, and a garbage
-// collection is asked for, to find more of them.
+// Slots of a kind of stream are short in three cases: an open waits for one or
+// has failed within the last second, three quarters of the incoming slots are
+// taken, or MaxStreams or MaxHeap of the group was reached within the last
+// second. This is a shortage. It has three effects: dropped unidirectional
+// streams of the kind are ended too, dropped streams get only as much time as
+// their data needs to arrive, and we ask for a garbage collection to find more
+// of them.
 
-// shortFor is how long one failure to open a stream counts as a shortage.
+// shortFor is how long a failure at a limit counts as a shortage.
 const shortFor = time.Second
 
-// busyInterval is how soon to look again while slots are taken by streams that
-// are all in use, and nobody here is in want of one.
+// busyInterval is the time until the next sweep if three quarters of the
+// incoming slots are taken, but by streams that are all in use.
 const busyInterval = 30 * time.Second
 
-// crowded says whether three quarters of the slots are taken. The peer may
-// have more streams open than were accepted here.
+// crowded reports whether three quarters of the incoming slots are taken. We do
+// not wait until all are, because the peer may have opened streams that were
+// not accepted yet.
 func (r *registry) crowded() bool {
 	return r.stats.Limit > 0 && 4*(r.stats.Open+r.owing) >= 3*r.stats.Limit
 }
 
-// wanting says whether opens of streams wait, or have failed lately.
+// wanting reports whether an open waits for a slot, or has failed lately.
 func (r *registry) wanting(now time.Duration) bool {
 	return r.blocked > 0 || r.failedAt > 0 && now-r.failedAt < shortFor
 }
 
-// openFailed notes that no stream could be opened.
+// openFailed notes that an open has failed for lack of a slot.
 func (c *Conn) openFailed(k kind) {
 	now := c.now()
 	c.mu.Lock()
@@ -46,7 +48,7 @@ func (c *Conn) openFailed(k kind) {
 	c.relieveLocked(r, now)
 }
 
-// block counts an open that waits for a slot, until unblock is called.
+// block notes that an open waits for a slot, until unblock is called.
 func (c *Conn) block(k kind) (unblock func()) {
 	start := c.now()
 	c.mu.Lock()
@@ -68,13 +70,13 @@ func (c *Conn) block(k kind) (unblock func()) {
 	}
 }
 
-// beginWait starts a time in which opens wait and none succeeds.
+// beginWait starts a period in which opens wait or fail and none succeeds.
 func (r *registry) beginWait(now time.Duration) {
 	r.waitSince, r.vain, r.stuck, r.relieved = now, 0, false, false
 }
 
-// relieveLocked has the streams looked at, if that may bring a stream of r's
-// kind back and was not done for the same want already.
+// relieveLocked asks for a sweep, which may free a slot of r. It does so once
+// for each wait (see beginWait).
 func (c *Conn) relieveLocked(r *registry, now time.Duration) {
 	if r.relieved {
 		return
@@ -87,7 +89,7 @@ func (c *Conn) relieveLocked(r *registry, now time.Duration) {
 	c.wakeLocked(at)
 }
 
-// relieve has the streams looked at because a limit of the group was reached.
+// relieve asks for a sweep because a limit of the group was reached.
 func (c *Conn) relieve() {
 	now := c.now()
 	c.mu.Lock()
@@ -95,9 +97,10 @@ func (c *Conn) relieve() {
 	c.wakeLocked(max(now, c.spare))
 }
 
-// graceInShortage is how long the data of a dropped stream may need to arrive,
-// if one packet is lost and sent again: a probe timeout and a round trip. It is
-// 0 while there are no dropped streams.
+// graceInShortage returns how long dropped streams are left alone in a
+// shortage: a probe timeout and a round trip. In this time data arrives even if
+// one packet is lost and sent again. It returns 0 if there are no dropped
+// streams.
 func (c *Conn) graceInShortage() time.Duration {
 	c.mu.Lock()
 	dropped := int64(0)
@@ -112,9 +115,9 @@ func (c *Conn) graceInShortage() time.Duration {
 	return rttOf(stats).PTO() + stats.MinRTT
 }
 
-const stuckAfter = time.Second // when an open that waits is logged
+const stuckAfter = time.Second // how long an open waits until that is logged
 
-// shortagesLocked finds out what is short.
+// shortagesLocked notes for which kinds slots are short.
 func (s *sweep) shortagesLocked(grace time.Duration) {
 	c := s.conn
 	group := c.guard.short()
@@ -129,7 +132,7 @@ func (s *sweep) shortagesLocked(grace time.Duration) {
 		case r.blocked == 0 || r.stuck:
 		case s.now < due:
 			s.at(due)
-		case s.looked: // not here, where the other connections would wait for the Logger
+		case s.looked: // not here: the look at the other connections would wait for the Logger
 			s.at(s.now)
 		default:
 			r.stuck = true
@@ -138,19 +141,20 @@ func (s *sweep) shortagesLocked(grace time.Duration) {
 	}
 }
 
-// The first unidirectional streams of each side are taken for control streams:
-// HTTP/3 has three in each direction, which must not be closed.
+// The first unidirectional streams of each side may be control streams. HTTP/3
+// has three in each direction, which must not be closed.
 const controlStreams = 3
 
-// controlWait is for how long opens have to be in want before control streams
-// of this side are ended: the others may just be slow to end.
+// controlWait is how long opens must wait or fail before we end control streams
+// of this side. The other streams may just be slow to end.
 const controlWait = 5 * time.Second
 
-// inTheWayLocked says whether a dropped unidirectional stream may be ended. One that
-// the peer has told us to stop sending on is of no use to anybody. Control
-// streams of this side go only if the program holds no other stream of the kind
-// whose end would help, and opens are still in want after controlWait, and two
-// collections that brought nothing else back.
+// inTheWayLocked reports whether a dropped unidirectional stream may be ended.
+// It may be if the peer has sent STOP_SENDING: then it is of no use to anybody.
+// Else it may be ended in a shortage, but the first controlStreams of this side
+// are ended last. Three conditions must hold for these: all open streams of the
+// kind were dropped, opens have waited or failed for controlWait, and two
+// collections have freed no slot since.
 func (s *sweep) inTheWayLocked(st *streamState, r *registry) bool {
 	if st.kind.sends() {
 		if _, stopped := errors.AsType[*quic.StreamError](context.Cause(st.send().Context())); stopped {
@@ -163,7 +167,7 @@ func (s *sweep) inTheWayLocked(st *streamState, r *registry) bool {
 	if st.id()>>2 >= controlStreams {
 		return true
 	}
-	if !r.wanting(s.now) || r.dropped < r.stats.Open { // opens of the peer are not seen to be in want
+	if !r.wanting(s.now) || r.dropped < r.stats.Open { // wanting is false for incoming streams
 		return false
 	}
 	due := r.waitSince + controlWait
@@ -171,13 +175,13 @@ func (s *sweep) inTheWayLocked(st *streamState, r *registry) bool {
 		s.at(due)
 	}
 	if r.vain < 2 {
-		s.idle[st.kind] = true // so that there is another collection
+		s.idle[st.kind] = true // so that we ask for another collection
 	}
 	return s.now >= due && r.vain >= 2
 }
 
-// askLocked asks for a collection, if there may be dropped streams that are in
-// the way, and no slot is coming back already.
+// askLocked asks for a collection if dropped streams may hold slots that are
+// short, and no slot will be free soon anyway.
 func (s *sweep) askLocked() {
 	c := s.conn
 	for st := c.owing.first; st != nil; st = st.next {
@@ -194,11 +198,11 @@ func (s *sweep) askLocked() {
 		}
 		switch {
 		case !s.short[k] && c.drained == nil || c.asked:
-		case s.coming[k]: // was it enough?
+		case s.coming[k]: // sweep again to see whether that was enough
 			s.at(max(s.now+c.asking.First, c.spare))
 		case !s.idle[k] && r.wanting(s.now):
 			s.at(max(s.now+shortFor, c.spare))
-		case !s.idle[k]: // a call that returns has us look again (mayStall)
+		case !s.idle[k]: // a call that returns makes us sweep again (mayStall)
 			s.at(max(s.now+busyInterval, c.spare))
 		case s.now < c.asking.Next():
 			s.at(c.asking.Next())

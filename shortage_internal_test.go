@@ -13,8 +13,8 @@ import (
 	"github.com/quiclife/quiclife/internal/quictest"
 )
 
-// TestCrowdedIsThreeQuartersOfTheSlots: with those whose credit is owed. Without
-// a limit there are no quarters.
+// TestCrowdedIsThreeQuartersOfTheSlots: including streams whose credit was not
+// returned. Without a limit it is never crowded.
 func TestCrowdedIsThreeQuartersOfTheSlots(t *testing.T) {
 	for _, c := range []struct {
 		limit, open, owing int64
@@ -30,7 +30,8 @@ func TestCrowdedIsThreeQuartersOfTheSlots(t *testing.T) {
 	}
 }
 
-// TestOpenIsInWantWhileItWaitsAndASecondAfterItFailed, not a nanosecond longer.
+// TestOpenIsInWantWhileItWaitsAndASecondAfterItFailed: and not a nanosecond
+// longer.
 func TestOpenIsInWantWhileItWaitsAndASecondAfterItFailed(t *testing.T) {
 	for _, c := range []struct {
 		blocked       int
@@ -49,7 +50,8 @@ func TestOpenIsInWantWhileItWaitsAndASecondAfterItFailed(t *testing.T) {
 	}
 }
 
-// restingConn has no streams, and its timer looks at nothing. It is made in a bubble.
+// restingConn returns a connection without streams whose timer does nothing.
+// Call it in a bubble.
 func restingConn(t *testing.T) *Conn {
 	c := &Conn{guard: &Guard{}, start: time.Now()}
 	c.draining, c.drain = context.WithCancel(context.Background())
@@ -61,8 +63,8 @@ func restingConn(t *testing.T) *Conn {
 	return c
 }
 
-// TestFailedOpenIsAWantAtAnyTime: also in the connection's first nanosecond. It
-// begins a new want only if there was none.
+// TestFailedOpenIsAWantAtAnyTime: even in the connection's first nanosecond. It
+// starts a new wait only if there was none.
 func TestFailedOpenIsAWantAtAnyTime(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := restingConn(t)
@@ -85,13 +87,13 @@ func TestFailedOpenIsAWantAtAnyTime(t *testing.T) {
 	})
 }
 
-// TestBlockedOpenIsLoggedASecondAfterTheWantBegan: which may be that of another
-// open, and once.
+// TestBlockedOpenIsLoggedASecondAfterTheWantBegan: once, and even if another
+// open began the wait.
 func TestBlockedOpenIsLoggedASecondAfterTheWantBegan(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := restingConn(t)
 		r := &c.kinds[outgoing]
-		c.spare = time.Hour // so that the want itself has nothing looked at
+		c.spare = time.Hour // so that the wait itself causes no sweep
 		r.vain = 2
 		time.Sleep(time.Minute)
 		first := c.block(outgoing)
@@ -115,13 +117,13 @@ func TestBlockedOpenIsLoggedASecondAfterTheWantBegan(t *testing.T) {
 	})
 }
 
-// TestWantHasStreamsLookedAtOnce: as soon as that is no waste.
+// TestWantHasStreamsLookedAtOnce: as soon as a sweep does not cost too much.
 func TestWantHasStreamsLookedAtOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		for _, w := range []struct {
 			name         string
 			dropped      int64
-			spare, again time.Duration // when looking, and collecting, is no waste
+			spare, again time.Duration // when a sweep, and a collection, is allowed again
 			at           time.Duration
 		}{
 			{"at once", 0, 0, 0, 10 * time.Second},
@@ -150,8 +152,8 @@ func TestWantHasStreamsLookedAtOnce(t *testing.T) {
 	})
 }
 
-// TestWhatIsShort: of which kind, what grace that leaves, and when an open that
-// waits is logged.
+// TestWhatIsShort: for which kinds slots are short, what grace that leaves, and
+// when an open that waits is logged.
 func TestWhatIsShort(t *testing.T) {
 	const now, cut = 10 * time.Second, 5 * time.Millisecond
 	synctest.Test(t, func(t *testing.T) {
@@ -204,7 +206,7 @@ func TestWhatIsShort(t *testing.T) {
 	})
 }
 
-// TestWhenAShortageAsksForACollection, and when it has the streams looked at again.
+// TestWhenAShortageAsksForACollection: and when it asks for the next sweep.
 func TestWhenAShortageAsksForACollection(t *testing.T) {
 	const now = 10 * time.Second
 	const k = incoming
@@ -212,7 +214,7 @@ func TestWhenAShortageAsksForACollection(t *testing.T) {
 		for _, c := range []struct {
 			name         string
 			set          func(*Conn, *sweep)
-			next, spared time.Duration // without and with looking being a waste until 1 hour
+			next, spared time.Duration // time of the next sweep if it is allowed at once, and if it is not allowed for an hour
 			ask          bool
 		}{
 			{name: "nothing is short", set: func(_ *Conn, s *sweep) { s.short[k], s.idle[k] = false, true }},
@@ -255,8 +257,9 @@ func TestWhenAShortageAsksForACollection(t *testing.T) {
 	})
 }
 
-// TestCollectionsInVainAreCounted: while opens are in want, and nothing comes
-// back. The second has the streams looked at again, as control streams may go then.
+// TestCollectionsInVainAreCounted: while opens wait or fail and no slot comes
+// back. The second asks for another sweep, because control streams may then be
+// ended.
 func TestCollectionsInVainAreCounted(t *testing.T) {
 	const now = 10 * time.Second
 	synctest.Test(t, func(t *testing.T) {
@@ -274,7 +277,7 @@ func TestCollectionsInVainAreCounted(t *testing.T) {
 			{true, false, 0, 1, 1, false},
 		} {
 			conn := restingConn(t)
-			conn.asked = true // so that nothing else has the streams looked at
+			conn.asked = true // so that nothing else asks for a sweep
 			r := &conn.kinds[outgoingUni]
 			r.blocked, r.vain = c.blocked, c.before
 			s := &sweep{conn: conn, now: now, looked: c.looked, coming: [numKinds]bool{outgoingUni: c.coming}}
@@ -285,7 +288,7 @@ func TestCollectionsInVainAreCounted(t *testing.T) {
 	})
 }
 
-// numberedReceiver is a half of which only the number matters.
+// numberedReceiver is a receive half of which only the stream ID matters.
 type numberedReceiver struct {
 	receiver
 	id quic.StreamID
@@ -302,13 +305,13 @@ type numberedSender struct {
 func (n numberedSender) StreamID() quic.StreamID  { return n.id }
 func (n numberedSender) Context() context.Context { return n.context }
 
-// TestWhenDroppedUniStreamsAreInTheWay: control streams last, and those that the
-// peer has stopped at once.
+// TestWhenDroppedUniStreamsAreInTheWay: control streams are the last, and those
+// with a STOP_SENDING of the peer are at once.
 func TestWhenDroppedUniStreamsAreInTheWay(t *testing.T) {
 	const now = 10 * time.Second
 	stopped, stop := context.WithCancelCause(t.Context())
 	stop(&quic.StreamError{Remote: true})
-	const control, other = 2 << 2, 3 << 2 // the last and the first stream ID
+	const control, other = 2 << 2, 3 << 2 // the last stream ID of a control stream, and the first of another
 	wait := func(since time.Duration, vain int) registry {
 		return registry{blocked: 1, waitSince: since, vain: vain, dropped: 3, stats: StreamStats{Open: 3}}
 	}
@@ -318,7 +321,7 @@ func TestWhenDroppedUniStreamsAreInTheWay(t *testing.T) {
 		short bool
 		r     registry
 		way   bool
-		idle  bool // another collection is to come
+		idle  bool // another collection is asked for
 		next  time.Duration
 	}{
 		{name: "stopped by the peer", st: &streamState{kind: outgoingUni, raw: numberedSender{id: control, context: stopped}}, way: true},
@@ -340,7 +343,8 @@ func TestWhenDroppedUniStreamsAreInTheWay(t *testing.T) {
 	}
 }
 
-// TestGraceInAShortageIsWhatALostPacketTakes: to be sent again and to arrive.
+// TestGraceInAShortageIsWhatALostPacketTakes: the time to send it again and for
+// it to arrive.
 func TestGraceInAShortageIsWhatALostPacketTakes(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := restingConn(t)

@@ -18,7 +18,7 @@ import (
 )
 
 // acceptOnce accepts a unidirectional stream, reads its first message, and
-// forgets it.
+// drops the stream.
 //
 //go:noinline
 func acceptOnce(ctx context.Context, c *quiclife.Conn) error {
@@ -30,7 +30,7 @@ func acceptOnce(ctx context.Context, c *quiclife.Conn) error {
 	return err
 }
 
-// readToTheError is a peer whose application does as it should.
+// readToTheError is a peer whose application behaves well.
 func readToTheError(c *quiclife.Conn) {
 	for {
 		s, err := c.AcceptUniStream(context.Background())
@@ -55,7 +55,7 @@ func controlStreams(c *quiclife.Conn) (n int) {
 }
 
 // TestLeakedUniStreamsNeverBlockOpens: a program that opens, writes and drops
-// unidirectional streams at a limit of 100 goes on.
+// unidirectional streams at a limit of 100 is not blocked.
 func TestLeakedUniStreamsNeverBlockOpens(t *testing.T) {
 	e := setup{guard: quiclife.OwnCollector(&quiclife.Guard{})}.onLoopback(t)
 	go readToTheError(e.server)
@@ -76,8 +76,8 @@ func TestLeakedUniStreamsNeverBlockOpens(t *testing.T) {
 	e.client.CloseWithError(0, "")
 }
 
-// TestServerThatDropsEveryStreamServesOn: a server that answers and forgets
-// each stream, at a limit of 100.
+// TestServerThatDropsEveryStreamServesOn: it answers and drops each stream, at
+// a limit of 100.
 func TestServerThatDropsEveryStreamServesOn(t *testing.T) {
 	e := setup{guard: quiclife.OwnCollector(&quiclife.Guard{})}.onLoopback(t)
 	go handleEach(e.server, func(s *quiclife.Stream) {
@@ -116,17 +116,17 @@ func TestServerThatDropsEveryStreamServesOn(t *testing.T) {
 }
 
 // TestOpenAtTheLimitGetsTheSlotOfADroppedStream: a program that leaks up to a
-// limit gets slots back, and so does one whose peer leaks, whenever the streams
-// are dropped and however it opens others.
+// limit gets slots back. So does one whose peer leaks. It does not matter when
+// the streams are dropped and how the program opens new ones.
 func TestOpenAtTheLimitGetsTheSlotOfADroppedStream(t *testing.T) {
 	const limit = 20
 	for _, c := range []struct {
 		name     string
 		own      bool          // this side's limit, not the peer's
-		accepter bool          // it is the one who leaks
-		after    time.Duration // when what is held is dropped, after the open has begun to wait
-		within   time.Duration // from then on
-		poll     bool          // with OpenStream
+		accepter bool          // the accepter leaks
+		after    time.Duration // when the streams are dropped, after the open has begun to wait
+		within   time.Duration // how long the open may take from then on
+		poll     bool          // opens by polling with OpenStream
 		rounds   int
 	}{
 		{name: "OpenStreamSync at once", within: time.Second, rounds: 1},
@@ -171,7 +171,7 @@ func TestOpenAtTheLimitGetsTheSlotOfADroppedStream(t *testing.T) {
 	}
 }
 
-// openWithin opens a stream at a limit, by polling or not, before a time is up.
+// openWithin opens a stream at a limit within a time, by polling or by waiting.
 func openWithin(t *testing.T, c *quiclife.Conn, within time.Duration, poll bool) *quiclife.Stream {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), within)
@@ -191,9 +191,9 @@ func openWithin(t *testing.T, c *quiclife.Conn, within time.Duration, poll bool)
 	}
 }
 
-// TestDroppedControlStreamsLive: a unidirectional stream that was written once,
-// or read once, and forgotten stays open through collections, for as long as
-// nobody is in want of a stream.
+// TestDroppedControlStreamsLive: a unidirectional stream that was written or
+// read once and then dropped stays open through collections, as long as no slot
+// is short.
 func TestDroppedControlStreamsLive(t *testing.T) {
 	var found leaks
 	setup{guard: &quiclife.Guard{OnLeak: found.add}}.in(t, func(t *testing.T, e ends) {
@@ -221,7 +221,7 @@ func TestDroppedControlStreamsLive(t *testing.T) {
 }
 
 // TestDroppedUniStreamsThatThePeerHasEnded: nobody needs them any more, so they
-// are not kept until there is a shortage.
+// are ended without a shortage.
 func TestDroppedUniStreamsThatThePeerHasEnded(t *testing.T) {
 	setup{guard: &quiclife.Guard{}}.in(t, func(t *testing.T, e ends) {
 		require.NoError(t, dropUni(t.Context(), e.client))
@@ -247,8 +247,9 @@ func TestDroppedUniStreamsThatThePeerHasEnded(t *testing.T) {
 	})
 }
 
-// TestDroppedControlStreamsAreEndedLast: in a shortage, all dropped streams are
-// ended but the first three, and these only if that did not help.
+// TestDroppedControlStreamsAreEndedLast: in a shortage, all dropped streams
+// except the first three are ended. These three are ended only if that did not
+// help.
 func TestDroppedControlStreamsAreEndedLast(t *testing.T) {
 	conf := &quic.Config{MaxIncomingUniStreams: 10}
 	const wait = 10 * time.Second
@@ -279,13 +280,13 @@ func TestDroppedControlStreamsAreEndedLast(t *testing.T) {
 	})
 }
 
-// TestControlStreamsLiveWhileOpensWaitForSlowOnes: an open that waits, because
-// the peer takes its time, or the program, does not end control streams.
+// TestControlStreamsLiveWhileOpensWaitForSlowOnes: if an open waits because the
+// peer or the program is slow, no control stream is ended.
 func TestControlStreamsLiveWhileOpensWaitForSlowOnes(t *testing.T) {
 	for _, c := range []struct {
 		name string
 		wait time.Duration
-		held bool // by the program; else they have ended here
+		held bool // the program holds the streams; else they have ended here
 	}{
 		{"slow peer", 3 * time.Second, false},
 		{"held by the program", time.Minute, true},
@@ -323,7 +324,7 @@ func TestControlStreamsLiveWhileOpensWaitForSlowOnes(t *testing.T) {
 }
 
 // TestCrowdedIncomingUniStreamsAreEnded: once three quarters of the slots are
-// taken, dropped incoming streams are ended, so that the peer goes on.
+// taken, dropped incoming streams are ended, so that the peer can go on.
 func TestCrowdedIncomingUniStreamsAreEnded(t *testing.T) {
 	var found leaks
 	guard := &quiclife.Guard{OnLeak: found.add}
@@ -349,7 +350,7 @@ func TestCrowdedIncomingUniStreamsAreEnded(t *testing.T) {
 		for range 20 {
 			open()
 			settled()
-			for len(held) > 3 && held[3].Context().Err() != nil { // told to stop
+			for len(held) > 3 && held[3].Context().Err() != nil { // it has got STOP_SENDING
 				held[3].Release()
 				held = append(held[:3], held[4:]...)
 			}
@@ -362,8 +363,8 @@ func TestCrowdedIncomingUniStreamsAreEnded(t *testing.T) {
 	})
 }
 
-// TestCrowdedSlotsComeBackAtOnce: an accepter that drops streams does not wait
-// for a timer before it takes them back.
+// TestCrowdedSlotsComeBackAtOnce: if the accepter drops streams, they are ended
+// without waiting for a timer.
 func TestCrowdedSlotsComeBackAtOnce(t *testing.T) {
 	setup{serverConf: &quic.Config{MaxIncomingStreams: 4}}.in(t, func(t *testing.T, e ends) {
 		go func() {
@@ -386,8 +387,8 @@ func TestCrowdedSlotsComeBackAtOnce(t *testing.T) {
 	})
 }
 
-// TestCrowdedConnectionAtRestLooksRarely: most slots are taken by streams in
-// use, for hours.
+// TestCrowdedConnectionAtRestLooksRarely: streams in use take most slots for
+// hours.
 func TestCrowdedConnectionAtRestLooksRarely(t *testing.T) {
 	conf := &quic.Config{MaxIdleTimeout: 2 * time.Hour, MaxIncomingStreams: 4}
 	setup{clientConf: conf, serverConf: conf}.in(t, func(t *testing.T, e ends) {
@@ -411,11 +412,10 @@ func TestCrowdedConnectionAtRestLooksRarely(t *testing.T) {
 	})
 }
 
-// TestControlStreamsOfHTTP3LiveThroughCollections: connections as quic-go's
-// http3 uses them, with control and QPACK streams that are written or read once
-// and dropped in both directions, live through a request of a second and
-// constant collections. Either end closes the connection when a control stream
-// ends.
+// TestControlStreamsOfHTTP3LiveThroughCollections: as in quic-go's http3, both
+// ends write or read control and QPACK streams once and drop them. The
+// connection must survive a request of one second with constant collections.
+// Either end closes the connection when a control stream ends.
 func TestControlStreamsOfHTTP3LiveThroughCollections(t *testing.T) {
 	e := setup{guard: &quiclife.Guard{AbandonGrace: -1}}.onLoopback(t)
 	collectConstantly(t)
@@ -435,10 +435,10 @@ func TestControlStreamsOfHTTP3LiveThroughCollections(t *testing.T) {
 			go func(watched bool) {
 				io.ReadFull(s, make([]byte, len("settings")))
 				if !watched {
-					return // http3 reads no more of a QPACK stream
+					return // http3 reads no more than this from a QPACK stream
 				}
 				_, err := s.Read(make([]byte, 1))
-				if _, ended := errors.AsType[*quiclife.ApplicationError](err); !ended { // the stream alone
+				if _, ended := errors.AsType[*quiclife.ApplicationError](err); !ended { // only the stream has ended
 					t.Errorf("control stream ended: %v", err)
 					c.CloseWithError(closedCriticalStream, "")
 				}
@@ -470,8 +470,8 @@ func TestControlStreamsOfHTTP3LiveThroughCollections(t *testing.T) {
 	e.client.CloseWithError(0, "")
 }
 
-// TestDroppedStreamsAtOwnLimitComeBack: dropped streams are looked for at every
-// limit, however the program opens, also when it only polls.
+// TestDroppedStreamsAtOwnLimitComeBack: dropped streams are looked for at this
+// side's own limits too, even if the program only polls.
 func TestDroppedStreamsAtOwnLimitComeBack(t *testing.T) {
 	for _, c := range []struct {
 		name  string
@@ -500,8 +500,9 @@ func TestDroppedStreamsAtOwnLimitComeBack(t *testing.T) {
 	}
 }
 
-// TestDroppedUncreditedStreamsComeBack: streams that have ended but owe their
-// credit hold slots too. When they are dropped, a collection is asked for.
+// TestDroppedUncreditedStreamsComeBack: streams that have ended but whose
+// credit was not returned hold slots too, so a collection is asked for when
+// slots are short.
 func TestDroppedUncreditedStreamsComeBack(t *testing.T) {
 	conf := &quic.Config{MaxIncomingStreams: 4, RequireStreamCreditRelease: true}
 	guard := &quiclife.Guard{}
@@ -523,8 +524,8 @@ func TestDroppedUncreditedStreamsComeBack(t *testing.T) {
 	})
 }
 
-// TestGraceIsShortInAShortage: who waits for a slot does not wait for
-// AbandonGrace, and yet what was written arrives, though a packet is lost.
+// TestGraceIsShortInAShortage: an open does not wait for AbandonGrace, and yet
+// what was written arrives, even if a packet is lost.
 func TestGraceIsShortInAShortage(t *testing.T) {
 	var lose atomic.Bool
 	net := quictest.Net{Latency: 10 * time.Millisecond, Drop: func(simnet.Packet) bool { return lose.CompareAndSwap(true, false) }}
@@ -545,8 +546,8 @@ func TestGraceIsShortInAShortage(t *testing.T) {
 	})
 }
 
-// TestStreamsDroppedAfterLongUseComeBackSoon: what frees them is that a call
-// has returned, which was blocked for long.
+// TestStreamsDroppedAfterLongUseComeBackSoon: a call that was blocked for a
+// long time has returned, and the stream was dropped.
 func TestStreamsDroppedAfterLongUseComeBackSoon(t *testing.T) {
 	const window, size = 20_000, 60_000
 	for _, c := range []struct {
@@ -602,8 +603,7 @@ func TestShutdownDoesNotWaitForDroppedControlStreams(t *testing.T) {
 	})
 }
 
-// TestShutdownErrorNamesNoDroppedControlStreams: they are not among what it had
-// to cut.
+// TestShutdownErrorNamesNoDroppedControlStreams: they do not count as cut.
 func TestShutdownErrorNamesNoDroppedControlStreams(t *testing.T) {
 	setup{}.in(t, func(t *testing.T, e ends) {
 		require.NoError(t, dropUni(t.Context(), e.client))

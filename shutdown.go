@@ -10,17 +10,19 @@ import (
 	"time"
 )
 
-// ErrShutdown is returned for streams that are to be opened or accepted on a
-// connection while it is shut down; afterwards it is the connection's own error.
+// ErrShutdown is returned by calls that open or accept a stream while the
+// connection is being shut down. Once the connection has ended, they return the
+// connection's error instead.
 var ErrShutdown = errors.New("quiclife: connection is shutting down")
 
-// A ShutdownError says that Shutdown had to cut streams, or did not learn in
-// time that all had arrived.
+// A ShutdownError says that Shutdown had to cut streams, or that it did not
+// learn in time that all data had arrived.
 type ShutdownError struct {
-	// Streams were open, and have been reset. If there are none, all streams
-	// had ended, but their data may not have arrived.
+	// Streams are the streams that were cut: they were open, and were reset. If
+	// there are none, all streams had ended, but their data may not have
+	// arrived.
 	Streams []StreamInfo
-	// Err is what ended the wait: the context's error, or the connection's.
+	// Err is the error that ended the wait: the context's, or the connection's.
 	Err error
 }
 
@@ -28,10 +30,18 @@ func (e *ShutdownError) Error() string {
 	if len(e.Streams) == 0 {
 		return fmt.Sprintf("quiclife: shutdown: data may not have arrived: %v", e.Err)
 	}
-	return fmt.Sprintf("quiclife: shutdown: %d open streams cut, the first: %v: %v", len(e.Streams), e.Streams[0], e.Err)
+	return fmt.Sprintf("quiclife: shutdown: %s cut, the first: %v: %v", counted(len(e.Streams), "open stream"), e.Streams[0], e.Err)
 }
 
-// LogValue has the number of streams that were cut, and the first of them.
+func counted(n int, what string) string {
+	if n == 1 {
+		return "1 " + what
+	}
+	return fmt.Sprintf("%d %ss", n, what)
+}
+
+// LogValue returns the error, the number of streams that were cut, and the
+// first of them.
 func (e *ShutdownError) LogValue() slog.Value {
 	attrs := []slog.Attr{slog.Int("cut", len(e.Streams)), slog.String("error", e.Err.Error())}
 	if len(e.Streams) > 0 {
@@ -43,37 +53,42 @@ func (e *ShutdownError) LogValue() slog.Value {
 // Unwrap returns e.Err.
 func (e *ShutdownError) Unwrap() error { return e.Err }
 
-// Shutdown ends the connection so that nothing is lost. From its start on,
-// streams can be neither opened nor accepted ([ErrShutdown]; an Accept that is
-// blocked returns with the next stream, or the connection's end). It waits until the
-// open streams have ended, whoever ends them; those that the peer opens
-// meanwhile are refused with Codes.Shutdown. It waits until the peer has acknowledged all that
-// was sent, then closes the connection with code and reason.
+// Shutdown ends the connection so that no data is lost. As soon as it begins,
+// calls that open or accept a stream fail with [ErrShutdown]. (A blocked call
+// that accepts returns only when the next stream comes or the connection ends.)
+// Shutdown blocks until all open streams have ended, whoever ends them. Streams
+// that the peer opens meanwhile are refused with Codes.Shutdown. Then Shutdown
+// blocks until the peer has acknowledged everything that was sent. Then it
+// closes the connection with code and reason.
 //
-// If ctx is done first, the streams that are open are reset and the connection
-// is closed all the same. Of such a stream the peer sees Codes.Shutdown or the
-// connection's end, whichever packet comes first. The error is then a
-// [*ShutdownError] that names them and matches ctx.Err(). So is the error, with
-// the connection's, if the connection ended by itself before all streams had.
-// On a connection that has ended Shutdown returns nil, as it does if the peer
-// closes the connection when all streams have ended here. Concurrent calls wait
-// for the same end; the first whose context is done cuts, and then all return
-// an error.
+// If ctx is done first, Shutdown cuts the open streams: it resets them and
+// closes the connection. For such a stream, the peer sees Codes.Shutdown or the
+// end of the connection, whichever packet comes first. The error is a
+// [*ShutdownError] that names the streams and matches ctx.Err(). If the
+// connection ends by itself before all streams have ended, the error is a
+// ShutdownError that matches the connection's error. Shutdown returns nil if
+// the connection had ended before the call, or if the peer closes it after all
+// streams have ended here. Shutdown may be called concurrently. The calls wait
+// for the same end. When the context of one of them is done, that call cuts the
+// streams, and all calls return an error.
 //
-// nil means that the peer's transport has acknowledged all that was written and
-// closed, whatever the network did before and during the call. quic-go does not
-// tell when that is so. It must be so when no packet was sent for longer than
-// quic-go could wait before it had to send one again; see the README for how
-// long this takes. While the peer sends, or a KeepAlivePeriod has us send, more
-// often than that, only ctx ends the wait: give it a deadline.
+// A nil error means that the peer's transport has acknowledged everything that
+// was written and closed, whatever the network did before and during the call.
+// quic-go does not report this, so Shutdown infers it: if data were not
+// acknowledged, quic-go would have to send a packet again within a certain
+// time. When no packet was sent for longer than that, everything is
+// acknowledged. docs/SHUTDOWN.md says how long this takes. If the peer keeps
+// sending, or a KeepAlivePeriod makes this side send, more often than that,
+// only ctx ends the wait. So give ctx a deadline.
 //
-// Not promised: anything for a peer whose max_ack_delay is above 25 ms, or for
-// a server that acknowledges the end of the client's handshake before it
-// confirms it (quic-go's does not). Streams of [Conn.Unwrap], and those that
-// [Wrap] did not see, are not known: they are not waited for, and an outage
-// that had begun before Wrap is not reckoned with. A stream that was given away
-// with [Stream.Detach] is waited for until its Context is done, which is when its
-// send half has ended, or the context that a ConnContext returned.
+// There are limits to this promise. It does not hold for a peer whose
+// max_ack_delay is above 25 ms, nor for a server that acknowledges the end of
+// the client's handshake before it confirms the handshake (quic-go's server
+// does not do this). Shutdown does not wait for streams opened or accepted
+// through [Conn.Unwrap], or before [Wrap]. It does not account for a network
+// outage that began before Wrap. For a stream given away with [Stream.Detach]
+// it waits until the stream's Context is done: when its send half has ended, or
+// when a context that a ConnContext returned is done.
 func (c *Conn) Shutdown(ctx context.Context, code ApplicationErrorCode, reason string) error {
 	if ctx == nil {
 		return errNilContext
@@ -93,8 +108,8 @@ func (c *Conn) Shutdown(ctx context.Context, code ApplicationErrorCode, reason s
 	return nil
 }
 
-// closeWithin is CloseWithError. In the handshake, when quic-go may be in a
-// callback of a tls.Config, ctx ends the wait for it, and the connection is
+// closeWithin is CloseWithError. During the handshake, quic-go may be in a
+// callback of a tls.Config. Then ctx ends the wait, and the connection is
 // closed when the callback returns.
 func (c *Conn) closeWithin(ctx context.Context, code ApplicationErrorCode, reason string) {
 	select {
@@ -106,8 +121,9 @@ func (c *Conn) closeWithin(ctx context.Context, code ApplicationErrorCode, reaso
 	within(ctx, func() { c.CloseWithError(code, reason) })
 }
 
-// within waits for f, which should not block, until ctx is done and a little
-// longer: long enough for an f that does not. f goes on.
+// within runs f and waits until it returns, or until shortly after ctx is done.
+// If f does not block, that is long enough even if ctx is done from the start.
+// Otherwise f goes on in the background.
 func within(ctx context.Context, f func()) {
 	const little = 50 * time.Millisecond
 	done := make(chan struct{})
@@ -126,8 +142,8 @@ func within(ctx context.Context, f func()) {
 	}
 }
 
-// awaitEnd waits until all streams have ended and the transport is quiet. It
-// returns the streams that it had to cut, and why.
+// awaitEnd waits until all streams have ended and the transport is quiet. If it
+// fails, it returns the streams that were cut, and why.
 func (c *Conn) awaitEnd(ctx context.Context) (cut []StreamInfo, err error) {
 	for {
 		if err := c.awaitStreams(ctx); err != nil {
@@ -144,7 +160,7 @@ func (c *Conn) awaitEnd(ctx context.Context) (cut []StreamInfo, err error) {
 		c.mu.Lock()
 		open := c.openLocked()
 		c.mu.Unlock()
-		if open == 0 { // else an open was under way when Shutdown began
+		if open == 0 { // else an open was in progress when Shutdown began
 			return nil, nil
 		}
 	}
@@ -160,7 +176,7 @@ func (c *Conn) awaitStreams(ctx context.Context) error {
 	}
 	c.mu.Lock()
 	now := c.now()
-	c.asking.Reset(now) // dropped streams would have us wait in vain
+	c.asking.Reset(now) // otherwise we might wait in vain for dropped streams
 	c.wakeLocked(now)
 	c.mu.Unlock()
 
@@ -170,7 +186,7 @@ func (c *Conn) awaitStreams(ctx context.Context) error {
 		if len(c.streamsCut()) == 0 {
 			return nil
 		}
-		select { // ended by the connection's end, which is near
+		select { // they were ended by the connection's end, which is about to show
 		case <-c.lifetime.Done():
 			return context.Cause(c.lifetime)
 		case <-ctx.Done():
@@ -193,7 +209,8 @@ func (c *Conn) whenDrained() <-chan struct{} {
 	return drained
 }
 
-// drainedLocked is called when a stream has ended.
+// drainedLocked closes the channel of whenDrained if no stream is open. It is
+// called when a stream has ended.
 func (c *Conn) drainedLocked() {
 	if c.drained != nil && c.openLocked() == 0 {
 		close(c.drained)
@@ -201,7 +218,7 @@ func (c *Conn) drainedLocked() {
 	}
 }
 
-// gaveAway has Shutdown wait for the send half of a detached stream.
+// gaveAway makes Shutdown wait for the send half of a detached stream.
 func (c *Conn) gaveAway(send sender) {
 	c.mu.Lock()
 	c.given++
@@ -215,8 +232,8 @@ func (c *Conn) gaveAway(send sender) {
 	})
 }
 
-// refuseWhile refuses incoming streams until stop is called, but no more than
-// so many of each kind.
+// refuseWhile refuses incoming streams until stop is called. It refuses no more
+// than most bidirectional and mostUni unidirectional streams.
 func (c *Conn) refuseWhile(ctx context.Context, most, mostUni int64) (stop func()) {
 	ctx, cancel := context.WithCancel(ctx)
 	var both sync.WaitGroup
@@ -228,11 +245,11 @@ func (c *Conn) refuseWhile(ctx context.Context, most, mostUni int64) (stop func(
 	}
 }
 
-// cutStreams notes streams as cut, each once.
+// cutStreams notes that streams were cut, once for each stream.
 func (c *Conn) cutStreams(sts []*streamState) {
 	for _, st := range sts {
 		if st.kind.uni() && st.isDropped() {
-			continue // nobody waits for it
+			continue // Shutdown does not wait for it
 		}
 		info := st.info()
 		c.mu.Lock()
@@ -250,9 +267,10 @@ func (c *Conn) streamsCut() []StreamInfo {
 	return c.cut
 }
 
-// peerClosed is the connection's error. It is nil, now that all streams have
-// ended, if the peer's application closed the connection, as it has what it
-// wanted, or another Shutdown, when all had arrived.
+// peerClosed is called when the connection has ended after all streams had
+// ended here. It returns the connection's error, or nil in two cases: the
+// peer's application closed the connection, so it has what it wanted; or
+// another Shutdown did, after everything had arrived.
 func (c *Conn) peerClosed() error {
 	err := context.Cause(c.lifetime)
 	if e, ok := errors.AsType[*ApplicationError](err); ok && (e.Remote || c.arrived.Load()) && len(c.streamsCut()) == 0 {

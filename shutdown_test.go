@@ -30,8 +30,8 @@ func shutdown(c *quiclife.Conn, limit time.Duration) error {
 	return c.Shutdown(ctx, 42, "done")
 }
 
-// startShutdown calls Shutdown on c, which has a minute and has begun when this
-// returns. It is to be called in a bubble.
+// startShutdown calls Shutdown on c with a timeout of a minute. Shutdown has
+// begun when startShutdown returns. Call it in a bubble.
 func startShutdown(c *quiclife.Conn) (down <-chan error) {
 	err := make(chan error, 1)
 	go func() { err <- shutdown(c, time.Minute) }()
@@ -39,7 +39,7 @@ func startShutdown(c *quiclife.Conn) (down <-chan error) {
 	return err
 }
 
-// requireCut requires that err names so many streams that Shutdown has cut.
+// requireCut requires that err is a ShutdownError that names so many streams.
 func requireCut(t *testing.T, err error, streams int) {
 	t.Helper()
 	var cut *quiclife.ShutdownError
@@ -47,13 +47,14 @@ func requireCut(t *testing.T, err error, streams int) {
 	require.Len(t, cut.Streams, streams, "streams that were cut")
 }
 
-// TestShutdownAgainst peers and programs of all sorts; each call is bounded.
+// TestShutdownAgainst runs Shutdown against many kinds of peers and programs.
+// Each call must end in time.
 func TestShutdownAgainst(t *testing.T) {
 	const limit = 10 * time.Second
 	for _, c := range []struct {
 		name   string
 		before func(t *testing.T, e ends)
-		cut    int // streams that the error names, -1: no error
+		cut    int // streams that the error names; -1 means no error
 		took   [2]time.Duration
 	}{
 		{"idle", func(t *testing.T, e ends) {}, -1, [2]time.Duration{0, time.Second}},
@@ -143,7 +144,7 @@ func TestShutdownAgainst(t *testing.T) {
 				} else {
 					require.ErrorIs(t, err, context.DeadlineExceeded)
 					requireCut(t, err, c.cut)
-					require.ErrorContains(t, err, "open streams cut, the first: stream")
+					require.ErrorContains(t, err, " cut, the first: stream")
 				}
 				require.ErrorIs(t, context.Cause(e.client.Context()), &quiclife.ApplicationError{ErrorCode: 42, ErrorMessage: "done"})
 				require.Zero(t, e.client.Stats().Open())
@@ -158,7 +159,7 @@ func TestShutdownAgainst(t *testing.T) {
 	}
 }
 
-// TestShutdownOfVanishedPeer is bounded by ctx, or by the idle timeout.
+// TestShutdownOfVanishedPeer: ctx or the idle timeout ends it.
 func TestShutdownOfVanishedPeer(t *testing.T) {
 	for _, c := range []struct {
 		name  string
@@ -200,8 +201,8 @@ func TestShutdownOfVanishedPeer(t *testing.T) {
 	}
 }
 
-// Opens that are blocked when Shutdown begins, and whatever would begin a stream
-// after that, return ErrShutdown.
+// Opens that are blocked when Shutdown begins return ErrShutdown, and so do all
+// later calls that open or accept a stream.
 func TestShutdownRefusesStreamsOfThisSide(t *testing.T) {
 	guard := &quiclife.Guard{MaxOutgoingUniStreams: 1}
 	setup{guard: guard, serverConf: &quic.Config{MaxIncomingStreams: 1}}.in(t, func(t *testing.T, e ends) {
@@ -210,7 +211,7 @@ func TestShutdownRefusesStreamsOfThisSide(t *testing.T) {
 		require.NoError(t, err)
 		blocked := make(chan error, 2)
 		go func() { _, err := e.client.OpenStreamSync(context.Background()); blocked <- err }()    // at the peer's limit
-		go func() { _, err := e.client.OpenUniStreamSync(context.Background()); blocked <- err }() // at our own
+		go func() { _, err := e.client.OpenUniStreamSync(context.Background()); blocked <- err }() // at this side's own limit
 		settled()
 		served := make(chan error, 1)
 		go func() { served <- e.client.Serve(context.Background(), quiclife.Handlers{}) }()
@@ -255,7 +256,7 @@ func TestShutdownRefusesPeersStreamsAndLeavesOpenOnes(t *testing.T) {
 	})
 }
 
-// Two calls side by side wait for the same end, and both tell of it.
+// Concurrent calls wait for the same end, and both return its error.
 func TestConcurrentShutdownsBothNameWhatPeerCloseCuts(t *testing.T) {
 	setup{}.in(t, func(t *testing.T, e ends) {
 		s, err := e.client.OpenUniStream()
@@ -306,7 +307,7 @@ func TestBlockedAcceptReturnsWithNextStreamDuringShutdown(t *testing.T) {
 	})
 }
 
-// A stream that was just being opened when Shutdown began is waited for.
+// Shutdown waits for a stream that was just being opened when it began.
 func TestShutdownMissesStreamBeingOpened(t *testing.T) {
 	setup{}.in(t, func(t *testing.T, e ends) {
 		uni, err := e.client.OpenUniStream()
@@ -327,8 +328,8 @@ func TestShutdownMissesStreamBeingOpened(t *testing.T) {
 	})
 }
 
-// slowClose is a qlog that holds the connection up in its close, after its
-// streams have ended, for longer than it takes until it looks quiet.
+// slowClose is a qlog whose Close holds up the end of the connection, after its
+// streams have ended, for so long that the connection looks quiet.
 type slowClose struct{}
 
 func (slowClose) RecordEvent(e qlogwriter.Event) {
@@ -339,8 +340,9 @@ func (slowClose) RecordEvent(e qlogwriter.Event) {
 
 func (slowClose) Close() error { return nil }
 
-// A stream that the connection's end cuts is named, though the program learns
-// of the end, and releases the stream, before we do.
+// A stream that the connection's end has cut is named, even if the program
+// learns of the end and releases the stream before our own code for the end
+// runs.
 func TestShutdownNamesStreamWhoseEndProgramNoticedFirst(t *testing.T) {
 	for name, call := range map[string]func(*quiclife.Stream) error{
 		"Read":  func(s *quiclife.Stream) error { _, err := s.Read(make([]byte, 1)); return err },
@@ -385,7 +387,7 @@ func TestShutdownCallsStreamThatPeerResetCut(t *testing.T) {
 	})
 }
 
-// A handshake that does not complete is not waited for beyond the context.
+// If a handshake does not complete, the context ends the wait.
 func TestShutdownOfStuckHandshakeIgnoresContext(t *testing.T) {
 	serverTLS, clientTLS := quictest.TLS()
 	bubble(t, func(t *testing.T) {
@@ -398,7 +400,7 @@ func TestShutdownOfStuckHandshakeIgnoresContext(t *testing.T) {
 		ln, err := server.ListenEarly(serverTLS, nil)
 		require.NoError(t, err)
 		dialed := make(chan struct{})
-		go func() { client.Dial(context.Background(), addr, clientTLS, nil); close(dialed) }() // which may succeed, or not
+		go func() { client.Dial(context.Background(), addr, clientTLS, nil); close(dialed) }() // the dial may or may not succeed
 		c, err := ln.Accept(t.Context())
 		require.NoError(t, err)
 		dead.Store(true)
@@ -409,8 +411,7 @@ func TestShutdownOfStuckHandshakeIgnoresContext(t *testing.T) {
 	})
 }
 
-// A socket that connections of quic-go's own still use is not waited for beyond
-// the context.
+// If connections of quic-go still use a socket, the context ends the wait.
 func TestGuardShutdownWaitsForUnwrappedConnection(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		serverTLS, clientTLS := quictest.TLS()
@@ -434,8 +435,8 @@ func TestGuardShutdownWaitsForUnwrappedConnection(t *testing.T) {
 	})
 }
 
-// A context that ends when all connections were shut down, but the socket
-// lingers, is told apart from one that cuts.
+// If the context is done after all connections were shut down, while the socket
+// lingers, the error differs from that for cut connections.
 func TestGuardShutdownNamesSocketThatLingers(t *testing.T) {
 	shutdownIn := func(timeout time.Duration) (took time.Duration, err error) {
 		bubble(t, func(t *testing.T) {
@@ -463,7 +464,7 @@ func TestGuardShutdownNamesSocketThatLingers(t *testing.T) {
 	}
 	took, err := shutdownIn(time.Minute)
 	require.NoError(t, err)
-	_, err = shutdownIn(took - 50*time.Millisecond) // of the 3 PTO that the socket lingers
+	_, err = shutdownIn(took - 50*time.Millisecond) // within the 3 PTO that the socket lingers
 	require.ErrorIs(t, err, context.DeadlineExceeded)
 	require.ErrorContains(t, err, "the socket of 1.0.0.2:443 is still open")
 	require.NotErrorAs(t, err, new(*quiclife.ShutdownError), "nothing was cut")
@@ -488,16 +489,16 @@ func TestGuardShutdownErrorCountsSocketsApart(t *testing.T) {
 		keep(t, s)
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
-		require.EqualError(t, guard.Shutdown(ctx), "quiclife: shutdown: of 1 connections 1 ended with 1 open streams cut, or with data that may not have arrived; 1 sockets are still open")
+		require.EqualError(t, guard.Shutdown(ctx), "quiclife: shutdown: 1 of 1 connections cut, with 1 open stream or data that may not have arrived; still open: 1 socket")
 		settled()
 	})
 }
 
-// A socket that is closed is not named, though ctx was done before.
+// A socket that was closed is not named, even if ctx was done before.
 func TestGuardShutdownWithDoneContextNamesClosedSocket(t *testing.T) {
 	done, cancel := context.WithCancel(t.Context())
 	cancel()
-	for range 50 { // broken, it fails at every other time
+	for range 50 { // when broken, it fails every other time
 		bubble(t, func(t *testing.T) {
 			serverTLS, _ := quictest.TLS()
 			_, socket, _ := quictest.Net{}.Endpoints(t)
@@ -509,8 +510,8 @@ func TestGuardShutdownWithDoneContextNamesClosedSocket(t *testing.T) {
 	}
 }
 
-// All that a group has is shut down, and loses nothing: connections that are
-// served, and one that the program has not accepted.
+// All connections of a group are shut down without loss: those that are served,
+// and one that the program has not accepted.
 func TestGuardShutdownLosesRequests(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		server := &quiclife.Guard{}
@@ -550,7 +551,8 @@ func TestGuardShutdownLosesRequests(t *testing.T) {
 	})
 }
 
-// Its listeners are closed, with the sockets of ListenAddr, and the group lives on.
+// The listeners and the sockets of ListenAddr are closed. The group can still
+// be used.
 func TestGuardShutdownFreesAddress(t *testing.T) {
 	serverTLS, _ := quictest.TLS()
 	guard := &quiclife.Guard{}
@@ -564,7 +566,8 @@ func TestGuardShutdownFreesAddress(t *testing.T) {
 	require.NoError(t, ln.Close())
 }
 
-// What another call cuts, an impatient Shutdown or CloseWithError, has not arrived.
+// If another call, an impatient Shutdown or CloseWithError, cuts streams, their
+// data has not arrived.
 func TestShutdownReturnsNilThoughThisSideCut(t *testing.T) {
 	for name, cut := range map[string]func(c *quiclife.Conn) error{
 		"Shutdown": func(c *quiclife.Conn) error { return shutdown(c, 10*time.Millisecond) },
@@ -589,8 +592,9 @@ func TestShutdownReturnsNilThoughThisSideCut(t *testing.T) {
 	}
 }
 
-// Of many calls side by side one finds that all has arrived, and closes the
-// connection, while others are about to look. Broken, one round in six fails.
+// Of many concurrent calls, one finds that everything has arrived and closes
+// the connection, while others are about to look. When broken, one round in six
+// fails.
 func TestShutdownFailsForAnotherThatReturnsNil(t *testing.T) {
 	const calls = 100
 	for range 10 {
@@ -610,8 +614,8 @@ func TestShutdownFailsForAnotherThatReturnsNil(t *testing.T) {
 	}
 }
 
-// A stream that a rejection of 0-RTT
-// has ended was not ended by the connection's end, which is far.
+// A stream that was ended by a rejection of 0-RTT was not ended by the
+// connection's end, which is far away.
 func TestShutdownIgnoresContextAfterRejection(t *testing.T) {
 	setupEarly(t, func(t *testing.T, c *quiclife.Conn) {
 		s, err := c.OpenStream()
@@ -627,8 +631,8 @@ func TestShutdownIgnoresContextAfterRejection(t *testing.T) {
 	})
 }
 
-// Quic-go closes a connection when a
-// callback of its tls.Config has returned, which is not waited for.
+// quic-go closes a connection only when a callback of its tls.Config has
+// returned. Shutdown does not wait for that.
 func TestShutdownIgnoresContextInTLSCallback(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		clientSocket, serverSocket, addr := quictest.Net{}.Endpoints(t)
@@ -655,8 +659,8 @@ func TestShutdownIgnoresContextInTLSCallback(t *testing.T) {
 	})
 }
 
-// It waits for its send half, as far as
-// quic-go tells of it.
+// Shutdown waits for the send half of a detached stream, as far as quic-go
+// shows it.
 func TestShutdownLosesDetachedStream(t *testing.T) {
 	setup{}.in(t, func(t *testing.T, e ends) {
 		s, peer := e.stream(t)
@@ -677,8 +681,8 @@ func TestShutdownLosesDetachedStream(t *testing.T) {
 	})
 }
 
-// It is a member of the group
-// as soon as quic-go has given it to Accept.
+// A connection is a member of the group as soon as quic-go has returned it to
+// Accept.
 func TestGuardShutdownMissesConnectionBeingAccepted(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		serverTLS, clientTLS := quictest.TLS()
@@ -698,7 +702,7 @@ func TestGuardShutdownMissesConnectionBeingAccepted(t *testing.T) {
 		_, err = client.Dial(t.Context(), addr, clientTLS, nil)
 		require.NoError(t, err)
 		time.Sleep(100 * time.Millisecond)
-		ln.Close() // also if the program has closed the listener
+		ln.Close() // even if the program has closed the listener
 		require.NoError(t, guard.Shutdown(t.Context()))
 		require.Error(t, (<-accepted).Context().Err(), "the connection lives on")
 	})
@@ -720,7 +724,7 @@ func TestGuardShutdownErrorIsOneLineWithCounts(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
 		err := guard.Shutdown(ctx)
-		require.EqualError(t, err, "quiclife: shutdown: of 3 connections 3 ended with 6 open streams cut, or with data that may not have arrived")
+		require.EqualError(t, err, "quiclife: shutdown: 3 of 3 connections cut, with 6 open streams or data that may not have arrived")
 		require.ErrorIs(t, err, context.DeadlineExceeded)
 		var several interface{ Unwrap() []error }
 		require.ErrorAs(t, err, &several)
@@ -729,16 +733,16 @@ func TestGuardShutdownErrorIsOneLineWithCounts(t *testing.T) {
 	})
 }
 
-// Where the protocol forbids STOP_SENDING, a Shutdown whose context ends sends
-// none, nor does it reset control streams that the program has dropped: the
-// peer sees the connection's end alone.
+// With NoStopSending, a Shutdown whose context ends sends no STOP_SENDING. It
+// does not reset dropped control streams either: the peer sees only the
+// connection's end.
 func TestShutdownThatCutsSendsStopSending(t *testing.T) {
 	setup{guard: &quiclife.Guard{NoStopSending: true}}.in(t, func(t *testing.T, e ends) {
 		require.NoError(t, dropUni(t.Context(), e.server))
 		control, err := e.client.AcceptUniStream(t.Context())
 		require.NoError(t, err)
 		expect(t, control, "settings")
-		e.server.Stats() // holds young streams weakly
+		e.server.Stats() // weakens young streams
 		runtime.GC()
 		for info := range e.server.Streams() {
 			require.True(t, info.Dropped, "%v", info)
@@ -748,7 +752,8 @@ func TestShutdownThatCutsSendsStopSending(t *testing.T) {
 			client, server := e.stream(t)
 			clients, servers = append(clients, client), append(servers, server)
 		}
-		// What was sent before the last is cut arrives before the end.
+		// What was written before the last stream was cut arrives before the
+		// connection's end.
 		quiclife.BeforeCancelWrite(servers[2], func() { time.Sleep(100 * time.Millisecond) })
 		requireCut(t, shutdown(e.server, time.Second), len(servers))
 		require.Zero(t, e.server.Stats().Open())
@@ -763,8 +768,7 @@ func TestShutdownThatCutsSendsStopSending(t *testing.T) {
 	})
 }
 
-// Collections that were asked
-// for in vain before do not delay the one that Shutdown needs.
+// Earlier collections in vain do not delay the one that Shutdown needs.
 func TestShutdownFindsStreamsDroppedAfterLongShortage(t *testing.T) {
 	conf := &quic.Config{MaxIncomingStreams: 4, MaxIdleTimeout: time.Hour}
 	setup{serverConf: conf, clientConf: conf}.in(t, func(t *testing.T, e ends) {
@@ -789,7 +793,7 @@ func TestShutdownFindsStreamsDroppedAfterLongShortage(t *testing.T) {
 	})
 }
 
-// What was sent in 0-RTT that the server rejected is lost.
+// Data sent in 0-RTT is lost if the server rejects it.
 func TestShutdownReturnsNilForRejected0RTT(t *testing.T) {
 	setupEarly(t, func(t *testing.T, c *quiclife.Conn) {
 		s, err := c.OpenUniStream()
@@ -800,7 +804,7 @@ func TestShutdownReturnsNilForRejected0RTT(t *testing.T) {
 	})
 }
 
-// setupEarly is dialEarly, rejected, in a bubble.
+// setupEarly runs f in a bubble on a connection whose 0-RTT was rejected.
 func setupEarly(t *testing.T, f func(t *testing.T, c *quiclife.Conn)) {
 	bubble(t, func(t *testing.T) {
 		c, _ := dialEarly(t, true)
@@ -808,9 +812,9 @@ func setupEarly(t *testing.T, f func(t *testing.T, c *quiclife.Conn)) {
 	})
 }
 
-// An early connection that is shut down before its handshake is complete loses
-// nothing, though the first packets are lost. If the handshake is not waited
-// for, the network of seed 13 shows it.
+// If an early connection is shut down before its handshake is complete, no data
+// is lost, even if the first packets are lost. If Shutdown does not wait for
+// the handshake, the network of seed 13 shows it.
 func TestShutdownInHandshakeLosesData(t *testing.T) {
 	const size = 10_000
 	for seed := range uint64(20) {
@@ -856,8 +860,8 @@ func TestShutdownInHandshakeLosesData(t *testing.T) {
 	}
 }
 
-// A stream that the peer's CloseWithError cuts is named, once, whoever notices
-// first: the program, Shutdown, or the goroutine that quic-go tells of the end.
+// A stream that the peer's CloseWithError cuts is named once, whoever notices
+// first: the program, Shutdown, or the AfterFunc of the connection's context.
 func TestShutdownNamesStreamThatPeerCloseCuts(t *testing.T) {
 	for range 10 {
 		setup{}.in(t, func(t *testing.T, e ends) {
@@ -908,7 +912,8 @@ func dropSome(seed uint64, percent int) func(simnet.Packet) bool {
 	}
 }
 
-// TestShutdownErrorHasAttributes: of the first stream only if one was cut.
+// TestShutdownErrorHasAttributes: those of the first stream only if one was
+// cut.
 func TestShutdownErrorHasAttributes(t *testing.T) {
 	attrs := (&quiclife.ShutdownError{Err: context.Canceled}).LogValue().Group()
 	require.Len(t, attrs, 2, "%v", attrs)

@@ -9,16 +9,17 @@ import (
 	"time"
 )
 
-// Who opened a stream.
+// Where streams were opened.
 
-// A stack is the calls that led to an OpenStream or AcceptStream, zero-terminated.
+// A stack is the program counters of the calls that led to an OpenStream or
+// AcceptStream. It ends with a zero.
 type stack [16]uintptr
 
-// sampledDepth is how many calls are remembered without CaptureStacks.
+// sampledDepth is how many calls are captured without CaptureStacks.
 const sampledDepth = 4
 
-// callers returns the stack of quiclife's caller, skip calls further out, in
-// full or as much as a sample has.
+// callers returns the stack of its caller, without the innermost skip calls. It
+// is complete if full is true, else sampledDepth calls deep.
 func callers(skip int, full bool) *stack {
 	s := new(stack)
 	depth := len(s) - 1
@@ -29,16 +30,16 @@ func callers(skip int, full bool) *stack {
 	return s
 }
 
-// handlerStack is what stands for the opener of a stream that a handler is
-// given.
+// handlerStack returns a stack that names handler f as the opener of its
+// streams.
 func handlerStack(f any) *stack {
-	return &stack{reflect.ValueOf(f).Pointer() + 1} // as if it was the address that a call in it returns to
+	return &stack{reflect.ValueOf(f).Pointer() + 1} // looks like a return address in f
 }
 
-// samples has the stacks of one stream in sampleEvery captured for some time
-// after a leak, so that the next ones can be found without a restart.
+// samples captures the stack of one stream in sampleEvery for some time after a
+// leak, so that the next leaks can be found without a restart.
 type samples struct {
-	until  atomic.Int64 // Unix nanoseconds, 0: there was no leak
+	until  atomic.Int64 // Unix nanoseconds, or 0 if there was no leak
 	opened atomic.Uint32
 }
 
@@ -49,13 +50,14 @@ const (
 
 func (s *samples) leaked(now time.Time) { s.until.Store(now.Add(sampleFor).UnixNano()) }
 
-// next reports whether st is one of them.
+// next reports whether st is one of the streams to sample.
 func (s *samples) next(st *streamState) bool {
 	until := s.until.Load()
 	return until != 0 && st.conn.start.Add(st.opened).UnixNano() < until && s.opened.Add(1)%sampleEvery == 0
 }
 
-// rememberStacks returns stack.String for many, most of which are the same few.
+// rememberStacks returns a cached stack.String, for many streams with few
+// distinct stacks.
 func rememberStacks() func(*stack) string {
 	known := make(map[stack]string)
 	return func(s *stack) string {

@@ -7,7 +7,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// deep calls f at some depth.
+// deep calls f at the given depth of calls.
 func deep(n int, f func()) {
 	if n == 0 {
 		f()
@@ -16,7 +16,7 @@ func deep(n int, f func()) {
 	deep(n-1, f)
 }
 
-// TestSampledStacksAreShort: one in full has fifteen calls.
+// TestSampledStacksAreShort: a full one has fifteen calls.
 func TestSampledStacksAreShort(t *testing.T) {
 	for full, calls := range map[bool]int{false: sampledDepth, true: 15} {
 		var s *stack

@@ -2,18 +2,19 @@ package quiclife
 
 import "time"
 
-// Dropped streams with unread data can fill the connection's window while no
-// slot is short. Then nothing moves on the connection, a Read, a Write or an
-// Accept is blocked, and there is an incoming half that nobody reads. A
-// connection at rest looks the same from outside, so a stall ends nothing: it
-// has dropped halves drained, and asks for a collection, ever more rarely.
+// Dropped streams with unread data can fill the connection's flow control
+// window while no slot is short. The connection then stalls: no byte moves, a
+// Read, a Write or an Accept is blocked, and there is a receive half that
+// nobody reads. A connection at rest looks the same to us, so we end no stream
+// because of a stall. We drain the receive halves of dropped streams and ask
+// for collections, less and less often.
 
 const stallInterval = time.Second
 
-// mayStall has the streams looked at soon. It is called when a call begins that
-// may block, and when there is a half more that nobody reads: what is blocked
-// may have been so for long. It costs an atomic load while a look is due soon
-// anyway.
+// mayStall makes us look for a stall within stallInterval. It is called when a
+// call begins that may block, and when one more receive half has nobody reading
+// it, since another call may already be blocked. If a look is due soon anyway,
+// it costs one atomic load.
 func (c *Conn) mayStall() {
 	if c.stallWatched.Load() {
 		return
@@ -34,7 +35,8 @@ func (c *Conn) mayStallLocked() {
 	c.wakeLocked(at)
 }
 
-// lookForStallLocked finds out whether the connection may have stalled.
+// lookForStallLocked notes whether the connection has stalled, as far as we can
+// see, and what to do then.
 func (c *Conn) lookForStallLocked(s *sweep) {
 	switch {
 	case c.stallAt == 0:
@@ -47,7 +49,7 @@ func (c *Conn) lookForStallLocked(s *sweep) {
 	moved, blocked, unread, drained := c.trafficLocked()
 	switch {
 	case !blocked || !unread && !drained:
-		c.stalled, c.stallAt = false, 0 // until the next call that may block
+		c.stalled, c.stallAt = false, 0 // until mayStall is called again
 		return
 	case moved != c.moved:
 		c.moved, c.stalled = moved, false
@@ -69,8 +71,10 @@ func (c *Conn) lookForStallLocked(s *sweep) {
 	s.at(c.stallAt)
 }
 
-// trafficLocked returns a number that changes when a byte or a stream moves, and
-// whether a call is blocked, an incoming half not read, and one drained.
+// trafficLocked returns moved, which changes when a byte is read or written or
+// a stream is opened or ends. It also returns whether a call is blocked,
+// whether there is a receive half that nobody reads, and whether there is one
+// that we drain.
 func (c *Conn) trafficLocked() (moved int64, blocked, unread, drained bool) {
 	blocked = c.accepting.Load() > 0
 	for k := range c.kinds {

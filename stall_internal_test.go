@@ -9,7 +9,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// stallingStream is a stream of c that nobody reads, while c may be draining it.
+// stallingStream returns a stream of c that nobody reads, except that c may
+// drain it.
 func stallingStream(c *Conn, draining bool) *streamState {
 	st := &streamState{conn: c, kind: incoming, receiveHalf: HalfOpen}
 	if draining {
@@ -19,7 +20,8 @@ func stallingStream(c *Conn, draining bool) *streamState {
 	return st
 }
 
-// TestTrafficSeesWhoIsBlocked, and what of an incoming half is not read.
+// TestTrafficSeesWhoIsBlocked: and whether there is a receive half that nobody
+// reads.
 func TestTrafficSeesWhoIsBlocked(t *testing.T) {
 	type traffic struct{ blocked, unread, drained bool }
 	for _, c := range []struct {
@@ -52,7 +54,7 @@ func TestTrafficSeesWhoIsBlocked(t *testing.T) {
 	}
 }
 
-// TestTrafficCountsAllThatMoves: bytes, and streams that come or go.
+// TestTrafficCountsAllThatMoves: bytes, and streams that are opened or end.
 func TestTrafficCountsAllThatMoves(t *testing.T) {
 	c := &Conn{}
 	r := &c.kinds[incoming]
@@ -71,7 +73,7 @@ func TestTrafficCountsAllThatMoves(t *testing.T) {
 	}
 }
 
-// TestLookForStall: what it finds, and when it looks again.
+// TestLookForStall: what the look finds, and when the next one is.
 func TestLookForStall(t *testing.T) {
 	const now = 10 * time.Second
 	type outcome struct {
@@ -121,7 +123,7 @@ func TestLookForStall(t *testing.T) {
 	}
 }
 
-// TestCallThatMayBlockHasAStallLookedForOnce, a second later or before.
+// TestCallThatMayBlockHasAStallLookedForOnce: within a second.
 func TestCallThatMayBlockHasAStallLookedForOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		for before, at := range map[time.Duration]time.Duration{0: 11 * time.Second, 10500 * time.Millisecond: 10500 * time.Millisecond, 12 * time.Second: 11 * time.Second} {
@@ -140,7 +142,7 @@ func TestCallThatMayBlockHasAStallLookedForOnce(t *testing.T) {
 	})
 }
 
-// TestCallsSayThatTheyMayBlock: a Read, and an Accept while it waits.
+// TestCallsSayThatTheyMayBlock: Read, and AcceptStream while it waits.
 func TestCallsSayThatTheyMayBlock(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := restingConn(t)

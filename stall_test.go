@@ -16,19 +16,19 @@ import (
 )
 
 // TestStalledWindowIsDrained: dropped streams whose unread data has filled the
-// connection's window do not stop the others, though no slot is short and the
+// connection's window do not stop other streams. No slot is short, and the
 // program would not collect garbage by itself.
 func TestStalledWindowIsDrained(t *testing.T) {
 	percent := debug.SetGCPercent(2000)
 	t.Cleanup(func() { debug.SetGCPercent(percent) })
 	for _, uni := range []bool{false, true} {
 		t.Run(fmt.Sprintf("unidirectional %v", uni), func(t *testing.T) {
-			t.Parallel() // beside the other alone
+			t.Parallel() // in parallel with the other
 			const window = 64 << 10
 			conf := &quic.Config{InitialStreamReceiveWindow: window / 4, MaxStreamReceiveWindow: window / 4, InitialConnectionReceiveWindow: window, MaxConnectionReceiveWindow: window}
 			e := setup{guard: quiclife.OwnCollector(&quiclife.Guard{}), serverConf: conf}.onLoopback(t)
 			runtime.GC()
-			var held []io.Writer // the opener is no leaker
+			var held []io.Writer // the opener does not leak
 			open := func(size int) {
 				var w io.Writer
 				var err error
@@ -71,9 +71,9 @@ func TestStalledWindowIsDrained(t *testing.T) {
 	}
 }
 
-// TestStallIsSeenWhoeverWaits: dropped streams with unread data have filled the
-// connection's window, after a long time of rest. They are drained, unless
-// leaks are only to be reported.
+// TestStallIsSeenWhoeverWaits: after a long rest, dropped streams with unread
+// data have filled the connection's window. They are drained, unless ReportOnly
+// is set.
 func TestStallIsSeenWhoeverWaits(t *testing.T) {
 	const window = 64 << 10
 	for _, c := range []struct {
@@ -124,8 +124,8 @@ func TestStallIsSeenWhoeverWaits(t *testing.T) {
 	}
 }
 
-// TestStallIsSeenThoughWhatBlocksBeganLongBefore: a call has waited for seconds
-// when another returns, and its stream is dropped with unread data.
+// TestStallIsSeenThoughWhatBlocksBeganLongBefore: one call has waited for
+// seconds when another returns and its stream is dropped with unread data.
 func TestStallIsSeenThoughWhatBlocksBeganLongBefore(t *testing.T) {
 	const window = 64 << 10
 	for _, way := range []string{"Read", "Peek", "Accept", "Open"} {
@@ -183,8 +183,8 @@ func TestStallIsSeenThoughWhatBlocksBeganLongBefore(t *testing.T) {
 	}
 }
 
-// TestIdleConnectionsAskForFewCollections: a connection at rest with calls that
-// wait and halves that nobody reads looks like a stalled one.
+// TestIdleConnectionsAskForFewCollections: a connection at rest, with calls
+// that wait and halves that nobody reads, looks like a stalled one.
 func TestIdleConnectionsAskForFewCollections(t *testing.T) {
 	setup{serverConf: &quic.Config{MaxIdleTimeout: time.Hour, KeepAlivePeriod: time.Minute}, guard: &quiclife.Guard{HalfCloseTimeout: -1}}.in(t, func(t *testing.T, e ends) {
 		client, server := e.stream(t)

@@ -8,8 +8,8 @@ import (
 	"time"
 )
 
-// Stats counts the streams of a connection, by kind. Streams that were opened
-// or accepted through [Conn.Unwrap] are not among them.
+// Stats counts the streams of a connection by kind. It does not count streams
+// that were opened or accepted through [Conn.Unwrap].
 type Stats struct {
 	Outgoing    StreamStats // bidirectional, opened here
 	OutgoingUni StreamStats // unidirectional, opened here
@@ -17,15 +17,15 @@ type Stats struct {
 	IncomingUni StreamStats // unidirectional, accepted here
 }
 
-// Open is the number of open streams of all kinds.
+// Open returns the number of open streams of all kinds.
 func (s Stats) Open() int64 {
 	return s.Outgoing.Open + s.OutgoingUni.Open + s.Incoming.Open + s.IncomingUni.Open
 }
 
-// StreamStats counts the streams of one kind. A stream is open from OpenStream
-// or AcceptStream until both of its halves have ended on this side, then it is
-// counted in just one of Finished, Released, Reset, Reclaimed and Detached. So
-// at all times
+// StreamStats counts the streams of one kind. A stream counts as open from
+// OpenStream or AcceptStream until both of its halves have ended on this side.
+// After that it counts in exactly one of Finished, Released, Reset, Reclaimed
+// and Detached. So at all times
 //
 //	Opened == Open + Finished + Released + Reset + Reclaimed + Detached
 type StreamStats struct {
@@ -33,26 +33,26 @@ type StreamStats struct {
 	Peak   int64 // the most that were ever open at once
 	Opened int64 // in all
 
-	Finished  int64 // ended with FIN sent, and all read up to the peer's FIN, as far as it has these halves
-	Released  int64 // ended by Release or the Close of a NetConn, with a half still open; none had been aborted before
-	Reset     int64 // else ended with a half aborted by either side, or by the connection's end
-	Reclaimed int64 // leaked, and ended for it; a leak may also end otherwise, and be counted there
+	Finished  int64 // each half that it has was finished: FIN was sent, and all was read up to the peer's FIN
+	Released  int64 // ended by Release or NetConn.Close while a half was open and no half had been aborted
+	Reset     int64 // ended otherwise, with a half aborted by either side or by the connection's end
+	Reclaimed int64 // ended by quiclife as a leak; leaks that ended otherwise count in the other fields
 	Detached  int64 // handed to the program with Detach
 
-	EOFs int64 // of Finished: the peer's FIN was read for the program, which had stopped at the last byte
+	EOFs int64 // of Finished: quiclife read the FIN, after the program had read the last byte
 
-	// Limit is how many may be open: for incoming streams what the connection
-	// was configured with, for outgoing ones Guard.MaxOutgoingStreams or
-	// Guard.MaxOutgoingUniStreams, 0 if there is no limit of our own.
+	// Limit is how many streams may be open. For incoming streams it is the
+	// limit in the Config. For outgoing streams it is Guard.MaxOutgoingStreams
+	// or Guard.MaxOutgoingUniStreams, or 0 if only the peer's limit applies.
 	Limit int64
 }
 
-// An outcome is how a stream has ended.
+// An outcome says how a stream has ended.
 type outcome uint8
 
 const (
 	finished      outcome = iota
-	finishedForIt         // of finished: the EOF was read for the program
+	finishedForIt         // like finished, but we have read the EOF for the program
 	released
 	aborted
 	reclaimed
@@ -83,14 +83,15 @@ type StreamInfo struct {
 	Incoming       bool // opened by the peer
 	Unidirectional bool
 	Opened         time.Time     // when it was opened or accepted here
-	Age            time.Duration // since then, when the snapshot was taken
-	Dropped        bool          // the program no longer holds it, as the garbage collector has found
+	Age            time.Duration // time from Opened to the snapshot
+	Dropped        bool          // the garbage collector has found that the program no longer refers to it
 	Send, Receive  HalfState
 	BytesWritten   int64 // taken by Write, not necessarily sent
 	BytesRead      int64
-	// Stack tells where the stream was opened or accepted, innermost call
-	// first, one "function file:line" a line. For a stream that Serve accepted it
-	// is the handler. It may be empty without Guard.CaptureStacks.
+	// Stack says where the stream was opened or accepted. Each line is
+	// "function file:line", with the innermost call first. For a stream that
+	// Serve accepted, it is the handler. Without Guard.CaptureStacks it may be
+	// empty.
 	Stack string
 }
 
@@ -98,13 +99,13 @@ type StreamInfo struct {
 type HalfState uint8
 
 const (
-	HalfAbsent   HalfState = iota // a unidirectional stream has only one half
+	HalfAbsent   HalfState = iota // the stream is unidirectional and does not have this half
 	HalfOpen                      // not ended
-	HalfFinished                  // sending: FIN was sent; receiving: all was read up to the peer's FIN
-	HalfAborted                   // reset by either side, or ended by the connection's end
+	HalfFinished                  // send half: FIN was sent; receive half: all was read up to the peer's FIN
+	HalfAborted                   // aborted by either side, or by the connection's end
 
-	halfEnding   // claimed, not yet settled
-	halfDetached // given away with Detach
+	halfEnding   // claimed but not settled yet
+	halfDetached // open when Detach was called
 )
 
 // String returns "absent", "open", "finished" or "aborted".
@@ -112,7 +113,7 @@ func (h HalfState) String() string {
 	return nameOf(h, "absent", "open", "finished", "aborted", "ending", "detached")
 }
 
-// GoString returns the constant's name, for failures of tests.
+// GoString returns the name of the constant, for the messages of failed tests.
 func (h HalfState) GoString() string {
 	return nameOf(h, "quiclife.HalfAbsent", "quiclife.HalfOpen", "quiclife.HalfFinished", "quiclife.HalfAborted", "halfEnding", "halfDetached")
 }
@@ -120,7 +121,7 @@ func (h HalfState) GoString() string {
 // MarshalText returns what String does.
 func (h HalfState) MarshalText() ([]byte, error) { return []byte(h.String()), nil }
 
-// public hides that a half is just being ended.
+// public returns HalfOpen for the states that the program does not see.
 func (h HalfState) public() HalfState {
 	if h >= halfEnding {
 		return HalfOpen
@@ -130,7 +131,8 @@ func (h HalfState) public() HalfState {
 
 func (h HalfState) ended() bool { return h != HalfOpen && h != halfEnding }
 
-// attrs are the attributes of i in a record: scalars, each of one type.
+// attrs returns the attributes of i in a log record. They are scalars, and each
+// always has the same type.
 func (i StreamInfo) attrs() []any {
 	return []any{
 		"stream", int64(i.ID), "incoming", i.Incoming, "unidirectional", i.Unidirectional,
@@ -139,7 +141,7 @@ func (i StreamInfo) attrs() []any {
 	}
 }
 
-// LogValue has the fields as attributes.
+// LogValue returns the fields as attributes.
 func (i StreamInfo) LogValue() slog.Value {
 	return slog.GroupValue(slog.Group("", i.attrs()...).Value.Group()...)
 }
@@ -160,7 +162,7 @@ func (i StreamInfo) String() string {
 		i.ID, by, i.Age.Round(time.Millisecond), at, i.Send, i.Receive, i.BytesWritten, i.BytesRead)
 }
 
-// A Leak tells of a stream that the program did not end. Reason is one of
+// A Leak reports a stream that the program did not end. Reason is one of
 // [LeakDropped], [LeakUnread], [LeakIdle] and [LeakUncredited].
 type Leak struct {
 	Conn   *Conn
@@ -172,15 +174,16 @@ type Leak struct {
 type LeakReason uint8
 
 const (
-	// LeakDropped: the program no longer holds the stream and has not ended it.
+	// LeakDropped: the program no longer refers to the stream, and has not
+	// ended it.
 	LeakDropped LeakReason = iota
-	// LeakUnread: the send half had ended, and for Guard.HalfCloseTimeout
-	// nobody read from the receive half.
+	// LeakUnread: after the send half had ended, nobody read from the receive
+	// half for Guard.HalfCloseTimeout.
 	LeakUnread
-	// LeakIdle: for Guard.IdleTimeout no byte was read or written.
+	// LeakIdle: no byte was read or written for Guard.IdleTimeout.
 	LeakIdle
-	// LeakUncredited: the stream had ended, but with RequireStreamCreditRelease
-	// its credit was not returned before the program dropped it.
+	// LeakUncredited: with Config.RequireStreamCreditRelease, the stream has
+	// ended, but the program dropped it without returning its stream credit.
 	LeakUncredited
 
 	numReasons = iota
@@ -192,8 +195,8 @@ func (r LeakReason) String() string { return nameOf(r, "dropped", "unread", "idl
 // MarshalText returns what String does.
 func (r LeakReason) MarshalText() ([]byte, error) { return []byte(r.String()), nil }
 
-// Stats returns the counts of the connection's streams. They are consistent
-// with each other. It does not block.
+// Stats returns the counts of the connection's streams. The counts are
+// consistent with each other. Stats does not block.
 func (c *Conn) Stats() Stats {
 	c.refresh()
 	c.mu.Lock()
@@ -206,9 +209,9 @@ func (c *Conn) Stats() Stats {
 	}
 }
 
-// Streams returns the open streams, oldest first within each kind. The set is
-// that of the moment when the iteration starts, each StreamInfo that of its
-// turn. No lock is held while the loop's body runs.
+// Streams returns the open streams, oldest first within each kind. The set of
+// streams is fixed when the iteration starts. Each StreamInfo is taken when the
+// iteration reaches it. No lock is held while the body of the loop runs.
 func (c *Conn) Streams() iter.Seq[StreamInfo] {
 	return func(yield func(StreamInfo) bool) {
 		c.refresh()
@@ -221,7 +224,7 @@ func (c *Conn) Streams() iter.Seq[StreamInfo] {
 	}
 }
 
-// refresh makes what a caller is about to read exact.
+// refresh brings the counts up to date before they are read.
 func (c *Conn) refresh() {
 	c.endIfClosed()
 	if c.inBubble {

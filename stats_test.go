@@ -11,7 +11,8 @@ import (
 	"github.com/quiclife/quiclife"
 )
 
-// TestStreamsTellWhatIsOpen: each half, the bytes, and who opened it.
+// TestStreamsTellWhatIsOpen: the state of each half, the bytes, and who opened
+// the stream.
 func TestStreamsTellWhatIsOpen(t *testing.T) {
 	t.Parallel()
 	setup{}.in(t, func(t *testing.T, e ends) {
@@ -65,7 +66,7 @@ func TestStreamsTellWhatIsOpen(t *testing.T) {
 	})
 }
 
-// TestStreamsStopsAtBreak: it would panic otherwise.
+// TestStreamsStopsAtBreak: otherwise it would panic.
 func TestStreamsStopsAtBreak(t *testing.T) {
 	t.Parallel()
 	setup{}.in(t, func(t *testing.T, e ends) {
@@ -92,8 +93,8 @@ func TestHalfStatePrintsWords(t *testing.T) {
 	require.Equal(t, "absent open finished aborted ending detached invalid invalid", strings.Join(names, " "))
 }
 
-// TestStreamInfoPrintsWhatMatters: who opened it, when and where, and that it
-// was dropped.
+// TestStreamInfoPrintsWhatMatters: who opened the stream, when and where, and
+// whether it was dropped.
 func TestStreamInfoPrintsWhatMatters(t *testing.T) {
 	info := quiclife.StreamInfo{ID: 5, Incoming: true, Age: time.Second, Send: quiclife.HalfAbsent, Receive: quiclife.HalfOpen, BytesRead: 3,
 		Dropped: true, Stack: "main.handle main.go:7\nmain.main main.go:3\n"}

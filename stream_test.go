@@ -16,7 +16,7 @@ import (
 	"github.com/quiclife/quiclife/internal/quictest"
 )
 
-// TestStreamContextEndsWithSendHalf: as quic-go's does.
+// TestStreamContextEndsWithSendHalf: as in quic-go.
 func TestStreamContextEndsWithSendHalf(t *testing.T) {
 	t.Parallel()
 	setup{}.in(t, func(t *testing.T, e ends) {
@@ -39,7 +39,7 @@ func TestStreamContextEndsWithSendHalf(t *testing.T) {
 	})
 }
 
-// TestDetachedStreamIsTheCallers: to write, to read and to end.
+// TestDetachedStreamIsTheCallers: the caller writes, reads and ends it.
 func TestDetachedStreamIsTheCallers(t *testing.T) {
 	t.Parallel()
 	setup{}.in(t, func(t *testing.T, e ends) {
@@ -79,11 +79,12 @@ func TestDetachedStreamIsTheCallers(t *testing.T) {
 	})
 }
 
-// TestHandlerLeavesDetachedStreamOpen: a handler, or the func of Do, that hands
-// its stream on and returns nil has not ended it.
+// TestHandlerLeavesDetachedStreamOpen: if a handler, or the function of Do,
+// detaches its stream and returns nil, the stream is not ended.
 func TestHandlerLeavesDetachedStreamOpen(t *testing.T) {
 	t.Parallel()
-	// handOn has another goroutine answer, a second after the handler's end.
+	// handOn makes another goroutine answer, a second after the handler has
+	// returned.
 	handOn := func(raw io.WriteCloser) {
 		go func() {
 			time.Sleep(time.Second)
@@ -128,12 +129,12 @@ func TestHandlerLeavesDetachedStreamOpen(t *testing.T) {
 	})
 }
 
-// TestWriteBesideDetachSucceeds: the stream is given away in one step, so that
-// a call beside it finds a stream that is ours, or one that is not.
+// TestWriteBesideDetachSucceeds: Detach is one step, so a concurrent Write
+// finds the stream either tracked or detached.
 func TestWriteBesideDetachSucceeds(t *testing.T) {
 	conf := &quic.Config{MaxIncomingUniStreams: 1 << 40}
 	e := setup{clientConf: conf, serverConf: conf}.onLoopback(t)
-	n := 1000 // in two steps it failed every 250 rounds
+	n := 1000 // with two steps, one round in 250 failed
 	if testing.Short() {
 		n = 300
 	}
@@ -165,9 +166,9 @@ func TestWriteBesideDetachSucceeds(t *testing.T) {
 	e.client.CloseWithError(0, "")
 }
 
-// TestDetachOfEndedStreamIsFinal: Detach gives away a stream whose halves have
-// both ended too, so that Release keeps its hands off its credit, and Reset off
-// what is not yet delivered.
+// TestDetachOfEndedStreamIsFinal: after Detach of a stream whose halves have
+// both ended, Release does not return its credit, and Reset does not abort
+// undelivered data.
 func TestDetachOfEndedStreamIsFinal(t *testing.T) {
 	t.Parallel()
 	conf := &quic.Config{MaxIncomingStreams: 1, RequireStreamCreditRelease: true}
@@ -203,7 +204,7 @@ func TestDetachOfEndedStreamIsFinal(t *testing.T) {
 	})
 }
 
-// TestReleaseAfterDetachReturnsNoCredit: it is the caller's to return.
+// TestReleaseAfterDetachReturnsNoCredit: the caller has to return it.
 func TestReleaseAfterDetachReturnsNoCredit(t *testing.T) {
 	t.Parallel()
 	conf := &quic.Config{MaxIncomingStreams: 1, RequireStreamCreditRelease: true}
@@ -225,7 +226,8 @@ func TestReleaseAfterDetachReturnsNoCredit(t *testing.T) {
 	})
 }
 
-// TestDetachLeavesEOFToCaller: also where Close has had us watch for it.
+// TestDetachLeavesEOFToCaller: even if Close has made us watch for the final
+// size.
 func TestDetachLeavesEOFToCaller(t *testing.T) {
 	t.Parallel()
 	setup{}.in(t, func(t *testing.T, e ends) {
@@ -245,8 +247,8 @@ func TestDetachLeavesEOFToCaller(t *testing.T) {
 	})
 }
 
-// TestEndingCallsKeepTheirHandleAlive: a stream that is ended in one call is not
-// taken for dropped during it.
+// TestEndingCallsKeepTheirHandleAlive: a stream is not found dropped during the
+// call that ends it.
 func TestEndingCallsKeepTheirHandleAlive(t *testing.T) {
 	var found leaks
 	e := setup{guard: &quiclife.Guard{OnLeak: found.add, AbandonGrace: time.Nanosecond}}.onLoopback(t)
@@ -274,8 +276,8 @@ func TestEndingCallsKeepTheirHandleAlive(t *testing.T) {
 	e.client.CloseWithError(0, "")
 }
 
-// TestCallKeepsItsStreamAliveToItsEnd: a collection in the middle of the last
-// call on a stream does not take it for dropped. The calls that block are in
+// TestCallKeepsItsStreamAliveToItsEnd: a stream is not found dropped by a
+// collection during the last call on it. For calls that block see
 // TestBlockedCallKeepsItsStreamAlive.
 func TestCallKeepsItsStreamAliveToItsEnd(t *testing.T) {
 	bind := func(s interface {
@@ -285,7 +287,7 @@ func TestCallKeepsItsStreamAliveToItsEnd(t *testing.T) {
 		ctx.bound = during
 		s.BindContext(ctx)
 	}
-	// Of a receive stream Detach calls nothing of quic-go's.
+	// For a receive stream, Detach makes no call into quic-go.
 	bound := func(s *quiclife.ReceiveStream, during func()) *quiclife.ReceiveStream {
 		ctx := newCountingContext()
 		ctx.unbound = during
@@ -352,7 +354,7 @@ func TestCallKeepsItsStreamAliveToItsEnd(t *testing.T) {
 			calls, dropped := 0, 0
 			looking := false
 			during := func() {
-				if looking { // for a dropped stream, that asks quic-go as well
+				if looking { // the look at a dropped stream calls quic-go as well
 					return
 				}
 				looking = true
@@ -399,7 +401,7 @@ func TestCallKeepsItsStreamAliveToItsEnd(t *testing.T) {
 	}
 }
 
-// TestCloseOfDetachedStreamFailsAsQUICGoDoes: it is quic-go's Close.
+// TestCloseOfDetachedStreamFailsAsQUICGoDoes: Close is then quic-go's.
 func TestCloseOfDetachedStreamFailsAsQUICGoDoes(t *testing.T) {
 	t.Parallel()
 	setup{}.in(t, func(t *testing.T, e ends) {
@@ -412,7 +414,7 @@ func TestCloseOfDetachedStreamFailsAsQUICGoDoes(t *testing.T) {
 	})
 }
 
-// TestUrgentStreamIsSentFirst: SetPriority reaches quic-go, for both types.
+// TestUrgentStreamIsSentFirst: SetPriority reaches quic-go for both types.
 func TestUrgentStreamIsSentFirst(t *testing.T) {
 	t.Parallel()
 	type prioritized interface {
@@ -435,7 +437,7 @@ func TestUrgentStreamIsSentFirst(t *testing.T) {
 					order <- []string{"first", "urgent"}[i]
 					s.Close()
 				}()
-				synctest.Wait() // the first has a start
+				synctest.Wait() // the first gets a head start
 			}
 			go e.server.Serve(t.Context(), quiclife.Handlers{
 				Stream:    func(_ context.Context, s *quiclife.Stream) error { _, err := io.Copy(io.Discard, s); return err },

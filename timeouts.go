@@ -5,27 +5,28 @@ import (
 	"time"
 )
 
-// One timer for each connection, pending only while something waits for it,
-// has all its streams looked at: what has timed out, which dropped ones may be
-// ended now, what is to be drained.
+// Each connection has one timer, which is pending only while something waits
+// for it. When it fires, all streams of the connection are swept: we find those
+// that have timed out, the dropped ones that may be ended now, and those to
+// drain.
 
-// A sweep is one such look, and what it found to do.
+// A sweep is one pass over the streams, and what it found to do.
 type sweep struct {
 	conn *Conn
 	now  time.Duration
-	next time.Duration // when to look again, 0: when somebody asks for it
+	next time.Duration // when to sweep again; 0: not until somebody asks for it
 
-	short  [numKinds]bool          // somebody is in want of streams of this kind
-	grace  [numKinds]time.Duration // of dropped streams with something under way
-	coming [numKinds]bool          // slots of dropped streams are coming back
-	idle   [numKinds]bool          // there are streams in nobody's use, which may have been dropped
+	short  [numKinds]bool          // slots of this kind are short
+	grace  [numKinds]time.Duration // how long dropped streams with data in flight are left alone
+	coming [numKinds]bool          // slots of dropped streams will be free soon
+	idle   [numKinds]bool          // there are streams that no call uses now, which may have been dropped
 
 	looked  bool // right after a garbage collection
 	ends    []ending
-	reports []*streamState // leaks that are ended later
+	reports []*streamState // leaks to report now and end later
 	drains  []*streamState
-	stuck   []kind  // whose opens wait in vain
-	ask     float64 // the share of a processor to ask for a collection with, 0: none
+	stuck   []kind  // whose opens have waited in vain
+	ask     float64 // the share of a CPU to ask for a collection with, or 0 for no collection
 }
 
 type ending struct {
@@ -33,19 +34,19 @@ type ending struct {
 	reason LeakReason
 }
 
-// at has the streams looked at again at a time, or before.
+// at makes the next sweep happen at t or before.
 func (s *sweep) at(t time.Duration) {
 	if s.next == 0 || t < s.next {
 		s.next = t
 	}
 }
 
-// wakeLocked has the streams looked at at a time, or before.
+// wakeLocked makes a sweep happen at a time or before.
 func (c *Conn) wakeLocked(at time.Duration) {
 	if c.ended || c.sweepAt > 0 && c.sweepAt <= at {
 		return
 	}
-	c.sweepAt = max(at, 1) // 0 is never
+	c.sweepAt = max(at, 1) // 0 means never
 	wait := max(at-c.now(), 0)
 	if c.timer == nil {
 		c.timer = time.AfterFunc(wait, c.timerFired)
@@ -61,8 +62,8 @@ func (c *Conn) timerFired() {
 	tell(c.sweepStreams(false))
 }
 
-// sweepStreams ends what is to be ended. It returns the leaks, for the caller
-// to tell.
+// sweepStreams does a sweep, and ends the streams that it finds. It returns the
+// leaks, which the caller must pass to tell.
 func (c *Conn) sweepStreams(looked bool) (leaks []Leak) {
 	s := &sweep{conn: c, now: c.now(), looked: looked}
 	s.plan(c.graceInShortage())
@@ -98,12 +99,12 @@ func (c *Codes) of(reason LeakReason) StreamErrorCode {
 	return c.Abandoned
 }
 
-// minSpare is how long the streams are not looked at again for those who open
-// streams. Where that costs more than half a percent of a processor, because
-// there are many, it is longer.
+// minSpare is the shortest time between two sweeps that opens ask for. If there
+// are so many streams that sweeps would cost more than half a percent of a CPU,
+// the time is longer.
 const minSpare = 2 * time.Millisecond
 
-// plan looks at the streams.
+// plan looks at all streams, and notes in s what to do.
 func (s *sweep) plan(inShortage time.Duration) {
 	c := s.conn
 	c.mu.Lock()
@@ -122,7 +123,7 @@ func (s *sweep) plan(inShortage time.Duration) {
 			s.timeoutsLocked(st)
 			if st.isDropped() {
 				s.droppedLocked(st, r)
-				ended := st.finalSize.Load() != sizeUnknown // by the peer
+				ended := st.finalSize.Load() != sizeUnknown // the peer has sent FIN or a reset
 				if (all || ended) && st.kind == incomingUni && !c.guard.ReportOnly && !st.draining.Load() {
 					st.drainLocked(c.guard.Codes.Abandoned)
 					c.drainAt = 0
@@ -137,10 +138,10 @@ func (s *sweep) plan(inShortage time.Duration) {
 		}
 	}
 	switch {
-	case len(draining) == 0 || c.discarding: // which wakes us when it is done
+	case len(draining) == 0 || c.discarding: // a drain in progress wakes us when it is done
 	case s.now < c.drainAt:
 		s.at(c.drainAt)
-	case s.looked: // not here, where the other connections would wait for it
+	case s.looked: // not here: the look at the other connections would wait for it
 		s.at(s.now)
 	default:
 		s.drains, c.discarding = draining, true
@@ -153,7 +154,7 @@ func (s *sweep) plan(inShortage time.Duration) {
 	}
 }
 
-// timeoutsLocked finds out whether st has timed out. st.mu is held.
+// timeoutsLocked notes whether st has timed out. st.mu is held.
 func (s *sweep) timeoutsLocked(st *streamState) {
 	g := s.conn.guard
 	moved, reads := st.read.Load()+st.written.Load(), int64(st.reads.Load())
@@ -162,7 +163,7 @@ func (s *sweep) timeoutsLocked(st *streamState) {
 	}
 	if t := g.halfCloseTimeout(); t > 0 && !st.kind.uni() && st.sendHalf.ended() && st.receiveHalf == HalfOpen {
 		w := &st.extraLocked().unread
-		if st.readers.Load() > 0 && w.due != hasPassed { // as good as reading
+		if st.readers.Load() > 0 && w.due != hasPassed { // a blocked Read counts as reading
 			w.start(s.now, t, reads)
 		}
 		if w.passed(s, t, reads) {
@@ -171,8 +172,8 @@ func (s *sweep) timeoutsLocked(st *streamState) {
 	}
 }
 
-// A watch is a timeout that starts anew when a count is seen to have changed.
-// streamState.mu guards it.
+// A watch is a timeout that restarts when a sweep sees that a count has
+// changed. streamState.mu guards it.
 type watch struct {
 	due  time.Duration // 0: not started
 	mark int64
@@ -184,12 +185,13 @@ func (w *watch) start(now, timeout time.Duration, count int64) {
 	w.due, w.mark = after(now, timeout), count
 }
 
-// after is d after t. A d that is meant to be never does not overflow.
+// after returns t + d. It does not overflow if d is so long that it means
+// never.
 func after(t, d time.Duration) time.Duration { return t + min(d, hasPassed-1-t) }
 
-// passed starts the watch when it is first called, and reports once that the
-// time has passed. Until then it has s look again soon enough to see a change at
-// most a quarter of timeout late.
+// passed starts the watch when it is first called. It returns true once, when
+// the timeout has passed. Until then it makes sweeps frequent enough to see a
+// change at most a quarter of timeout late.
 func (w *watch) passed(s *sweep, timeout time.Duration, count int64) bool {
 	switch {
 	case w.due == hasPassed:
@@ -204,9 +206,10 @@ func (w *watch) passed(s *sweep, timeout time.Duration, count int64) bool {
 	return false
 }
 
-// watchSoon has the streams looked at within a quarter of timeout, if there is
-// one: something has to be watched from now on. mayStall is soon enough for most,
-// and costs nothing under load.
+// watchSoon makes a sweep happen within a quarter of timeout, which starts the
+// watch of a stream. It has no effect if timeout is not positive. For most
+// timeouts the sweep that mayStall causes is soon enough, and costs nothing
+// under load.
 func (c *Conn) watchSoon(timeout time.Duration) {
 	switch {
 	case timeout <= 0:

@@ -8,7 +8,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// TestEndedConnSetsNoTimer: it would hold the connection until it fires.
+// TestEndedConnSetsNoTimer: a timer would keep the connection alive until it
+// fires.
 func TestEndedConnSetsNoTimer(t *testing.T) {
 	c := endedConn()
 	c.mayStall()
@@ -16,7 +17,7 @@ func TestEndedConnSetsNoTimer(t *testing.T) {
 	require.Nil(t, c.timer)
 }
 
-// TestTimeoutsAreLookedAtFourTimes: so that they end a quarter too late at most.
+// TestTimeoutsAreLookedAtFourTimes: so that they are at most a quarter late.
 func TestTimeoutsAreLookedAtFourTimes(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := restingConn(t)
@@ -30,7 +31,7 @@ func TestTimeoutsAreLookedAtFourTimes(t *testing.T) {
 	})
 }
 
-// TestSweepSeesWhichStreamsAreInNobodysUse: they may have been dropped.
+// TestSweepSeesWhichStreamsAreInNobodysUse: such streams may have been dropped.
 func TestSweepSeesWhichStreamsAreInNobodysUse(t *testing.T) {
 	for _, c := range []struct {
 		name string
@@ -55,7 +56,7 @@ func TestSweepSeesWhichStreamsAreInNobodysUse(t *testing.T) {
 	}
 }
 
-// TestWakeIsAtTheEarliestTime that anybody asked for.
+// TestWakeIsAtTheEarliestTime: of those that were asked for.
 func TestWakeIsAtTheEarliestTime(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := restingConn(t)

@@ -15,15 +15,15 @@ import (
 	"github.com/quiclife/quiclife"
 )
 
-// eachTimeout is the timeout of a test of one.
+// eachTimeout is the timeout in tests of a single timeout.
 const eachTimeout = 8 * time.Second
 
-// TestHalfCloseTimeout: a receive half that nobody reads is cancelled.
+// TestHalfCloseTimeout: a receive half that nobody reads is aborted.
 func TestHalfCloseTimeout(t *testing.T) {
 	for _, c := range []struct {
 		name  string
 		use   func(s, peer *quiclife.Stream) // after Close
-		spare bool                           // it is never cancelled
+		spare bool                           // it is never aborted
 	}{
 		{"not read", func(s, peer *quiclife.Stream) {}, false},
 		{"data not read", func(s, peer *quiclife.Stream) { peer.Write([]byte("unread")); peer.Close() }, false},
@@ -91,8 +91,8 @@ func TestNegativeHalfCloseTimeoutIsNever(t *testing.T) {
 	})
 }
 
-// TestHalfCloseTimeoutCountsFromTheLastRead: what was read before Close does
-// not prolong it. The streams are looked at four times within the timeout.
+// TestHalfCloseTimeoutCountsFromTheLastRead: a Read before Close does not
+// prolong it. There are four sweeps within the timeout.
 func TestHalfCloseTimeoutCountsFromTheLastRead(t *testing.T) {
 	const atClose = -1
 	for _, c := range []struct {
@@ -129,7 +129,7 @@ func TestHalfCloseTimeoutCountsFromTheLastRead(t *testing.T) {
 	}
 }
 
-// TestBlockedPeekCountsAsReading, and one that has returned does not.
+// TestBlockedPeekCountsAsReading: one that has returned does not.
 func TestBlockedPeekCountsAsReading(t *testing.T) {
 	setup{guard: &quiclife.Guard{HalfCloseTimeout: eachTimeout}, clientConf: longConf, serverConf: longConf}.in(t, func(t *testing.T, e ends) {
 		s, peer := e.stream(t)
@@ -146,8 +146,8 @@ func TestBlockedPeekCountsAsReading(t *testing.T) {
 	})
 }
 
-// TestHalfCloseTimeoutSparesStreamsThatMaySend: only those whose send half has
-// ended time out, one after the other.
+// TestHalfCloseTimeoutSparesStreamsThatMaySend: only streams whose send half
+// has ended time out, one after the other.
 func TestHalfCloseTimeoutSparesStreamsThatMaySend(t *testing.T) {
 	var found leaks
 	guard := &quiclife.Guard{HalfCloseTimeout: eachTimeout, OnLeak: found.add}
@@ -171,7 +171,7 @@ func TestHalfCloseTimeoutSparesStreamsThatMaySend(t *testing.T) {
 	})
 }
 
-// TestEachHalfClosedStreamEndsAtItsOwnTime, of many that were closed one after
+// TestEachHalfClosedStreamEndsAtItsOwnTime: of many that were closed one after
 // the other.
 func TestEachHalfClosedStreamEndsAtItsOwnTime(t *testing.T) {
 	var found leaks
@@ -192,7 +192,7 @@ func TestEachHalfClosedStreamEndsAtItsOwnTime(t *testing.T) {
 }
 
 // TestLongTimeoutHoldsUpNoShortOne: IdleTimeout and HalfCloseTimeout share a
-// timer, and each stream ends at its own time, whichever is the longer, and
+// timer. Each stream ends at its own time, whichever timeout is longer, and
 // however many other streams start theirs meanwhile.
 func TestLongTimeoutHoldsUpNoShortOne(t *testing.T) {
 	for _, c := range []struct {
@@ -208,7 +208,7 @@ func TestLongTimeoutHoldsUpNoShortOne(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			conf := &quic.Config{MaxIdleTimeout: time.Hour, MaxIncomingStreams: 1000}
 			setup{guard: c.guard, clientConf: conf, serverConf: conf}.in(t, func(t *testing.T, e ends) {
-				time.Sleep(10 * time.Second) // the connection's age is no matter
+				time.Sleep(10 * time.Second) // the connection's age does not matter
 				first, err := e.client.OpenStream()
 				require.NoError(t, err)
 				first.Close()
@@ -238,7 +238,7 @@ func TestIdleTimeout(t *testing.T) {
 	for _, c := range []struct {
 		name  string
 		use   func(s, peer *quiclife.Stream)
-		after time.Duration // when it is reset at the latest, 0 never
+		after time.Duration // when it is reset at the latest; 0 means never
 	}{
 		{"not used", func(s, peer *quiclife.Stream) {}, eachTimeout + eachTimeout/4},
 		{"blocked Read", func(s, peer *quiclife.Stream) { go s.Read(make([]byte, 1)) }, eachTimeout + eachTimeout/4},
@@ -287,7 +287,7 @@ func TestIdleTimeout(t *testing.T) {
 					time.Sleep(10 * time.Millisecond)
 				}
 				took := time.Since(start)
-				synctest.Wait() // leaks are told after they were ended
+				synctest.Wait() // leaks are reported after the streams were ended
 				if c.after == 0 {
 					found.require(t)
 				} else {
@@ -307,8 +307,9 @@ func TestIdleTimeout(t *testing.T) {
 	}
 }
 
-// TestIdleTimeoutSparesWriteWhoseBytesMove: a Write of any size that a slow
-// peer takes piece by piece is not idle, though it does not return.
+// TestIdleTimeoutSparesWriteWhoseBytesMove: a stream is not idle while a slow
+// peer takes a Write of any size piece by piece, even though Write does not
+// return.
 func TestIdleTimeoutSparesWriteWhoseBytesMove(t *testing.T) {
 	const size = 60_000
 	for name, write := range map[string]func(s *quiclife.Stream, p []byte) (int, error){
@@ -351,8 +352,8 @@ func TestIdleTimeoutSparesWriteWhoseBytesMove(t *testing.T) {
 	}
 }
 
-// TestTimeoutThatIsMeantToBeNeverDoesNotOverflow, and holds up none of the
-// others.
+// TestTimeoutThatIsMeantToBeNeverDoesNotOverflow: nor does it hold up the other
+// timeout.
 func TestTimeoutThatIsMeantToBeNeverDoesNotOverflow(t *testing.T) {
 	const never = math.MaxInt64
 	for _, c := range []struct {
@@ -376,7 +377,7 @@ func TestTimeoutThatIsMeantToBeNeverDoesNotOverflow(t *testing.T) {
 				require.NoError(t, s.Close())
 				for range 100 {
 					time.Sleep(2 * time.Second)
-					client.Stats() // has the streams looked at
+					client.Stats() // Stats causes a sweep
 				}
 				found.require(t, c.leak...)
 				s.Release()
@@ -385,7 +386,7 @@ func TestTimeoutThatIsMeantToBeNeverDoesNotOverflow(t *testing.T) {
 	}
 }
 
-// TestTinyTimeouts: a quarter of them is nothing.
+// TestTinyTimeouts: a quarter of them rounds to zero.
 func TestTinyTimeouts(t *testing.T) {
 	for name, guard := range map[string]*quiclife.Guard{
 		"IdleTimeout":      {IdleTimeout: 1, HalfCloseTimeout: -1},

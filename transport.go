@@ -11,9 +11,9 @@ import (
 	"github.com/quic-go/quic-go/qlogwriter"
 )
 
-// A Transport is quic-go's [quic.Transport], with the same fields, of which the
-// documentation there holds, and Guard. It must not be copied after first use.
-// Its methods may be called from any goroutine.
+// A Transport is quic-go's [quic.Transport] with one more field, Guard. For the
+// other fields see the documentation of quic.Transport. A Transport must not be
+// copied after first use. Its methods may be called from any goroutine.
 type Transport struct {
 	Conn                             net.PacketConn
 	ConnectionIDLength               int
@@ -32,13 +32,13 @@ type Transport struct {
 
 	mu       sync.Mutex // guards the fields below
 	raw      *quic.Transport
-	ids      *connIDs           // raw's, or nil
+	ids      *connIDs           // the ConnectionIDGenerator of raw, or nil
 	tokenKey *TokenGeneratorKey // what raw was given
 	listener *listener          // until it has left the group
 }
 
-// Unwrap returns quic-go's own transport. Connections made through it are not
-// ours, until [Wrap].
+// Unwrap returns quic-go's own transport. quiclife does not track connections
+// that are made through it, unless [Wrap] takes them over.
 func (t *Transport) Unwrap() *quic.Transport {
 	if t == nil {
 		return nil
@@ -48,8 +48,8 @@ func (t *Transport) Unwrap() *quic.Transport {
 	return t.rawLocked()
 }
 
-// rawLocked makes quic-go's transport on first use: it fills in fields of its
-// own, and this one is the user's.
+// rawLocked makes quic-go's transport on first use. We copy t because quic-go
+// writes to fields of its Transport, and t belongs to the program.
 func (t *Transport) rawLocked() *quic.Transport {
 	if t.raw == nil {
 		t.raw = &quic.Transport{
@@ -66,7 +66,7 @@ func (t *Transport) rawLocked() *quic.Transport {
 			t.ids = &connIDs{ConnectionIDGenerator: t.ConnectionIDGenerator}
 			t.raw.ConnectionIDGenerator = t.ids
 		}
-		g := t.newGateLocked() // for a Listen of t.raw's own
+		g := t.newGateLocked() // for listeners that the program makes with t.raw itself
 		g.unwrapped.Store(true)
 		g.attach(t.raw)
 	}
@@ -95,7 +95,8 @@ func (t *Transport) DialEarly(ctx context.Context, addr net.Addr, tlsConf *tls.C
 	return t.guard().dial(conf, func() (*quic.Conn, error) { return t.Unwrap().DialEarly(ctx, addr, tlsConf, conf) })
 }
 
-// Listen starts to listen for connections. There can be one listener at a time.
+// Listen starts listening for connections. There can be one listener at a time.
+// It does not block.
 func (t *Transport) Listen(tlsConf *tls.Config, conf *Config) (*Listener, error) {
 	raw, l, err := listen(t, func(raw *quic.Transport, g *gate) (*quic.Listener, error) {
 		return raw.Listen(tlsConf, g.watch(conf))
@@ -117,10 +118,10 @@ func (t *Transport) ListenEarly(tlsConf *tls.Config, conf *Config) (*EarlyListen
 	return &EarlyListener{raw, l}, nil
 }
 
-// listen has quic-go listen, with the fields brought up to date that it reads
-// when it starts to listen. It reads these nowhere else, so a Dial at the same
-// time does not mind. That does not block, so the lock is held: other calls
-// must not write to them meanwhile.
+// listen makes quic-go listen. It first updates the fields that quic-go reads
+// when it starts to listen. quic-go reads them nowhere else, so a concurrent
+// Dial is not disturbed. The lock is held meanwhile, so that no other call
+// writes to these fields; start does not block.
 func listen[L rawListener](t *Transport, start func(*quic.Transport, *gate) (L, error)) (none L, l *listener, err error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -130,7 +131,7 @@ func listen[L rawListener](t *Transport, start func(*quic.Transport, *gate) (L, 
 	g := t.newGateLocked()
 	g.attach(raw)
 	if t.TokenGeneratorKey != nil && t.TokenGeneratorKey != t.tokenKey {
-		initialize(raw) // which reads and may write it, in whatever call comes first
+		initialize(raw) // its first call reads TokenGeneratorKey, and may write it
 		raw.TokenGeneratorKey, t.tokenKey = t.TokenGeneratorKey, t.TokenGeneratorKey
 	}
 	rawL, err := start(raw, g)
@@ -141,8 +142,8 @@ func listen[L rawListener](t *Transport, start func(*quic.Transport, *gate) (L, 
 	return rawL, t.listener, nil
 }
 
-// initialize has raw do what it does once, on first use. A Dial with a Config
-// that is not valid does no more than that.
+// initialize makes raw do what it does once, on first use. A Dial with an
+// invalid Config does that and nothing else.
 func initialize(raw *quic.Transport) {
 	raw.Dial(context.Background(), nil, nil, &quic.Config{Versions: []quic.Version{0}})
 }
@@ -155,13 +156,13 @@ func (t *Transport) ReadNonQUICPacket(ctx context.Context, b []byte) (int, net.A
 // WriteTo is quic-go's [quic.Transport.WriteTo].
 func (t *Transport) WriteTo(b []byte, addr net.Addr) (int, error) { return t.Unwrap().WriteTo(b, addr) }
 
-// Close ends all connections of the transport at once, without telling the
-// peers, and its listener. It does not close Conn. It may be called again.
+// Close ends the listener and all connections of the transport at once, without
+// telling the peers. It does not close Conn. It may be called again.
 func (t *Transport) Close() error {
 	return t.Unwrap().Close()
 }
 
-// ended is called when nothing is left of raw.
+// ended is called when raw has been closed.
 func (t *Transport) ended() {
 	t.mu.Lock()
 	l := t.listener
@@ -179,8 +180,8 @@ func (t *Transport) forget(l *listener) {
 	}
 }
 
-// An endWatcher is a Tracer that learns of a transport's end. quic-go ends it
-// also by itself, when the socket fails, and tells nobody else.
+// An endWatcher is a Tracer that notices the end of a transport. quic-go also
+// ends a transport when its socket fails, and tells only the Tracer.
 type endWatcher struct {
 	user  qlogwriter.Recorder // or nil
 	ended func()              // must not wait for the transport

@@ -19,7 +19,7 @@ import (
 	"github.com/quiclife/quiclife/internal/quictest"
 )
 
-// transportWays are those of a Transport with g.
+// transportWays are the ways to dial with a Transport under g.
 func transportWays(t *testing.T, g *quiclife.Guard) ([]listenWay, []dialWay) {
 	transport := func(t *testing.T, socket net.PacketConn) *quiclife.Transport {
 		tr := &quiclife.Transport{Conn: socket, Guard: g}
@@ -43,7 +43,7 @@ func transportWays(t *testing.T, g *quiclife.Guard) ([]listenWay, []dialWay) {
 		}
 }
 
-// Values of fields that are interfaces; they are never called for anything.
+// Values for fields that are interfaces. Their methods are never needed.
 type (
 	connIDs  struct{}
 	recorder struct{ recorded *atomic.Bool } // or nil
@@ -61,7 +61,7 @@ func (r recorder) RecordEvent(qlogwriter.Event) {
 
 func (recorder) Close() error { return nil }
 
-// Every field of a Transport reaches quic-go, and stays the caller's.
+// Each field of a Transport reaches quic-go, and nobody writes to the caller's.
 func TestTransportFieldsReachQUICGo(t *testing.T) {
 	serverTLS, _ := quictest.TLS()
 	done, cancel := context.WithCancel(t.Context())
@@ -89,14 +89,14 @@ func TestTransportFieldsReachQUICGo(t *testing.T) {
 				mine, its := v.FieldByName(f.Name), raw.FieldByName(f.Name)
 				require.False(t, mine.IsZero(), "set %s too", f.Name)
 				switch {
-				case f.Name == "ConnContext": // the Guard's, which asks ours
+				case f.Name == "ConnContext": // the Guard's callback, which calls ours
 					m[f.Name] = mine.Pointer()
 					_, err := tr.Unwrap().ConnContext(done, &quiclife.ClientInfo{})
 					require.NoError(t, err)
 				case f.Name == "VerifySourceAddress":
 					m[f.Name] = mine.Pointer()
 					require.True(t, tr.Unwrap().VerifySourceAddress(nil), "VerifySourceAddress was not asked")
-				case f.Name == "Tracer": // which tells us of the end, too
+				case f.Name == "Tracer": // our Tracer, which calls the program's
 					m[f.Name] = mine.Interface()
 					its.Interface().(qlogwriter.Recorder).RecordEvent(nil)
 					require.True(t, recorded.Swap(false), "the Tracer was not told")
@@ -120,7 +120,8 @@ func TestTransportFieldsReachQUICGo(t *testing.T) {
 	require.Equal(t, 2, asked, "calls of ConnContext")
 }
 
-// What is not set stays so, where quic-go makes a key and keeps it.
+// Fields that are not set stay unset, although quic-go makes a key and keeps
+// it.
 func TestListenWritesToNoFieldOfTransport(t *testing.T) {
 	serverTLS, _ := quictest.TLS()
 	tr := &quiclife.Transport{Conn: udpSocket(t)}
@@ -137,8 +138,8 @@ func TestListenWritesToNoFieldOfTransport(t *testing.T) {
 	}
 }
 
-// Fields that quic-go reads when it begins to listen may be set until then,
-// though the transport has dialed before.
+// Fields that quic-go reads when it starts to listen may be set until then,
+// even if the transport has dialed before.
 func TestTransportFieldsMayBeSetUntilListen(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		serverTLS, clientTLS := quictest.TLS()
@@ -179,7 +180,8 @@ func bothListens(tr *quiclife.Transport) map[string]func() (listener, error) {
 	}
 }
 
-// A Transport has one listener at a time, and the next when that is closed.
+// A Transport has one listener at a time, and may have another when that one is
+// closed.
 func TestTransportHasOneListenerAtATime(t *testing.T) {
 	serverTLS, _ := quictest.TLS()
 	bubble(t, func(t *testing.T) {
@@ -223,7 +225,7 @@ func TestAcceptFailsWhenListenerIsClosed(t *testing.T) {
 	})
 }
 
-// After Close everything fails, and Conn stays the caller's.
+// After Close every call fails, and Conn stays open.
 func TestTransportCloseLeavesItsSocket(t *testing.T) {
 	serverTLS, clientTLS := quictest.TLS()
 	bubble(t, func(t *testing.T) {
@@ -274,7 +276,7 @@ func TestNonQUICPacketsPassThroughTransport(t *testing.T) {
 		defer b.Close()
 		done, cancel := context.WithCancel(t.Context())
 		cancel()
-		_, _, err := b.ReadNonQUICPacket(done, nil) // from now on quic-go keeps such packets
+		_, _, err := b.ReadNonQUICPacket(done, nil) // from now on quic-go keeps non-QUIC packets
 		require.ErrorIs(t, err, context.Canceled)
 
 		packet := []byte("\x00not QUIC")
@@ -289,8 +291,7 @@ func TestNonQUICPacketsPassThroughTransport(t *testing.T) {
 	})
 }
 
-// A program that hands on what a failed Dial or Listen returned, unwrapped,
-// beside its error, must not panic.
+// If a Dial or Listen fails, calling Unwrap on its nil result must not panic.
 func TestUnwrapOfNilIsNil(t *testing.T) {
 	require.Nil(t, (*quiclife.Conn)(nil).Unwrap())
 	require.Nil(t, (*quiclife.Transport)(nil).Unwrap())
@@ -298,8 +299,8 @@ func TestUnwrapOfNilIsNil(t *testing.T) {
 	require.Nil(t, (*quiclife.EarlyListener)(nil).Unwrap())
 }
 
-// What Unwrap returns is what the wrapper uses; what is made through it is not
-// counted, until Wrap.
+// Unwrap returns what the wrapper uses. What is made through it is not counted,
+// unless Wrap takes it over.
 func TestUnwrapGivesWhatTheWrapperUses(t *testing.T) {
 	serverTLS, clientTLS := quictest.TLS()
 	bubble(t, func(t *testing.T) {
@@ -348,9 +349,9 @@ func TestUnwrapGivesWhatTheWrapperUses(t *testing.T) {
 	})
 }
 
-// Listen may run beside Dial, WriteTo and AddPath, which initialize quic-go's
-// transport with the key that Listen needs. Without -race it tests nothing of
-// that. A key that is set late counts all the same.
+// Listen may run at the same time as Dial, WriteTo and AddPath, which
+// initialize quic-go's transport with the key that Listen needs. That is tested
+// only with -race. A key that is set late is used too.
 func TestListenBesideFirstUseIsNoRace(t *testing.T) {
 	serverTLS, clientTLS := quictest.TLS()
 	done, cancel := context.WithCancel(t.Context())

@@ -8,9 +8,9 @@ import (
 	"github.com/quic-go/quic-go"
 )
 
-// A SendStream is a unidirectional stream opened by this side. Its methods are
-// those of [Stream]. One that is dropped without being ended may be a control
-// stream, so it is kept until streams of its kind are short.
+// A SendStream is a unidirectional stream opened by this side. Its methods work
+// like those of [Stream]. A dropped SendStream may be a control stream, so it
+// is left alone until slots of its kind are short.
 type SendStream struct {
 	handle
 	raw *quic.SendStream
@@ -49,26 +49,27 @@ func (s *SendStream) TryWriteAll(p []byte) error {
 	return err
 }
 
-// Close is [Stream.Close]; it ends the stream.
+// Close is [Stream.Close]. It ends the stream.
 func (s *SendStream) Close() error {
 	err := s.st.close()
 	runtime.KeepAlive(s)
 	return err
 }
 
-// CancelWrite is [Stream.CancelWrite]; it ends the stream.
+// CancelWrite is [Stream.CancelWrite]. It ends the stream.
 func (s *SendStream) CancelWrite(code StreamErrorCode) {
 	s.st.cancelWrite(code)
 	runtime.KeepAlive(s)
 }
 
-// Release is [Stream.Release]: without a Close before it, the stream is reset.
+// Release is [Stream.Release]: if the stream was not closed before, it is
+// reset.
 func (s *SendStream) Release() {
 	s.st.release(s.st.conn.guard.Codes.Release)
 	runtime.KeepAlive(s)
 }
 
-// Reset is [Stream.Reset]: it aborts the stream, also after Close.
+// Reset is [Stream.Reset]: it aborts the stream, even after Close.
 func (s *SendStream) Reset(code StreamErrorCode) {
 	s.st.reset(code)
 	runtime.KeepAlive(s)
@@ -99,7 +100,8 @@ func (s *SendStream) SetReliableBoundary() { s.st.setReliableBoundary() }
 func (s *SendStream) SetWriteDeadline(t time.Time) error { return s.st.setWriteDeadline(t) }
 
 // A ReceiveStream is a unidirectional stream opened by the peer. Its methods
-// are those of [Stream], which see.
+// work like those of [Stream]. A dropped ReceiveStream may be a control stream,
+// so it is left alone until slots of its kind are short.
 type ReceiveStream struct {
 	handle
 	raw *quic.ReceiveStream
@@ -119,7 +121,7 @@ func (s *ReceiveStream) StreamID() StreamID { return s.raw.StreamID() }
 func (s *ReceiveStream) Conn() *Conn { return s.st.conn }
 
 // Read is [Stream.Read]. Once all bytes up to the peer's FIN have been read,
-// the stream has ended, whether or not the io.EOF was seen.
+// the stream has ended, even if nobody has read the io.EOF.
 func (s *ReceiveStream) Read(p []byte) (int, error) {
 	if err := s.st.willRead(); err != nil {
 		return 0, err
@@ -141,20 +143,21 @@ func (s *ReceiveStream) Peek(b []byte) (int, error) {
 	return n, err
 }
 
-// CancelRead is [Stream.CancelRead]; it ends the stream.
+// CancelRead is [Stream.CancelRead]. It ends the stream.
 func (s *ReceiveStream) CancelRead(code StreamErrorCode) {
 	s.st.cancelRead(code)
 	runtime.KeepAlive(s)
 }
 
-// Release is [Stream.Release]: before the end was read, the peer is asked to
-// stop sending.
+// Release is [Stream.Release]: if the receive half has not ended, it asks the
+// peer to stop sending.
 func (s *ReceiveStream) Release() {
 	s.st.release(s.st.conn.guard.Codes.Release)
 	runtime.KeepAlive(s)
 }
 
-// Reset is [Stream.Reset]: it is CancelRead, and returns the stream credit.
+// Reset is [Stream.Reset]: it does what CancelRead does, and returns the stream
+// credit.
 func (s *ReceiveStream) Reset(code StreamErrorCode) {
 	s.st.reset(code)
 	runtime.KeepAlive(s)

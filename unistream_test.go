@@ -12,7 +12,8 @@ import (
 	"github.com/quiclife/quiclife"
 )
 
-// TestUniStreamIsFreedByEachEnd goes through the ends of unidirectional streams.
+// TestUniStreamIsFreedByEachEnd goes through the ways to end unidirectional
+// streams.
 func TestUniStreamIsFreedByEachEnd(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
@@ -44,7 +45,7 @@ func TestUniStreamIsFreedByEachEnd(t *testing.T) {
 }
 
 // TestUniStreamBoundaryHoldsAgainstReset: what was written before the boundary
-// is delivered, and after Close so is the rest.
+// is delivered. After Close the rest is delivered too.
 func TestUniStreamBoundaryHoldsAgainstReset(t *testing.T) {
 	t.Parallel()
 	conf := &quic.Config{EnableStreamResetPartialDelivery: true}
@@ -68,7 +69,7 @@ func TestUniStreamBoundaryHoldsAgainstReset(t *testing.T) {
 	})
 }
 
-// TestUniStreamDeadlinesEndNothing: of Read and of Write.
+// TestUniStreamDeadlinesEndNothing: neither that of Read nor that of Write.
 func TestUniStreamDeadlinesEndNothing(t *testing.T) {
 	t.Parallel()
 	setup{}.in(t, func(t *testing.T, e ends) {
@@ -90,7 +91,7 @@ func TestUniStreamDeadlinesEndNothing(t *testing.T) {
 	})
 }
 
-// TestUniStreamFinalSizeCallbackIsCalledOnce: whether the EOF is read or not.
+// TestUniStreamFinalSizeCallbackIsCalledOnce: whether or not the EOF is read.
 func TestUniStreamFinalSizeCallbackIsCalledOnce(t *testing.T) {
 	t.Parallel()
 	for _, readEOF := range []bool{false, true} {
@@ -112,8 +113,8 @@ func TestUniStreamFinalSizeCallbackIsCalledOnce(t *testing.T) {
 	}
 }
 
-// TestUniStreamPeekEndsStreamThatWasReset: at once, though data that came before
-// was not read.
+// TestUniStreamPeekEndsStreamThatWasReset: at once, even if earlier data was
+// not read.
 func TestUniStreamPeekEndsStreamThatWasReset(t *testing.T) {
 	t.Parallel()
 	setup{}.in(t, func(t *testing.T, e ends) {

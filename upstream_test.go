@@ -14,14 +14,15 @@ import (
 	"github.com/quiclife/quiclife/internal/quictest"
 )
 
-// The defects of quic-go v0.65.0 that quiclife works around: each shown on
-// plain quic-go, and absent here. When the plain half of a test fails after an
-// upgrade, quic-go has mended it, and the workaround may go.
+// The defects of quic-go v0.65.0 that quiclife works around. Each test shows a
+// defect on plain quic-go, and shows that it is absent here. If the plain half
+// of a test fails after an upgrade, quic-go has fixed the defect, and the
+// workaround can be removed.
 
-// windowConf is a peer that grants 10,000 bytes and no more.
+// windowConf is the Config of a peer whose windows are 10,000 bytes.
 var windowConf = &quic.Config{InitialStreamReceiveWindow: 10_000, MaxStreamReceiveWindow: 10_000, MaxIdleTimeout: time.Hour}
 
-// writer is what the plain and the wrapped stream have in common.
+// writer has the methods that the plain and the wrapped stream share.
 type writer interface {
 	Write([]byte) (int, error)
 	CancelWrite(quic.StreamErrorCode)
@@ -30,8 +31,8 @@ type writer interface {
 	SetReliableBoundary()
 }
 
-// cancelBlockedWrite fills the peer's window and cancels a Write of 100 bytes
-// that is blocked behind 1400 bytes that are buffered.
+// cancelBlockedWrite fills the peer's window, and cancels a Write of 100 bytes
+// that is blocked behind 1400 buffered bytes.
 func cancelBlockedWrite(t *testing.T, s writer) {
 	t.Helper()
 	_, err := s.Write(make([]byte, 10_000))
@@ -51,9 +52,9 @@ func cancelBlockedWrite(t *testing.T, s writer) {
 	settled()
 }
 
-// A plain Write that is blocked with less
-// than a packet left when it is cancelled leaves a frame behind, for which
-// quic-go keeps the stream until the connection ends.
+// If a plain Write is cancelled while it is blocked with less than a packet
+// left, it leaves a frame behind. quic-go then keeps the stream until the
+// connection ends.
 func TestDefectCancelledWriteKeepsStream(t *testing.T) {
 	setup{serverConf: windowConf}.in(t, func(t *testing.T, e ends) {
 		plain, err := e.rawClient.OpenStream()
@@ -68,7 +69,7 @@ func TestDefectCancelledWriteKeepsStream(t *testing.T) {
 	})
 }
 
-// The same by the peer's STOP_SENDING.
+// The same with the peer's STOP_SENDING.
 func TestBlockedWriteThatPeerStopsKeepsNoStream(t *testing.T) {
 	setup{serverConf: windowConf}.in(t, func(t *testing.T, e ends) {
 		s, peer := e.stream(t)
@@ -90,7 +91,8 @@ func TestBlockedWriteThatPeerStopsKeepsNoStream(t *testing.T) {
 	})
 }
 
-// Writes of all sizes are cancelled at any moment, with default windows and a peer that reads.
+// Writes of all sizes are cancelled at random moments, with default windows and
+// a peer that reads.
 func TestDefectCancelledWriteInPractice(t *testing.T) {
 	setup{}.in(t, func(t *testing.T, e ends) {
 		go func() {
@@ -132,9 +134,8 @@ func TestDefectCancelledWriteInPractice(t *testing.T) {
 	})
 }
 
-// With RESET_STREAM_AT a plain Write
-// that is buffered for want of flow-control credit becomes part of the final
-// size of a reset, which ends the connection.
+// With RESET_STREAM_AT, a plain Write that is buffered for lack of flow control
+// credit counts in the final size of a reset. That ends the connection.
 func TestDefectBufferedReliableWriteEndsConnection(t *testing.T) {
 	conf := windowConf.Clone()
 	conf.EnableStreamResetPartialDelivery = true
@@ -170,9 +171,9 @@ func TestDefectBufferedReliableWriteEndsConnection(t *testing.T) {
 	})
 }
 
-// With RESET_STREAM_AT, Close before or after
-// CancelWrite has quic-go send a FIN at the reliable size, which is not the
-// final size of the reset, and that ends the connection.
+// With RESET_STREAM_AT, Close before or after CancelWrite makes quic-go send a
+// FIN at the reliable size, which differs from the final size of the reset.
+// That ends the connection.
 func TestDefectFINAtReliableSizeEndsConnection(t *testing.T) {
 	conf := &quic.Config{EnableStreamResetPartialDelivery: true}
 	orders := map[string]func(s writer){
@@ -215,7 +216,7 @@ func TestDefectFINAtReliableSizeEndsConnection(t *testing.T) {
 				order(s)
 				in, err := e.server.AcceptStream(t.Context())
 				require.NoError(t, err)
-				if name != "Release" && name != "Close, Reset" { // these stop reading and so writing
+				if name != "Release" && name != "Close, Reset" { // the others stop reading and so writing
 					expect(t, in, "reliable")
 				}
 				s.Release()
@@ -227,9 +228,9 @@ func TestDefectFINAtReliableSizeEndsConnection(t *testing.T) {
 	}
 }
 
-// With RESET_STREAM_AT, what TryWriteAll
-// has queued beyond the boundary counts in the final size of CancelWrite, and not
-// in that of the reset which answers a STOP_SENDING after it.
+// With RESET_STREAM_AT, data that TryWriteAll has queued beyond the boundary
+// counts in the final size of CancelWrite, but not in that of the reset that
+// answers a later STOP_SENDING.
 func TestDefectStopSendingAfterReliableResetEndsConnection(t *testing.T) {
 	conf := &quic.Config{EnableStreamResetPartialDelivery: true}
 	synctest.Test(t, func(t *testing.T) {
@@ -248,13 +249,13 @@ func TestDefectStopSendingAfterReliableResetEndsConnection(t *testing.T) {
 		require.ErrorAs(t, context.Cause(rs.Context()), &transportErr, "quic-go has mended the final size of a reset that replaces another")
 		require.Equal(t, quic.FinalSizeError, transportErr.ErrorCode)
 	})
-	// TestReleaseAfterQueuedWriteKeepsConnectionAlive shows it absent here.
+	// TestReleaseAfterQueuedWriteKeepsConnectionAlive shows that the defect is
+	// absent here.
 }
 
-// A RESET_STREAM_AT that arrives after
-// CancelRead, with reliable data that was not read, keeps what was not read of
-// the connection's window for good. quiclife cannot help it: quic-go has then
-// forgotten the stream.
+// If a RESET_STREAM_AT arrives after CancelRead, with reliable data that was
+// not read, that data takes up the connection's window forever. quiclife cannot
+// change that: quic-go no longer has the stream.
 func TestDefectPartialResetKeepsCredit(t *testing.T) {
 	conf := &quic.Config{EnableStreamResetPartialDelivery: true, InitialConnectionReceiveWindow: 10_000, MaxConnectionReceiveWindow: 10_000}
 	synctest.Test(t, func(t *testing.T) {

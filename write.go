@@ -8,31 +8,33 @@ import (
 	"github.com/quic-go/quic-go"
 )
 
-// The write path. quic-go's plain Write is never called: cancelled while it is
-// blocked, it can leave a frame behind for which the stream is kept until the
-// connection ends. Of its two siblings, which cannot, TryWriteAll queues at
-// once but without bound, and WriteWithLimit waits until every byte has gone
-// into a packet. So small writes are queued, up to maxQueued bytes, and the
-// next one goes through WriteWithLimit, which returns when all before it has
-// gone into packets, and is the barrier after which queueing starts anew.
+// The write path. We never call quic-go's plain Write: if it is cancelled while
+// it is blocked, it can leave a frame behind that makes quic-go keep the stream
+// until the connection ends. TryWriteAll and WriteWithLimit do not have this
+// defect. TryWriteAll queues data at once, but without a limit. WriteWithLimit
+// waits until every byte has gone into a packet. So we queue small writes with
+// TryWriteAll until maxQueued bytes are queued. The next write goes through
+// WriteWithLimit. When that returns, everything before it has gone into packets
+// too, so it serves as a barrier, and queueing starts again.
 const (
 	maxQueued     = 16 << 10  // bytes queued with TryWriteAll between two barriers
-	maxConnQueued = 256 << 10 // bytes queued on a connection, see mayQueue
+	maxConnQueued = 256 << 10 // bytes queued on a connection (see mayQueue)
 )
 
 // pass is a WriteWithLimit limiter that lets everything through.
 func pass(maxBytes int) int { return maxBytes }
 
-// A sendQueue bounds what the streams of a connection have queued together, or
-// a peer that takes nothing would pin maxQueued bytes for each stream.
+// A sendQueue limits what all streams of a connection have queued together.
+// Without it, a peer that reads nothing would pin maxQueued bytes for each
+// stream.
 type sendQueue struct {
-	bytes atomic.Int64 // queued, less what was sent by the time of the last look
-	sent  atomic.Int64 // on the connection, by then
+	bytes atomic.Int64 // bytes queued, minus what was sent up to the last look
+	sent  atomic.Int64 // bytes sent on the connection up to the last look
 }
 
-// mayQueue reports whether n more bytes may be queued. quic-go does not say
-// what it still holds, so the queue is taken to shrink by whatever the
-// connection sends. That is looked at only when the queue seems to be full.
+// mayQueue reports whether n more bytes may be queued. quic-go does not say how
+// much it still holds. So we assume that the queue shrinks by whatever the
+// connection sends, and look at that only when the queue seems full.
 func (c *Conn) mayQueue(n int) bool {
 	bytes := c.queue.bytes.Load()
 	if bytes+int64(n) <= maxConnQueued {
@@ -44,17 +46,19 @@ func (c *Conn) mayQueue(n int) bool {
 	return c.queue.bytes.Add(-gone)+int64(n) <= maxConnQueued
 }
 
-// A writing says what the write call that has the turn is doing.
+// A writing says what the write that has the turn is doing. One write has the
+// turn at a time.
 type writing uint8
 
 const (
 	notWriting writing = iota
-	queueing           // it returns at once
+	queueing           // it does not block
 	blocking           // it is in WriteWithLimit
 )
 
-// awaitChange waits until st.writing has changed, or Close has gone on. st.mu is
-// held, but not while it waits, as with [sync.Cond.Wait].
+// awaitChange waits until st.writing changes or Close settles the send half.
+// The caller holds st.mu, which awaitChange releases while it waits, like
+// [sync.Cond.Wait].
 func (st *streamState) awaitChange() {
 	x := st.extraLocked()
 	if x.changed == nil {
@@ -62,7 +66,7 @@ func (st *streamState) awaitChange() {
 	}
 	changed := x.changed
 	st.mu.Unlock()
-	<-changed // whoever writes is unblocked by its deadline, CancelWrite, Close or the connection's end
+	<-changed // its deadline, CancelWrite, Close or the connection's end unblocks the write with the turn
 	st.mu.Lock()
 }
 
@@ -73,9 +77,10 @@ func (st *streamState) wakeLocked() {
 	}
 }
 
-// awaitTurn waits until a write hands its turn over. A channel serves who has
-// waited longest, as quic-go's does, so that a loop of Writes keeps no other
-// from writing. st.mu is held, but not while it waits.
+// awaitTurn waits until another write passes its turn to us. It uses a channel,
+// as quic-go does, because a channel serves the longest waiter first: a loop of
+// Writes does not keep other calls from writing. The caller holds st.mu, which
+// awaitTurn releases while it waits.
 func (st *streamState) awaitTurn() {
 	x := st.extraLocked()
 	if x.turn == nil {
@@ -84,24 +89,25 @@ func (st *streamState) awaitTurn() {
 	x.waiting++
 	turn := x.turn
 	st.mu.Unlock()
-	<-turn // as in awaitChange
+	<-turn // unblocked as in awaitChange
 	st.mu.Lock()
 }
 
-// passTurnLocked ends a turn. Who waits for it has it from now on.
+// passTurnLocked ends a turn, and passes it to the longest waiter if there is
+// one.
 func (st *streamState) passTurnLocked() {
 	if x := st.extra; x != nil && x.waiting > 0 {
 		x.waiting--
 		st.writing = queueing
-		x.turn <- struct{}{} // which has room: there is one turn
+		x.turn <- struct{}{} // does not block: there is only one turn
 	} else {
 		st.writing = notWriting
 	}
 	st.wakeLocked()
 }
 
-// beginWrite waits for its turn, as quic-go's calls do. ok is false if the
-// send half has ended; queue says whether the write may be queued.
+// beginWrite waits for its turn, as quic-go's calls do. ok is false if the send
+// half has ended. queue says whether the write may be queued.
 func (st *streamState) beginWrite() (queue, ok bool) {
 	st.mu.Lock()
 	defer st.mu.Unlock()
@@ -117,8 +123,8 @@ func (st *streamState) beginWrite() (queue, ok bool) {
 		return false, false
 	}
 	st.writing = queueing
-	// Queueing knows no deadline, so one that has passed is honoured here. After
-	// SetReliableBoundary nothing is queued: see abortSend.
+	// TryWriteAll ignores deadlines, so a write whose deadline has passed is
+	// not queued. After SetReliableBoundary nothing is queued (see abortSend).
 	late := st.writeDeadline != 0 && st.conn.now() >= st.writeDeadline
 	return !late && !st.boundary, true
 }
@@ -127,8 +133,8 @@ func (st *streamState) canWriteLocked() bool {
 	return st.sendHalf == HalfOpen || st.sendHalf == halfDetached
 }
 
-// block says that the write under way may block from now on, unless Close
-// waits for it.
+// block notes that the write with the turn may block from now on. It returns
+// false if Close is waiting for the write, which then must not block.
 func (st *streamState) block() bool {
 	st.mu.Lock()
 	defer st.mu.Unlock()
@@ -140,8 +146,8 @@ func (st *streamState) block() bool {
 	return true
 }
 
-// hurried reports whether Close has ended the write under way, which then may
-// not block any more.
+// hurried reports whether Close has interrupted the write with the turn. If so,
+// the write must not block any more.
 func (st *streamState) hurried() bool {
 	st.mu.Lock()
 	defer st.mu.Unlock()
@@ -151,11 +157,11 @@ func (st *streamState) hurried() bool {
 	return st.closing
 }
 
-// endWrite ends a turn in which n of size bytes were taken. It returns what the
-// program is to see of err.
+// endWrite ends a turn in which n of size bytes were taken. It returns the
+// error for the program.
 func (st *streamState) endWrite(n, size int, err error) error {
 	st.mu.Lock()
-	if st.writing == blocking && n > 0 { // all that was queued before has gone into packets
+	if st.writing == blocking && n > 0 { // everything queued before has gone into packets
 		st.queued = 0
 	}
 	if n < size {
@@ -175,7 +181,7 @@ func (st *streamState) endWrite(n, size int, err error) error {
 	return err
 }
 
-// endsSendHalf tells errors after which no Write can succeed.
+// endsSendHalf reports whether no Write can succeed after err.
 func endsSendHalf(err error) bool {
 	return !isDeadline(err) && err != quic.ErrWouldBlock && err != quic.ErrWriteLimitReached
 }
@@ -188,13 +194,13 @@ func (st *streamState) writeAfterEnd() error {
 		st.extra.toldOfEnd()
 	}
 	st.mu.Unlock()
-	if closing { // a call into quic-go would have it say ErrWouldBlock to a write that Close waits for
+	if closing { // a call now would make quic-go return ErrWouldBlock to a write that Close waits for
 		return quic.ErrStreamClosed
 	}
 	if _, err := st.send().WriteWithLimit(nil, pass); err != nil && endsSendHalf(err) {
 		return st.sendCanceled(err)
 	}
-	// Whoever ended the half has not told quic-go yet.
+	// The call that ends the half has not called quic-go yet.
 	return st.sendCanceled(quic.ErrStreamClosed)
 }
 
@@ -224,19 +230,19 @@ func (st *streamState) writeInTurn(p []byte, queue bool) (n int, err error) {
 func (st *streamState) queue(p []byte) error {
 	err := st.send().TryWriteAll(p)
 	if err == nil {
-		st.queued = min(st.queued, maxQueued) + uint16(min(len(p), maxQueued)) // more makes no difference
+		st.queued = min(st.queued, maxQueued) + uint16(min(len(p), maxQueued)) // need not be exact above maxQueued
 		st.conn.queue.bytes.Add(int64(len(p)))
 		st.written.Add(int64(len(p)))
 	}
 	return err
 }
 
-// pastBarrier is quic-go's WriteWithLimit, where no limiter is [pass]. It
-// differs in two ways. quic-go reports a deadline that passes just when it has
-// taken all of p. To the program that would be a Write that failed, though
-// nothing is cut; so here the next Write reports it. And when Close ends it,
-// what is left of p is queued, if it is small, so that nothing is cut unless
-// the peer's window is full.
+// pastBarrier is quic-go's WriteWithLimit. A nil limiter means [pass]. It
+// differs from quic-go's in two ways. First, if a deadline passes just when
+// quic-go has taken all of p, quic-go returns an error although nothing is cut.
+// Here the call succeeds, and the next Write returns the error. Second, if
+// Close interrupts it, the rest of p is queued if it is small. So nothing is
+// cut unless the peer's window is full.
 func (st *streamState) pastBarrier(p []byte, limiter func(int) int) (n int, err error) {
 	if st.block() {
 		st.conn.mayStall()
@@ -258,12 +264,13 @@ func (st *streamState) pastBarrier(p []byte, limiter func(int) int) (n int, err 
 			return n, err
 		}
 	}
-	// Close is about to reset the stream with this.
+	// Close is about to reset the stream with this error.
 	return n, &quic.StreamError{StreamID: st.id(), ErrorCode: st.conn.guard.Codes.Cut}
 }
 
-// writeCounted counts the bytes as they go into packets, if an IdleTimeout
-// wants to see them move.
+// writeCounted is quic-go's WriteWithLimit, and counts the bytes. If there is
+// an IdleTimeout, it counts them while they go into packets, so that the stream
+// does not look idle.
 func (st *streamState) writeCounted(p []byte, limiter func(int) int) (int, error) {
 	if limiter == nil {
 		limiter = pass
@@ -281,7 +288,7 @@ func (st *streamState) writeCounted(p []byte, limiter func(int) int) (int, error
 	return n, err
 }
 
-// tryWriteAll never waits, not even for its turn.
+// tryWriteAll never blocks, not even for its turn.
 func (st *streamState) tryWriteAll(p []byte) error {
 	st.mu.Lock()
 	busy, ok := st.writing != notWriting, st.canWriteLocked()
@@ -299,7 +306,7 @@ func (st *streamState) tryWriteAll(p []byte) error {
 	if err == nil {
 		return st.endWrite(len(p), len(p), nil)
 	}
-	return st.endWrite(0, 0, err) // all or nothing: what is not taken is not cut
+	return st.endWrite(0, 0, err) // it takes all or nothing, so the stream is not cut
 }
 
 func (st *streamState) writeWithLimit(p []byte, limiter func(int) int) (int, error) {
@@ -321,13 +328,13 @@ func (st *streamState) setWriteDeadline(t time.Time) error {
 	st.writeDeadline = st.conn.since(t)
 	closing := st.closing
 	st.mu.Unlock()
-	if closing { // Close has set one that has passed, which must stay
+	if closing { // Close has set a deadline in the past, which must stay
 		st.send().SetWriteDeadline(longAgo)
 	}
 	return err
 }
 
-// since is a deadline on the clock of c, where 0 is none.
+// since converts a deadline to the clock of c. 0 means none.
 func (c *Conn) since(t time.Time) time.Duration {
 	if t.IsZero() {
 		return 0
@@ -335,8 +342,8 @@ func (c *Conn) since(t time.Time) time.Duration {
 	return max(t.Sub(c.start), 1)
 }
 
-// setReliableBoundary does nothing once the send half is aborted or about to
-// end, when it would promise what is no longer kept.
+// setReliableBoundary has no effect once the send half is aborted or is just
+// being ended: its promise could no longer be kept.
 func (st *streamState) setReliableBoundary() {
 	st.mu.Lock()
 	ok := st.canWriteLocked() || st.sendHalf == HalfFinished
@@ -347,9 +354,10 @@ func (st *streamState) setReliableBoundary() {
 	}
 }
 
-// peerStopped returns the peer's STOP_SENDING as the error it is, or nil, once
-// quic-go's Close has failed. The cause of the stream's context does not tell,
-// if a ConnContext returned one that ended before.
+// peerStopped is called when quic-go's Close has failed. It returns the error
+// for the peer's STOP_SENDING, or nil if that was not the reason. We cannot use
+// the cause of the stream's context: if a ConnContext returned a context that
+// is done, that is the cause.
 func (st *streamState) peerStopped() *quic.StreamError {
 	stop, ok := errors.AsType[*quic.StreamError](st.send().TryWriteAll(nil))
 	if !ok || !stop.Remote {

@@ -10,7 +10,7 @@ import (
 	"github.com/quiclife/quiclife/internal/quictest"
 )
 
-// TestConnQueueHoldsAllThatFits, and gets shorter by what was sent.
+// TestConnQueueHoldsAllThatFits: it gets shorter by what was sent.
 func TestConnQueueHoldsAllThatFits(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		for sent, room := range map[int]int{0: 5, 10: 15} {
@@ -27,11 +27,12 @@ func TestConnQueueHoldsAllThatFits(t *testing.T) {
 	})
 }
 
-// TestWriteThatIsCompleteMendsACut: also one of a single byte, but not one of none.
+// TestWriteThatIsCompleteMendsACut: even one of a single byte, but not an empty
+// one.
 func TestWriteThatIsCompleteMendsACut(t *testing.T) {
 	for size, cut := range map[int]bool{0: true, 1: false, 2: false} {
 		st := &streamState{conn: &Conn{}, cut: true, writing: queueing}
-		st.conn.sampler.wrote.Store(true) // no burst begins
+		st.conn.sampler.wrote.Store(true) // so that no burst begins
 		require.NoError(t, st.endWrite(size, size, nil))
 		require.Equal(t, cut, st.cut, "cut, after a complete Write of %d bytes", size)
 	}
@@ -42,7 +43,8 @@ type failingSender struct{ sender }
 
 func (failingSender) TryWriteAll([]byte) error { return io.ErrClosedPipe }
 
-// TestWriteThatCloseEndsReturnsWhyItCouldNotBeQueued: the half was reset before.
+// TestWriteThatCloseEndsReturnsWhyItCouldNotBeQueued: because the half was
+// reset before.
 func TestWriteThatCloseEndsReturnsWhyItCouldNotBeQueued(t *testing.T) {
 	st := &streamState{conn: &Conn{}, raw: failingSender{}, closing: true}
 	n, err := st.pastBarrier([]byte("x"), nil)
@@ -50,7 +52,7 @@ func TestWriteThatCloseEndsReturnsWhyItCouldNotBeQueued(t *testing.T) {
 	require.Equal(t, io.ErrClosedPipe, err)
 }
 
-// TestWriteBlocksUnlessCloseWaitsForIt: and says which.
+// TestWriteBlocksUnlessCloseWaitsForIt: block returns which of the two.
 func TestWriteBlocksUnlessCloseWaitsForIt(t *testing.T) {
 	for _, closing := range []bool{false, true} {
 		st := &streamState{closing: closing, writing: queueing}

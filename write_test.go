@@ -23,9 +23,10 @@ import (
 	"github.com/quiclife/quiclife/internal/quictest"
 )
 
-// TestNothingLost holds promise 2: any split of any size, written with any of
-// the three calls, closed, answered and read to EOF on both sides, arrives
-// byte for byte; also through a small window and with every tenth packet lost.
+// TestNothingLost tests promise 2: data of any size, split in any way, written
+// with any of the three calls, closed, answered and read to EOF on both sides,
+// arrives byte for byte. This holds even with a small window, and with every
+// tenth packet lost.
 func TestNothingLost(t *testing.T) {
 	t.Parallel()
 	for name, s := range map[string]setup{
@@ -126,8 +127,8 @@ func writeSomehow(t *testing.T, s *quiclife.Stream, p []byte, how int) {
 	}
 }
 
-// TestNothingCutLooksWhole holds promise 3: a message that Write did not take
-// in full never ends in io.EOF at the peer, and one that was continued does.
+// TestNothingCutLooksWhole tests promise 3: a message that Write did not take
+// in full never ends in io.EOF at the peer, unless it was continued.
 func TestNothingCutLooksWhole(t *testing.T) {
 	t.Parallel()
 	data := randomBytes(50_000)
@@ -217,7 +218,7 @@ func TestNothingCutLooksWhole(t *testing.T) {
 	})
 }
 
-// TestWriteAfterEndSaysHowItEnded: and so do its siblings.
+// TestWriteAfterEndSaysHowItEnded: so do WriteWithLimit and TryWriteAll.
 func TestWriteAfterEndSaysHowItEnded(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
@@ -252,7 +253,7 @@ func TestWriteAfterEndSaysHowItEnded(t *testing.T) {
 	}
 }
 
-// TestConcurrentWritesDoNotMix: whole Writes follow each other, in any order, and
+// TestConcurrentWritesDoNotMix: Writes arrive whole, in any order, and
 // TryWriteAll does not wait for them.
 func TestConcurrentWritesDoNotMix(t *testing.T) {
 	t.Parallel()
@@ -284,8 +285,8 @@ func TestConcurrentWritesDoNotMix(t *testing.T) {
 	})
 }
 
-// TestLoopOfWritesKeepsNoOtherFromWriting: writes take turns, first come first
-// served, as quic-go's do.
+// TestLoopOfWritesKeepsNoOtherFromWriting: as in quic-go, writes take turns,
+// first come, first served.
 func TestLoopOfWritesKeepsNoOtherFromWriting(t *testing.T) {
 	t.Parallel()
 	for _, size := range []int{4000, 64 << 10} {
@@ -312,7 +313,7 @@ func TestLoopOfWritesKeepsNoOtherFromWriting(t *testing.T) {
 	}
 }
 
-// wideConf grants much.
+// wideConf has large windows.
 var wideConf = &quic.Config{InitialStreamReceiveWindow: 4 << 20, InitialConnectionReceiveWindow: 8 << 20, MaxIdleTimeout: time.Hour}
 
 // onLossyNetwork runs f on a network that loses everything while lost is set.
@@ -323,8 +324,8 @@ func onLossyNetwork(t *testing.T, conf *quic.Config, f func(t *testing.T, e ends
 	setup{clientConf: conf, serverConf: conf, net: quictest.Net{Drop: drop}}.in(t, func(t *testing.T, e ends) { f(t, e, &lost) })
 }
 
-// TestSmallWritesAreBounded: what is queued for a peer that grants much but
-// takes nothing stays small.
+// TestSmallWritesAreBounded: little is queued for a peer with large windows
+// from which no ACK comes.
 func TestSmallWritesAreBounded(t *testing.T) {
 	t.Parallel()
 	onLossyNetwork(t, wideConf, func(t *testing.T, e ends, lost *atomic.Bool) {
@@ -343,9 +344,9 @@ func TestSmallWritesAreBounded(t *testing.T) {
 	})
 }
 
-// TestReleaseAfterQueuedWriteKeepsConnectionAlive: what is queued after
-// SetReliableBoundary must not count in the final size of a reset that the
-// peer's STOP_SENDING then replaces by one with another size.
+// TestReleaseAfterQueuedWriteKeepsConnectionAlive: data queued after
+// SetReliableBoundary must not make the final size of a reset differ from that
+// of the reset that answers a later STOP_SENDING.
 func TestReleaseAfterQueuedWriteKeepsConnectionAlive(t *testing.T) {
 	t.Parallel()
 	conf := &quic.Config{EnableStreamResetPartialDelivery: true}
@@ -353,7 +354,7 @@ func TestReleaseAfterQueuedWriteKeepsConnectionAlive(t *testing.T) {
 		"Write":       func(s *quiclife.Stream) error { _, err := s.Write([]byte("not so")); return err },
 		"TryWriteAll": func(s *quiclife.Stream) error { return s.TryWriteAll([]byte("not so")) },
 		"Write, TryWriteAll of a byte": func(s *quiclife.Stream) error {
-			s.Write([]byte("not so")) // after which nothing is queued
+			s.Write([]byte("not so")) // nothing is queued after it
 			return s.TryWriteAll([]byte("n"))
 		},
 	} {
@@ -401,7 +402,7 @@ func TestReleaseAfterQueuedWriteKeepsConnectionAlive(t *testing.T) {
 }
 
 // TestResetTakesBackWhatCameAfterTheBoundary: small Writes after
-// SetReliableBoundary are not made reliable by the way they are sent.
+// SetReliableBoundary are not delivered reliably.
 func TestResetTakesBackWhatCameAfterTheBoundary(t *testing.T) {
 	t.Parallel()
 	conf := &quic.Config{EnableStreamResetPartialDelivery: true}
@@ -411,7 +412,7 @@ func TestResetTakesBackWhatCameAfterTheBoundary(t *testing.T) {
 		s.SetReliableBoundary()
 		write(t, s, "not so")
 		s.Release()
-		settled() // or a Read between data and reset would return what was not reliable
+		settled() // otherwise a Read between data and reset would return unreliable data
 		b, err := io.ReadAll(peer)
 		require.ErrorIs(t, err, &quiclife.StreamError{StreamID: s.StreamID(), Remote: true})
 		require.Equal(t, "reliable", string(b))
@@ -430,8 +431,8 @@ func TestResetTakesBackWhatCameAfterTheBoundary(t *testing.T) {
 	})
 }
 
-// TestCancelWriteBesideTryWriteAllWaitsForIt: what is just being queued after the
-// boundary counts.
+// TestCancelWriteBesideTryWriteAllWaitsForIt: data that is just being queued
+// after the boundary counts.
 func TestCancelWriteBesideTryWriteAllWaitsForIt(t *testing.T) {
 	t.Parallel()
 	conf := &quic.Config{EnableStreamResetPartialDelivery: true}
@@ -451,8 +452,8 @@ func TestCancelWriteBesideTryWriteAllWaitsForIt(t *testing.T) {
 	})
 }
 
-// TestBoundaryBesideWritesKeepsConnectionAlive: no interleaving of the calls on
-// the send half ends the connection either.
+// TestBoundaryBesideWritesKeepsConnectionAlive: whatever the interleaving of
+// the calls on the send half.
 func TestBoundaryBesideWritesKeepsConnectionAlive(t *testing.T) {
 	conf := &quic.Config{EnableStreamResetPartialDelivery: true, MaxIncomingStreams: 1000}
 	e := setup{clientConf: conf, serverConf: conf}.onLoopback(t)
@@ -483,10 +484,10 @@ func TestBoundaryBesideWritesKeepsConnectionAlive(t *testing.T) {
 	e.client.CloseWithError(0, "")
 }
 
-// TestCloseBesideWritesThatDoNotBlockCutsNothing: a Write that ran beside Close
-// has taken all, and then all arrives, or it came too late and has taken
-// nothing. Small ones are queued; the barriers between them, and Writes that
-// are larger than the queue, are under way when Close comes.
+// TestCloseBesideWritesThatDoNotBlockCutsNothing: a Write concurrent with Close
+// either takes everything, which then arrives, or comes too late and takes
+// nothing. Small Writes are queued. The barriers between them, and Writes
+// larger than the queue, are in progress when Close comes.
 func TestCloseBesideWritesThatDoNotBlockCutsNothing(t *testing.T) {
 	const window = 1 << 30 // a full one would be a reason to cut
 	conf := &quic.Config{InitialStreamReceiveWindow: window, InitialConnectionReceiveWindow: window}
@@ -494,7 +495,7 @@ func TestCloseBesideWritesThatDoNotBlockCutsNothing(t *testing.T) {
 		rounds int
 		size   int
 		write  func(s *quiclife.SendStream, p []byte) (int, error)
-	}{ // where what is left of a Write is not queued, round 1 or 2 fails
+	}{ // if the rest of a Write is not queued, round 1 or 2 fails
 		"TryWriteAll":   {20, 100, func(s *quiclife.SendStream, p []byte) (int, error) { return len(p), s.TryWriteAll(p) }},
 		"small Writes":  {60, 100, (*quiclife.SendStream).Write},
 		"larger Writes": {60, 6000, (*quiclife.SendStream).Write},
@@ -543,9 +544,9 @@ func TestCloseBesideWritesThatDoNotBlockCutsNothing(t *testing.T) {
 	}
 }
 
-// TestCloseCompletesWritesThatTheNetworkHoldsUp: a Write that waits for the
-// network, and not for the peer, is completed by Close, and so is one that waits
-// for its turn behind it.
+// TestCloseCompletesWritesThatTheNetworkHoldsUp: Close completes a Write that
+// waits for the network and not for the peer, and also one that waits for its
+// turn behind it.
 func TestCloseCompletesWritesThatTheNetworkHoldsUp(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
@@ -591,8 +592,8 @@ func TestCloseCompletesWritesThatTheNetworkHoldsUp(t *testing.T) {
 	}
 }
 
-// TestClosesBesideBlockedWriteAgree: a second Close waits for what the first
-// finds out, and a deadline that is moved meanwhile does not keep it waiting.
+// TestClosesBesideBlockedWriteAgree: a second Close waits for the result of the
+// first, and moving the deadline meanwhile does not prolong the wait.
 func TestClosesBesideBlockedWriteAgree(t *testing.T) {
 	t.Parallel()
 	setup{serverConf: matrixConf}.in(t, func(t *testing.T, e ends) {
@@ -618,8 +619,8 @@ func TestClosesBesideBlockedWriteAgree(t *testing.T) {
 	})
 }
 
-// TestStalledPeerPinsLittle: of what is written to streams whose peer grants
-// much and takes nothing, little is queued for all of them together.
+// TestStalledPeerPinsLittle: if the peer has large windows but takes nothing,
+// little is queued for all streams together.
 func TestStalledPeerPinsLittle(t *testing.T) {
 	const most = 600 << 10 // 256 KiB, what is in flight, and the buffers around it
 	for _, streams := range []int{100, 1000, 5000} {
@@ -634,7 +635,7 @@ func TestStalledPeerPinsLittle(t *testing.T) {
 				strs[i], err = e.client.OpenStream()
 				require.NoError(t, err)
 			}
-			write(t, strs[streams-1], "x") // tells the peer of all of them
+			write(t, strs[streams-1], "x") // makes all of them known to the peer
 			settled()
 			lost.Store(true)
 			message := make([]byte, 500)
@@ -666,7 +667,8 @@ func TestStalledPeerPinsLittle(t *testing.T) {
 	}
 }
 
-// TestQueueEmptiesAsItIsSent: what was sent long ago keeps nobody from queueing.
+// TestQueueEmptiesAsItIsSent: data that was sent long ago takes no room in the
+// queue.
 func TestQueueEmptiesAsItIsSent(t *testing.T) {
 	t.Parallel()
 	deadNetwork(t, func(t *testing.T, e ends, s *quiclife.Stream, die func()) {
@@ -681,8 +683,8 @@ func TestQueueEmptiesAsItIsSent(t *testing.T) {
 	})
 }
 
-// TestWriteWhoseDeadlineHasPassedQueuesNothing: one at the very start of the
-// connection's clock is a deadline too.
+// TestWriteWhoseDeadlineHasPassedQueuesNothing: even if the deadline is the
+// very start of the connection's clock.
 func TestWriteWhoseDeadlineHasPassedQueuesNothing(t *testing.T) {
 	t.Parallel()
 	setup{}.in(t, func(t *testing.T, e ends) {
@@ -745,7 +747,8 @@ func TestReadWriteAndPeekAllocateNoMoreThanQuicGos(t *testing.T) {
 	require.Less(t, more[len(more)/2], 0.5, fmt.Sprint(more))
 }
 
-// TestTryWriteAllBesideBlockedWriteDoesNotHideIt: Close sees that it was cut.
+// TestTryWriteAllBesideBlockedWriteDoesNotHideIt: Close sees that the Write was
+// cut.
 func TestTryWriteAllBesideBlockedWriteDoesNotHideIt(t *testing.T) {
 	t.Parallel()
 	setup{serverConf: matrixConf}.in(t, func(t *testing.T, e ends) {
@@ -763,7 +766,7 @@ func TestTryWriteAllBesideBlockedWriteDoesNotHideIt(t *testing.T) {
 	})
 }
 
-// TestCloseCutsSecondOfTwoBlockedWrites: though the first was complete.
+// TestCloseCutsSecondOfTwoBlockedWrites: even though the first was complete.
 func TestCloseCutsSecondOfTwoBlockedWrites(t *testing.T) {
 	t.Parallel()
 	setup{serverConf: matrixConf}.in(t, func(t *testing.T, e ends) {
@@ -790,7 +793,8 @@ type nilLimit struct{ *quiclife.Stream }
 
 func (s nilLimit) Write(p []byte) (int, error) { return s.WriteWithLimit(p, nil) }
 
-// TestCancelledWriteWithoutLimiterIsLetGo: it is not the plain Write either.
+// TestCancelledWriteWithoutLimiterIsLetGo: a nil limiter does not mean
+// quic-go's plain Write.
 func TestCancelledWriteWithoutLimiterIsLetGo(t *testing.T) {
 	t.Parallel()
 	setup{serverConf: windowConf}.in(t, func(t *testing.T, e ends) {
@@ -818,7 +822,7 @@ func TestCancelledWriteWithoutLimiterIsLetGo(t *testing.T) {
 	})
 }
 
-// TestTryWriteAllCompletesCutMessage: Close ends it properly then.
+// TestTryWriteAllCompletesCutMessage: then Close ends it with a FIN.
 func TestTryWriteAllCompletesCutMessage(t *testing.T) {
 	t.Parallel()
 	setup{}.in(t, func(t *testing.T, e ends) {
@@ -834,8 +838,8 @@ func TestTryWriteAllCompletesCutMessage(t *testing.T) {
 	})
 }
 
-// deadNetwork runs f with a stream on a network that die has lose everything.
-// Then another stream fills the congestion window.
+// deadNetwork runs f with a stream. After a call of die, the network loses
+// everything, and another stream has filled the congestion window.
 func deadNetwork(t *testing.T, f func(t *testing.T, e ends, s *quiclife.Stream, die func())) {
 	onLossyNetwork(t, wideConf, func(t *testing.T, e ends, lost *atomic.Bool) {
 		s, _ := e.stream(t)
@@ -851,7 +855,7 @@ func deadNetwork(t *testing.T, f func(t *testing.T, e ends, s *quiclife.Stream, 
 	})
 }
 
-// queueUntilFull writes in small pieces until a Write has blocked for a second,
+// queueUntilFull writes small pieces until a Write has blocked for a second,
 // and returns how many bytes were taken.
 func queueUntilFull(t *testing.T, s *quiclife.Stream) int64 {
 	t.Helper()
@@ -868,7 +872,7 @@ func queueUntilFull(t *testing.T, s *quiclife.Stream) int64 {
 const mostQueued = 16 << 10 // between two barriers
 
 // TestQueueingStartsAnewAfterBarrier: a Write that waited until it was sent is
-// one, as nothing before it is queued any more.
+// a barrier, since nothing before it is queued any more.
 func TestQueueingStartsAnewAfterBarrier(t *testing.T) {
 	t.Parallel()
 	for name, barrier := range map[string]func(s *quiclife.Stream) (int, error){
@@ -893,7 +897,7 @@ func TestQueueingStartsAnewAfterBarrier(t *testing.T) {
 
 func takeAll(most int) int { return most }
 
-// TestFailedWriteIsNoBarrier: what was queued before it still is.
+// TestFailedWriteIsNoBarrier: data queued before it is still queued.
 func TestFailedWriteIsNoBarrier(t *testing.T) {
 	t.Parallel()
 	for name, fail := range map[string]func(s *quiclife.Stream) (int, error){
@@ -917,7 +921,8 @@ func TestFailedWriteIsNoBarrier(t *testing.T) {
 	}
 }
 
-// TestTryWriteAllCountsAsQueued: Writes after it block, where it does not.
+// TestTryWriteAllCountsAsQueued: Writes after it block, although it does not
+// block itself.
 func TestTryWriteAllCountsAsQueued(t *testing.T) {
 	t.Parallel()
 	deadNetwork(t, func(t *testing.T, e ends, s *quiclife.Stream, die func()) {
@@ -929,8 +934,8 @@ func TestTryWriteAllCountsAsQueued(t *testing.T) {
 	})
 }
 
-// TestSmallWriteIsQueuedWithoutDeadline: it returns at once, though nothing can
-// be sent.
+// TestSmallWriteIsQueuedWithoutDeadline: it returns at once, even if nothing
+// can be sent.
 func TestSmallWriteIsQueuedWithoutDeadline(t *testing.T) {
 	t.Parallel()
 	deadNetwork(t, func(t *testing.T, e ends, s *quiclife.Stream, die func()) {
@@ -943,8 +948,8 @@ func TestSmallWriteIsQueuedWithoutDeadline(t *testing.T) {
 	})
 }
 
-// TestWriteInTheMiddleOfAnAbortFails: a Write of something never returns 0 and
-// no error, not even where quic-go does not know of the abort yet.
+// TestWriteInTheMiddleOfAnAbortFails: a Write of some bytes never returns 0
+// without an error, even if quic-go does not know of the abort yet.
 func TestWriteInTheMiddleOfAnAbortFails(t *testing.T) {
 	t.Parallel()
 	for name, abort := range map[string]func(*quiclife.Stream){
@@ -970,7 +975,7 @@ func TestWriteInTheMiddleOfAnAbortFails(t *testing.T) {
 }
 
 // TestCancelWriteBesideCloseAfterBoundaryKeepsConnectionAlive: the two must not
-// announce two final sizes.
+// announce different final sizes.
 func TestCancelWriteBesideCloseAfterBoundaryKeepsConnectionAlive(t *testing.T) {
 	conf := &quic.Config{EnableStreamResetPartialDelivery: true, MaxIncomingStreams: 1000}
 	e := setup{clientConf: conf, serverConf: conf}.onLoopback(t)
@@ -993,9 +998,10 @@ func TestCancelWriteBesideCloseAfterBoundaryKeepsConnectionAlive(t *testing.T) {
 	e.client.CloseWithError(0, "")
 }
 
-// TestWholeWriteAtItsDeadlineSucceeds: a Write that has taken all of its data has
-// not failed, though its deadline passes at that moment. A program that then
-// gave up, and closed, would end a message cleanly that it could not complete.
+// TestWholeWriteAtItsDeadlineSucceeds: a Write that has taken all of its data
+// succeeds, even if its deadline passes at that moment. Otherwise a program
+// might give up and close, and the message would end cleanly although the
+// program believes it incomplete.
 func TestWholeWriteAtItsDeadlineSucceeds(t *testing.T) {
 	t.Parallel()
 	const size = 100_000
@@ -1006,9 +1012,10 @@ func TestWholeWriteAtItsDeadlineSucceeds(t *testing.T) {
 			return s.WriteWithLimit(big, takeAll)
 		},
 	} {
-		// How long it takes, and then that as the deadline, which races with the end.
+		// First we measure how long the Write takes. Then that is the deadline,
+		// which races with the end of the Write.
 		var took time.Duration
-		for n := range 60 { // broken, it failed within 25
+		for n := range 60 { // when broken, it failed within 25 rounds
 			setup{}.in(t, func(t *testing.T, e ends) {
 				s, err := e.client.OpenStream()
 				require.NoError(t, err)
@@ -1032,8 +1039,8 @@ func TestWholeWriteAtItsDeadlineSucceeds(t *testing.T) {
 	}
 }
 
-// TestWriteTakesNoMoreThanItsLimiterAllows: also with an IdleTimeout, which
-// watches the bytes go.
+// TestWriteTakesNoMoreThanItsLimiterAllows: even with an IdleTimeout, which
+// counts the bytes as they go.
 func TestWriteTakesNoMoreThanItsLimiterAllows(t *testing.T) {
 	t.Parallel()
 	setup{guard: &quiclife.Guard{IdleTimeout: time.Hour}}.in(t, func(t *testing.T, e ends) {

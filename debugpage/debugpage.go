@@ -1,36 +1,37 @@
-// Package debugpage shows in a browser which streams the connections of a
-// [quiclife.Guard] have open: how many of each kind and at which limits, who
-// opened them and in which state they are, and what has leaked lately.
+// Package debugpage shows in a browser which streams are open on the
+// connections of a [quiclife.Guard]: how many there are of each kind, their
+// limits, where they were opened, and their state. It also shows the latest
+// leaks.
 //
 //	http.Handle("/debug/quiclife", debugpage.Handler())
 //
-// The page is for whoever debugs the program, on the machine that it runs on.
-// Unless [Options] say otherwise it answers requests only that come from a
-// loopback address, were not forwarded by a proxy, and name localhost or a
-// loopback address as their Host, so that no web page elsewhere can read it.
-// It has no scripts and no buttons that do anything, loads nothing, and changes
-// nothing in the program.
+// The page is for debugging, on the machine that the program runs on. Unless
+// [Options] allow more, it answers a request only if three conditions hold: it
+// comes from a loopback address, it was not forwarded by a proxy, and its Host
+// is localhost or a loopback address. So no web page elsewhere can read it. The
+// page has no scripts, loads nothing, and changes nothing in the program.
 //
 // # Queries
 //
-// These may be combined:
+// These parameters may be combined:
 //
-//	?q=text       only what has the text in its address, its opener or its state; lists streams one by one
-//	?sort=column  of the table of connections or of streams, as the links in their heads do
-//	?refresh=5    loads itself anew every 5 seconds
-//	?format=json  the same, for programs
-//	?format=text  the same, for terminals
+//	?q=text       only rows with this text in their address, opener or state; also lists single streams
+//	?sort=column  sort the connections or streams by a column, like the links in the table heads
+//	?refresh=5    reload every 5 seconds
+//	?format=json  the page as JSON
+//	?format=text  the page as text, for terminals
 //
-// Tables have at most 500 rows, and say of how many.
+// A table has at most 500 rows, and says how many there are in all.
 //
-// With [Options].Ledger it also shows whom streams wait for, at both ends.
+// With [Options].Ledger the page also shows which end each stream is waiting
+// for.
 //
 // # Cost
 //
-// There is no cost between requests, but for the last 100 leaks that are kept
-// for the page once Handler was called. A request looks at every open stream:
-// 100,000 take a fraction of a second (go test -v -run TestManyStreams
-// ./debugpage). Opens and ends of streams go on meanwhile.
+// Between requests the page costs nothing, except that once Handler was called,
+// the last 100 leaks are kept. A request looks at every open stream. That takes
+// a fraction of a second for 100,000 streams (go test -v -run TestManyStreams
+// ./debugpage). Meanwhile streams can be opened and ended as usual.
 package debugpage
 
 import (
@@ -55,39 +56,41 @@ import (
 	"github.com/quiclife/quiclife/internal/peek"
 )
 
-// Options say who may see the page, and what else is on it.
+// Options say who may see the page, and what else it shows.
 type Options struct {
-	// Allow says whether a request is answered, in place of the rule of the
-	// package documentation; 403 is the answer to others. It is called from the
-	// server's goroutines. nil means that rule.
+	// Allow reports whether to answer a request. Other requests get status 403.
+	// Calls may be concurrent. nil means the rule in the package documentation.
 	Allow func(*http.Request) bool
 
-	// Names has a name for each Guard, in their order, which is shown above it.
-	// Without names, several Guards are numbered.
+	// Names holds a name for each Guard, in the same order. The page shows it above
+	// the Guard. Without names, it numbers the Guards if there are several.
 	Names []string
 
-	// Ledger, if not nil, is shown too, with all of its connections, whether a Guard
-	// has them or not: how many streams each end holds, whose move it is for each of
-	// them, and the frames that prove it. Streams of connections that have ended are
-	// listed with a filter only.
+	// Ledger, if not nil, is shown too. The page shows all of its connections,
+	// even those that belong to none of the Guards: how many streams each end
+	// holds, which end has to act on each stream, and the frames that prove it.
+	// Streams of connections that have ended are listed only if the query has a
+	// filter.
 	Ledger Ledger
 }
 
-// A Ledger is a [*ledger.Ledger], and nothing else. To import that package here
-// would change the qlog files of programs that have no ledger.
+// A Ledger is always a [*ledger.Ledger]. It is an interface because importing
+// that package here would change the qlog files of programs that have no
+// ledger.
 //
 // [*ledger.Ledger]: https://pkg.go.dev/github.com/quiclife/quiclife/ledger#Ledger
 type Ledger interface {
 	Tracer(next func(ctx context.Context, isClient bool, id quic.ConnectionID) qlogwriter.Trace) func(context.Context, bool, quic.ConnectionID) qlogwriter.Trace
 }
 
-// Handler returns the page of the connections of guards, without any:
-// [quiclife.DefaultGuard]. It answers GET and HEAD under any path. A nil Guard
-// panics.
+// Handler returns the page for the connections of guards, or of
+// [quiclife.DefaultGuard] if there are none. It answers GET and HEAD requests
+// for any path. It panics if a Guard is nil.
 func Handler(guards ...*quiclife.Guard) http.Handler { return Options{}.Handler(guards...) }
 
-// Handler is [Handler] with options. A Ledger that is not one, or nil, panics,
-// and so do Names that are not as many as the Guards.
+// Handler is [Handler] with options. It panics if o.Ledger is set but is not a
+// *ledger.Ledger, or is a nil one, or if there are names, but not as many as
+// Guards.
 func (o Options) Handler(guards ...*quiclife.Guard) http.Handler {
 	if len(guards) == 0 {
 		guards = []*quiclife.Guard{quiclife.DefaultGuard}
@@ -111,7 +114,7 @@ func (o Options) Handler(guards ...*quiclife.Guard) http.Handler {
 			h.ledger, ok = peek.LedgerConns(o.Ledger)
 		}
 		if !ok {
-			panic(fmt.Sprintf("debugpage: Options.Ledger is a %T, and has to be a *ledger.Ledger that is not nil", o.Ledger))
+			panic(fmt.Sprintf("debugpage: Options.Ledger is a %T, but must be a non-nil *ledger.Ledger", o.Ledger))
 		}
 	}
 	return h
@@ -124,9 +127,9 @@ type handler struct {
 	ledger iter.Seq[peek.LedgerConn] // nil without a Ledger
 }
 
-// local says whether a request comes from this machine, and from nobody else
-// through it: neither through a proxy, nor from a web page that gave its own
-// name a loopback address.
+// local reports whether a request comes from this machine, and not from
+// elsewhere through it. A proxy could forward such a request. So could a
+// browser, for a web page whose own name resolves to a loopback address.
 func local(r *http.Request) bool {
 	for name := range r.Header {
 		if name == "Forwarded" || name == "Via" || name == "X-Real-Ip" || strings.HasPrefix(name, "X-Forwarded-") {
@@ -157,11 +160,11 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	header.Set("Referrer-Policy", "no-referrer")
 	switch {
 	case !h.allow(r):
-		http.Error(w, "The page is for requests from this machine, unless debugpage.Options.Allow says otherwise.", http.StatusForbidden)
+		http.Error(w, "This page answers only requests from this machine, unless debugpage.Options.Allow allows more.", http.StatusForbidden)
 		return
 	case r.Method != http.MethodGet && r.Method != http.MethodHead:
 		header.Set("Allow", "GET, HEAD")
-		http.Error(w, "The page can be read, and nothing else.", http.StatusMethodNotAllowed)
+		http.Error(w, "This page is read-only: use GET or HEAD.", http.StatusMethodNotAllowed)
 		return
 	}
 	q, err := parse(r.URL.Query())
@@ -199,7 +202,7 @@ var page = sync.OnceValue(func() *template.Template {
 	return template.Must(template.New("page").Funcs(functions).Parse(html))
 })
 
-// policy is the Content-Security-Policy: nothing but our own style.
+// policy is the Content-Security-Policy. It allows only our own style sheet.
 var policy = sync.OnceValue(func() string {
 	hash := sha256.Sum256([]byte(style))
 	return "default-src 'none'; style-src 'sha256-" + base64.StdEncoding.EncodeToString(hash[:]) + "'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'"

@@ -27,7 +27,7 @@ import (
 	"github.com/quiclife/quiclife/internal/quictest"
 )
 
-// get asks h for a page, as a browser on this machine does.
+// get requests a page from h, as a browser on this machine does.
 func get(t *testing.T, h http.Handler, query string) *httptest.ResponseRecorder {
 	t.Helper()
 	r := httptest.NewRequest(http.MethodGet, "http://localhost:6060/debug/quiclife"+query, nil)
@@ -37,7 +37,7 @@ func get(t *testing.T, h http.Handler, query string) *httptest.ResponseRecorder 
 	return w
 }
 
-// pair is a client and a server under a Guard that captures stacks.
+// pair returns a client and a server under a Guard that captures stacks.
 func pair(t *testing.T, conf *quic.Config) (guard *quiclife.Guard, client, server *quiclife.Conn) {
 	t.Helper()
 	guard = &quiclife.Guard{CaptureStacks: true, AbandonGrace: -1}
@@ -101,7 +101,7 @@ func TestPageShowsWhoHoldsStreams(t *testing.T) {
 	require.NotContains(t, text, "OPEN STREAMS: ", "one by one, without a filter")
 }
 
-// TestFilter: only what matches is shown, and the streams one by one.
+// TestFilter: only rows that match are shown, and single streams are listed.
 func TestFilter(t *testing.T) {
 	guard, client, server := pair(t, nil)
 	s := open(t, client)
@@ -115,7 +115,7 @@ func TestFilter(t *testing.T) {
 	require.NotContains(t, none, server.LocalAddr().String())
 }
 
-// TestLeaksAreKept: the last 100, without taking OnLeak from the program.
+// TestLeaksAreKept: the last 100. The program's OnLeak still works.
 func TestLeaksAreKept(t *testing.T) {
 	var told atomic.Int64
 	guard := &quiclife.Guard{IdleTimeout: time.Millisecond, OnLeak: func(quiclife.Leak) { told.Add(1) }, Logger: slog.New(slog.DiscardHandler)}
@@ -168,7 +168,7 @@ func TestOnlyRequestsFromThisMachineAreAnswered(t *testing.T) {
 	}
 }
 
-// TestAllowStandsInPlaceOfTheRule, in both directions.
+// TestAllowStandsInPlaceOfTheRule: it may allow more or less.
 func TestAllowStandsInPlaceOfTheRule(t *testing.T) {
 	for _, allow := range []bool{false, true} {
 		h := debugpage.Options{Allow: func(*http.Request) bool { return allow }}.Handler(&quiclife.Guard{})
@@ -197,7 +197,8 @@ func TestPageCanOnlyBeRead(t *testing.T) {
 	}
 }
 
-// TestPolicyForbidsEverythingButTheStyle, of which it has the hash.
+// TestPolicyForbidsEverythingButTheStyle: the policy has the hash of the style
+// sheet.
 func TestPolicyForbidsEverythingButTheStyle(t *testing.T) {
 	w := get(t, debugpage.Handler(&quiclife.Guard{}), "")
 	style := regexp.MustCompile(`(?s)<style>(.*)</style>`).FindStringSubmatch(w.Body.String())
@@ -209,7 +210,7 @@ func TestPolicyForbidsEverythingButTheStyle(t *testing.T) {
 	}
 }
 
-// TestHostileStringsAreShownAsText, wherever they come from.
+// TestHostileStringsAreShownAsText: wherever they come from.
 func TestHostileStringsAreShownAsText(t *testing.T) {
 	guard, client, _ := pair(t, nil)
 	open(t, client)
@@ -256,7 +257,8 @@ func TestEachOrderIsOne(t *testing.T) {
 	}
 }
 
-// TestWithoutGuards shows the DefaultGuard; several are told apart.
+// TestWithoutGuards: the page shows DefaultGuard. Several Guards are shown
+// separately.
 func TestWithoutGuards(t *testing.T) {
 	require.Equal(t, 200, get(t, debugpage.Handler(), "").Code)
 	require.Contains(t, get(t, debugpage.Handler(&quiclife.Guard{}, &quiclife.Guard{}), "").Body.String(), "Guard 2 of 2")
@@ -269,8 +271,8 @@ func TestWithoutGuards(t *testing.T) {
 	require.PanicsWithValue(t, "debugpage: Guard 1 is nil", func() { debugpage.Handler(&quiclife.Guard{}, nil) })
 }
 
-// TestManyStreams: a page of 100,000 open streams takes under a second, and
-// opens go on meanwhile.
+// TestManyStreams: a page with 100,000 open streams takes less than a second,
+// and streams can be opened meanwhile.
 func TestManyStreams(t *testing.T) {
 	if testing.Short() {
 		t.Skip("opens 100,000 streams")
@@ -314,7 +316,7 @@ func TestManyStreams(t *testing.T) {
 	runtime.KeepAlive(held)
 }
 
-// TestRowsAreLimited, and counted.
+// TestRowsAreLimited: all rows are counted.
 func TestRowsAreLimited(t *testing.T) {
 	conf := &quic.Config{MaxIncomingStreams: 1000}
 	guard, client, _ := pair(t, conf)
@@ -325,19 +327,19 @@ func TestRowsAreLimited(t *testing.T) {
 	require.Contains(t, text, "OPEN STREAMS: 500 of 600\n")
 }
 
-// TestEmptyTablesAreLists in JSON, or programs that go through them stumble.
+// TestEmptyTablesAreLists: in JSON, so that programs can iterate over them.
 func TestEmptyTablesAreLists(t *testing.T) {
 	require.NotContains(t, get(t, debugpage.Handler(&quiclife.Guard{}), "?format=json").Body.String(), "null")
 }
 
-// TestFilterKeepsTheRefresh, as links do.
+// TestFilterKeepsTheRefresh: as links do.
 func TestFilterKeepsTheRefresh(t *testing.T) {
 	page := get(t, debugpage.Handler(&quiclife.Guard{}), "?refresh=7").Body.String()
 	require.Contains(t, page, `<input type="hidden" name="refresh" value="7">`)
 }
 
-// TestLeakOfCreditSaysWhatReturnsIt: its halves have ended, so there is nothing
-// to read or close.
+// TestLeakOfCreditSaysWhatReturnsIt: both halves have ended, so there is
+// nothing to read or close.
 func TestLeakOfCreditSaysWhatReturnsIt(t *testing.T) {
 	conf := &quic.Config{RequireStreamCreditRelease: true}
 	guard, client, server := pair(t, conf)
@@ -360,8 +362,8 @@ func TestLeakOfCreditSaysWhatReturnsIt(t *testing.T) {
 	require.NotContains(t, page, "read the answer")
 }
 
-// TestStreamsThatEndMeanwhileAreNotShownAsOpen: the page takes its time, and
-// streams end beside it.
+// TestStreamsThatEndMeanwhileAreNotShownAsOpen: streams end while the page is
+// made.
 func TestStreamsThatEndMeanwhileAreNotShownAsOpen(t *testing.T) {
 	guard, client, _ := pair(t, &quic.Config{MaxIncomingStreams: 1 << 20})
 	h := debugpage.Handler(guard)

@@ -13,7 +13,7 @@ import (
 	"github.com/quiclife/quiclife/internal/peek"
 )
 
-// books is what the page shows of a Ledger.
+// books is the part of the page about a Ledger.
 type books struct {
 	Conns   table[ledgerConn] `json:"connections"`
 	Streams table[held]       `json:"streams"`
@@ -21,7 +21,7 @@ type books struct {
 
 type ledgerConn struct{ peek.LedgerConn }
 
-// A held is a stream that holds a slot, or may.
+// A held is a stream that holds a slot, or may hold one.
 type held struct {
 	peek.LedgerStream
 	Remote string `json:"remote"`
@@ -39,7 +39,7 @@ func takeLedger(conns iter.Seq[peek.LedgerConn], q query) *books {
 			}
 			found = true
 			if c.Ended && q.filter == "" {
-				break // they hold nothing any more
+				break // an ended connection holds no streams
 			}
 			h := held{LedgerStream: s, Remote: c.Remote}
 			if !s.Opened.IsZero() {
@@ -64,7 +64,7 @@ func takeLedger(conns iter.Seq[peek.LedgerConn], q query) *books {
 	return b
 }
 
-// State says whether the connection lives.
+// State says which end this is, and why the connection has ended if it has.
 func (c ledgerConn) State() string {
 	end := "server"
 	if c.Client {
@@ -78,7 +78,7 @@ func (c ledgerConn) State() string {
 
 func (h held) Kind() string { return kindName(h.Incoming, h.Unidirectional) }
 
-// Name is the ID, or those of several streams.
+// Name returns the stream ID, or the range of IDs of several streams.
 func (h held) Name() string {
 	if h.Count == 1 {
 		return fmt.Sprint(h.ID)
@@ -86,7 +86,7 @@ func (h held) Name() string {
 	return fmt.Sprintf("%d..%d (%d)", h.ID, h.Last, h.Count)
 }
 
-// countText is how many streams of a kind are held, at which limit.
+// countText says how many streams of a kind are held, and at which limit.
 func countText(c peek.LedgerCount) string {
 	if c.Opened == 0 && c.Held == 0 {
 		return ""
@@ -132,7 +132,8 @@ func (b *books) writeText(out io.Writer) {
 	w.Flush()
 }
 
-// plain is what a peer has sent, without what a terminal acts on.
+// plain returns a text from the peer without characters that control a
+// terminal.
 func plain(s string) string {
 	return strings.Map(func(r rune) rune {
 		if unicode.IsPrint(r) {

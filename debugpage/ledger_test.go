@@ -18,7 +18,7 @@ import (
 )
 
 // traced returns both ends of a connection whose server has a ledger, and a
-// page of that.
+// page with the ledger.
 func traced(t *testing.T, conf quic.Config) (client, server *quic.Conn, l *ledger.Ledger, o debugpage.Options) {
 	t.Helper()
 	l = ledger.New(ledger.Options{})
@@ -41,7 +41,7 @@ func hold(t *testing.T, client, server *quic.Conn, n int) {
 	}
 }
 
-// TestPageShowsWhoseMoveItIs, also on connections that no Guard has.
+// TestPageShowsWhoseMoveItIs: even on connections that belong to no Guard.
 func TestPageShowsWhoseMoveItIs(t *testing.T) {
 	client, server, _, o := traced(t, quic.Config{MaxIncomingStreams: 3})
 	hold(t, client, server, 2)
@@ -93,7 +93,8 @@ func TestHeldStreamsAreLimitedAndCounted(t *testing.T) {
 	require.Contains(t, get(t, o.Handler(), "?format=text").Body.String(), "HELD STREAMS: 500 of 600\n")
 }
 
-// TestStringsOfThePeerAreShownAsText: it writes the reason of the end.
+// TestStringsOfThePeerAreShownAsText: the peer chooses the reason of a
+// CONNECTION_CLOSE.
 func TestStringsOfThePeerAreShownAsText(t *testing.T) {
 	client, server, _, o := traced(t, quic.Config{})
 	hold(t, client, server, 1)
@@ -124,8 +125,8 @@ func TestWrongLedgerPanics(t *testing.T) {
 	}
 }
 
-// TestPageDoesNotImportTheLedger: that would add http3's schema to the qlog
-// files of programs that have a page and no ledger.
+// TestPageDoesNotImportTheLedger: the import would add http3's schema to the
+// qlog files of programs that have a page but no ledger.
 func TestPageDoesNotImportTheLedger(t *testing.T) {
 	deps, err := exec.Command("go", "list", "-deps", ".").Output()
 	require.NoError(t, err)

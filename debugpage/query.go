@@ -9,15 +9,15 @@ import (
 	"strings"
 )
 
-// A query is what the page was asked for.
+// A query is the parameters of a request.
 type query struct {
 	filter  string // lower case
-	sort    string // a column of conns or of groups, "" is the default of each
-	refresh int    // seconds, 0 is never
+	sort    string // a column of conns or of groups; "" means the default of each
+	refresh int    // seconds; 0 means never
 	format  string // html, json or text
 }
 
-// longestRefresh is a day. Longer is a mistake.
+// longestRefresh is a day. A longer time would be a mistake.
 const longestRefresh = 24 * 60 * 60
 
 func parse(v url.Values) (query, error) {
@@ -26,31 +26,31 @@ func parse(v url.Values) (query, error) {
 		q.format = "html"
 	}
 	if !slices.Contains([]string{"html", "json", "text"}, q.format) {
-		return q, fmt.Errorf("format is %q, and can be html, json or text", q.format)
+		return q, fmt.Errorf("format is %q, but must be html, json or text", q.format)
 	}
 	if _, conn := connOrders[q.sort]; !conn && q.sort != "" {
 		if _, group := groupOrders[q.sort]; !group {
 			columns := slices.Sorted(maps.Keys(connOrders))
 			columns = append(columns, slices.Sorted(maps.Keys(groupOrders))...)
-			return q, fmt.Errorf("sort is %q, and can be %s", q.sort, strings.Join(columns, ", "))
+			return q, fmt.Errorf("sort is %q, but must be one of %s", q.sort, strings.Join(columns, ", "))
 		}
 	}
 	if s := v.Get("refresh"); s != "" {
 		n, err := strconv.Atoi(s)
 		if err != nil || n < 1 || n > longestRefresh {
-			return q, fmt.Errorf("refresh is %q, and can be 1 to %d seconds", s, longestRefresh)
+			return q, fmt.Errorf("refresh is %q, but must be 1 to %d seconds", s, longestRefresh)
 		}
 		q.refresh = n
 	}
 	return q, nil
 }
 
-// matches says whether one of texts has what is asked for.
+// matches reports whether one of texts contains the filter.
 func (q query) matches(texts ...string) bool {
 	return q.filter == "" || slices.ContainsFunc(texts, func(s string) bool { return strings.Contains(strings.ToLower(s), q.filter) })
 }
 
-// with is the query string of the page with a parameter set.
+// with returns the query string of q with one parameter changed.
 func (q query) with(key, value string) string {
 	v := url.Values{}
 	if q.filter != "" {

@@ -11,7 +11,7 @@ import (
 	"github.com/quiclife/quiclife/internal/peek"
 )
 
-// A view is what the template shows.
+// A view is the data for the template.
 type view struct {
 	snapshot
 	query
@@ -34,7 +34,7 @@ var functions = template.FuncMap{
 	"of":    rowsOf,
 	"held":  countText,
 	"kind":  func(c peek.LedgerCount) string { return kindName(c.Incoming, c.Unidirectional) },
-	// sort is the head of a column by which the table can be sorted.
+	// sort makes the head of a column by which the table can be sorted.
 	"sort": func(v queryView, column, name, class string) template.HTML {
 		sorted := ""
 		if v.q.sort == column {
@@ -47,7 +47,7 @@ var functions = template.FuncMap{
 	},
 }
 
-// writeText writes what the page shows for a terminal.
+// writeText writes the page as text for a terminal.
 func (s snapshot) writeText(w io.Writer) {
 	fmt.Fprintln(w, s.At.Format("2006-01-02 15:04:05 MST"))
 	for _, g := range s.Guards {
@@ -98,7 +98,7 @@ func (g guard) writeText(out io.Writer) {
 	w.Flush()
 }
 
-// rowsOf says how many rows are shown, of how many.
+// rowsOf says how many rows are shown, and how many there are.
 func rowsOf(all int) string {
 	if all > mostRows {
 		return fmt.Sprintf("%d of %d", mostRows, all)
@@ -106,8 +106,8 @@ func rowsOf(all int) string {
 	return fmt.Sprint(all)
 }
 
-// short is the innermost call of an opener, without the paths of package and
-// file.
+// short returns the innermost call of an opener, without the paths of its
+// package and file.
 func short(opener string) string {
 	if opener == "" {
 		return ""
@@ -117,5 +117,5 @@ func short(opener string) string {
 	return strings.TrimSpace(path.Base(function) + " " + path.Base(file))
 }
 
-// lines are the calls of an opener.
+// lines returns the calls of an opener.
 func lines(opener string) []string { return strings.Split(strings.TrimSpace(opener), "\n") }

@@ -11,10 +11,10 @@ import (
 	"github.com/quiclife/quiclife/internal/peek"
 )
 
-// mostRows is how many rows a table has.
+// mostRows is how many rows a table has at most.
 const mostRows = 500
 
-// A snapshot is what the page shows. Its JSON is what ?format=json answers.
+// A snapshot is what the page shows. ?format=json returns it as JSON.
 type snapshot struct {
 	At     time.Time `json:"at"`
 	Guards []guard   `json:"guards"`
@@ -27,26 +27,26 @@ type guard struct {
 	Counts  []count       `json:"counts"`
 	Conns   table[conn]   `json:"connections"`
 	Groups  table[group]  `json:"streams_by_opener"`
-	Streams table[stream] `json:"streams"` // with a filter
+	Streams table[stream] `json:"streams"` // only with a filter
 	Leaks   table[leak]   `json:"leaks"`
 }
 
-// A table is the first rows of some.
+// A table has the first rows of a longer list.
 type table[R any] struct {
 	Rows []R `json:"rows"`
-	Of   int `json:"of"` // how many there are
+	Of   int `json:"of"` // length of the list
 }
 
 func (t *table[R]) add(row R) { t.Rows = append(t.Rows, row) }
 
-// cut sorts the rows and keeps the first.
+// cut sorts the rows and keeps the first ones.
 func (t *table[R]) cut(order func(a, b R) int) {
 	slices.SortStableFunc(t.Rows, order)
 	t.Of = len(t.Rows)
-	t.Rows = append([]R{}, t.Rows[:min(t.Of, mostRows)]...) // not nil, which is null in JSON
+	t.Rows = append([]R{}, t.Rows[:min(t.Of, mostRows)]...) // never nil, which would be null in JSON
 }
 
-// A kind has the counts of one kind of stream, of all connections.
+// A kind has the counts of one kind of stream on all connections.
 type kind struct {
 	Name      string `json:"kind"`
 	Open      int64  `json:"open"`
@@ -63,11 +63,11 @@ type kind struct {
 	Detached  int64  `json:"detached"`
 }
 
-// A count is one of the whole group.
+// A count is a count of the whole group.
 type count struct {
 	Name  string `json:"name"`
 	Value string `json:"value"`
-	Bad   bool   `json:"bad"` // something to look into
+	Bad   bool   `json:"bad"` // a positive value is a sign of a problem
 }
 
 type conn struct {
@@ -79,13 +79,14 @@ type conn struct {
 	Oldest age    `json:"oldest_seconds"`
 }
 
-// A use is how many of a connection's slots are taken.
+// A use says how many slots of a connection are taken.
 type use struct {
 	Open  int64 `json:"open"`
 	Limit int64 `json:"limit"`
 }
 
-// A group are the streams that the same calls opened, in the same state.
+// A group is the streams that were opened by the same calls and are in the same
+// state.
 type group struct {
 	groupKey
 	Count  int   `json:"count"`
@@ -115,7 +116,7 @@ type leak struct {
 	Reason string `json:"reason"`
 }
 
-// An age is shown in short, and is a number of seconds in JSON.
+// An age is shown rounded. In JSON it is a number of seconds.
 type age time.Duration
 
 func (a age) MarshalJSON() ([]byte, error) {
@@ -135,7 +136,7 @@ func (a age) String() string {
 	return fmt.Sprintf("%dd", d/(24*time.Hour))
 }
 
-// connOrders and groupOrders are what the tables can be sorted by.
+// connOrders and groupOrders are the orders that the tables can be sorted by.
 var connOrders = map[string]func(a, b conn) int{
 	"open":   func(a, b conn) int { return cmp.Compare(b.Open, a.Open) },
 	"opened": func(a, b conn) int { return cmp.Compare(b.Opened, a.Opened) },
@@ -150,7 +151,8 @@ var groupOrders = map[string]func(a, b group) int{
 	"opener": func(a, b group) int { return cmp.Compare(a.Opener, b.Opener) },
 }
 
-// order returns the order asked for, or that of a column.
+// order returns the order with the name asked, or with the name otherwise if
+// there is none.
 func order[R any](orders map[string]func(a, b R) int, asked, otherwise string) func(a, b R) int {
 	if by, ok := orders[asked]; ok {
 		return by
@@ -214,7 +216,7 @@ func takeGuard(g *quiclife.Guard, q query) guard {
 	for _, at := range groups {
 		v.Groups.add(*at)
 	}
-	slices.SortFunc(v.Groups.Rows, func(a, b group) int { // so that equal ones keep their places
+	slices.SortFunc(v.Groups.Rows, func(a, b group) int { // so that rows that compare equal always have the same order
 		return cmp.Or(cmp.Compare(a.Opener, b.Opener), cmp.Compare(a.Kind, b.Kind), cmp.Compare(a.State, b.State))
 	})
 	slices.SortFunc(v.Conns.Rows, func(a, b conn) int {
@@ -257,7 +259,7 @@ func kindName(incoming, unidirectional bool) string {
 	return name
 }
 
-// each has the kinds in the order of the page.
+// each returns the kinds in the order of the page.
 func each(s quiclife.Stats) [4]quiclife.StreamStats {
 	return [...]quiclife.StreamStats{s.Outgoing, s.OutgoingUni, s.Incoming, s.IncomingUni}
 }

@@ -18,7 +18,7 @@ import (
 	"github.com/quiclife/quiclife/leaktest"
 )
 
-// request is how a program should do it.
+// request is a request as a program should make it.
 func request(c *quiclife.Conn) error {
 	s, err := c.OpenStream()
 	if err != nil {
@@ -57,7 +57,7 @@ var clean = []struct {
 				defer s.Close()
 				io.ReadFull(s, make([]byte, 7))
 				s.Write([]byte("answer"))
-				time.Sleep(time.Millisecond) // the FIN is in a packet of its own
+				time.Sleep(time.Millisecond) // so that the FIN is in a separate packet
 				s.Close()
 			}
 		}()
@@ -207,8 +207,9 @@ func TestNoFalseAlarm(t *testing.T) {
 
 var cleanTests = 1000
 
-// TestParallelTestsThatAreClean is for alarms that come by chance. They are
-// tests of their own, as a user's would be. QUICLIFE_LEAKTESTS is how many.
+// TestParallelTestsThatAreClean looks for false alarms that come by chance. It
+// runs many clean tests in parallel, as a user would. QUICLIFE_LEAKTESTS sets
+// their number.
 func TestParallelTestsThatAreClean(t *testing.T) {
 	n := cleanTests
 	if testing.Short() {
@@ -230,7 +231,7 @@ func TestParallelTestsThatAreClean(t *testing.T) {
 	}
 }
 
-// TestNoGoroutineIsLeftByPair: goleak's cleanup comes after Pair's.
+// TestNoGoroutineIsLeftByPair: goleak's cleanup runs after Pair's.
 func TestNoGoroutineIsLeftByPair(t *testing.T) {
 	t.Cleanup(func() { goleak.VerifyNone(t) })
 	client, server := leaktest.Pair(t, nil, nil)

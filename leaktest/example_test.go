@@ -70,13 +70,13 @@ func ExampleNew() {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer conn.CloseWithError(0, "") // which hides no leak
+	defer conn.CloseWithError(0, "") // closing the connection hides no leak
 	if err := fetch(t.Context(), conn, "hello"); err != nil {
 		t.Fatal(err)
 	}
 }
 
-// A program that uses the package-level functions has its connections under
+// If a program uses the package-level functions, its connections are under
 // DefaultGuard.
 func ExampleCheck() {
 	var t *testing.T // of TestFetch(t *testing.T)

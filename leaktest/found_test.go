@@ -16,7 +16,7 @@ import (
 	"github.com/quiclife/quiclife/leaktest"
 )
 
-// What the ways to leak do not cover.
+// Tests that the table of ways to leak does not cover.
 
 func TestLeakOfHandlerIsNamedByIt(t *testing.T) {
 	for _, closed := range []bool{false, true} {
@@ -39,7 +39,7 @@ func TestLeakOfHandlerIsNamedByIt(t *testing.T) {
 	}
 }
 
-// handlersThatLeak read the request, and give no answer.
+// handlersThatLeak read the request and do not answer.
 func handlersThatLeak(c *quiclife.Conn) {
 	for {
 		s, err := c.AcceptStream(context.Background())
@@ -69,8 +69,8 @@ func TestUnidirectionalStreamsThatLeakAreNamed(t *testing.T) {
 			}
 		})
 		fate := map[string]string{"held": "Still held by the program", "dropped": "Dropped by the program", "closed": "Open when the connection ended"}[end]
-		requireWords(t, paragraph(t, message, "1 unidirectional stream opened at"), fate, "send half open.", "8 bytes written", "Close, or defer Release. If it is a control stream: leaktest.Allow.")
-		if end != "closed" { // else the FIN may have been under way
+		requireWords(t, paragraph(t, message, "1 unidirectional stream opened at"), fate, "send half open.", "8 bytes written", "Close, or defer Release. If it is a control stream, use leaktest.Allow.")
+		if end != "closed" { // else the FIN may have been on its way
 			requireWords(t, paragraph(t, message, "1 unidirectional stream accepted at"), fate, "receive half open.", "3 read", "read to io.EOF, or defer Release.")
 		}
 		runtime.KeepAlive(held)
@@ -124,7 +124,7 @@ func TestCreditThatWasNotReturnedIsALeak(t *testing.T) {
 			}
 		}
 		message := failureWith(t, conf, body(false))
-		requireWords(t, paragraph(t, message, "1 stream accepted at"), "Ended, but the credit was not returned: send half finished, receive half finished.", "To do: Release, as")
+		requireWords(t, paragraph(t, message, "1 stream accepted at"), "Ended, but the credit was not returned: send half finished, receive half finished.", "To do: Release, because")
 		requireWords(t, message, "1 stream leaked, of 2 that were opened.")
 		require.Empty(t, failureWith(t, conf, body(true)), end)
 		runtime.KeepAlive(held)
@@ -161,8 +161,7 @@ func TestStreamsThatNobodyAcceptsAreALeak(t *testing.T) {
 	}), "unwrapped")
 }
 
-// guarded is the test of a user's with a Guard, and connections that the user
-// closes.
+// guarded runs a user's test with a Guard and connections that the user closes.
 func guarded(t *testing.T, set func(g *quiclife.Guard), f func(t *testing.T, u *testOfAUser, g *quiclife.Guard, client, server *quiclife.Conn), opts ...leaktest.Option) (message string) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
@@ -198,15 +197,15 @@ func TestStreamsThatTimedOutAreALeak(t *testing.T) {
 
 func TestConnectionsThatAreOpenFailTheTest(t *testing.T) {
 	body := func(t *testing.T, u *testOfAUser, g *quiclife.Guard, client, server *quiclife.Conn) {
-		u.Cleanup(func() { go answering(server) }) // no stream is left, but both ends are
+		u.Cleanup(func() { go answering(server) }) // no stream is left, but both connections are
 	}
 	message := guarded(t, nil, body)
 	requireWords(t, message, "2 connections still open:", "from 1.0.0.1:1000 to 1.0.0.2:443", "CloseWithError or Shutdown")
 	require.Empty(t, guarded(t, nil, body, leaktest.AllowConns()))
 }
 
-// TestVerdictWaitsForConnections: a leak is certain, but that the connection is
-// still open is not.
+// TestVerdictWaitsForConnections: a leak is certain, but the open connection
+// may still be closed.
 func TestVerdictWaitsForConnections(t *testing.T) {
 	message := guarded(t, nil, func(t *testing.T, u *testOfAUser, g *quiclife.Guard, client, server *quiclife.Conn) {
 		openDeep(t, client, 0)
@@ -247,7 +246,7 @@ func TestHalfThatIsEndedAfterItsConnectionIsNotNamed(t *testing.T) {
 	requireWords(t, paragraph(t, message, "1 stream opened at"), "send half aborted, receive half open", "CancelRead, or defer Release")
 }
 
-// TestCheckSparesWhatWasThere: a Guard that other tests have used before.
+// TestCheckSparesWhatWasThere: for a Guard that other tests have used before.
 func TestCheckSparesWhatWasThere(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g := &quiclife.Guard{Logger: slog.New(slog.DiscardHandler)}
@@ -270,7 +269,7 @@ func TestCheckSparesWhatWasThere(t *testing.T) {
 		leaktest.Check(user, g)
 		write(t, open(t, client), "x")
 		message := user.end()
-		requireWords(t, message, "1 stream leaked, of 2 that were opened.", "1 stream opened somewhere (Guard.CaptureStacks would tell where)")
+		requireWords(t, message, "1 stream leaked, of 2 that were opened.", "1 stream opened somewhere (set Guard.CaptureStacks to see where)")
 		client.CloseWithError(0, "")
 
 		user = &testOfAUser{TB: t}
@@ -280,7 +279,7 @@ func TestCheckSparesWhatWasThere(t *testing.T) {
 	})
 }
 
-// TestGuardMadeOutsideOfBubble: its check comes when the bubble has ended.
+// TestGuardMadeOutsideOfBubble: its check runs after the bubble has ended.
 func TestGuardMadeOutsideOfBubble(t *testing.T) {
 	user := &testOfAUser{TB: t}
 	g := leaktest.New(user)
@@ -318,8 +317,9 @@ func TestNoCheckAfterFailure(t *testing.T) {
 	require.NotEmpty(t, guarded(t, nil, leaking))
 }
 
-// TestVerdictComesEarlyIfNothingCanChangeIt: dropped streams are named after a
-// collection, and only what is held is waited for.
+// TestVerdictComesEarlyIfNothingCanChangeIt: dropped streams are certain after
+// a collection. leaktest waits only for streams that the program still refers
+// to.
 func TestVerdictComesEarlyIfNothingCanChangeIt(t *testing.T) {
 	took := func(keep, closed bool, opts ...leaktest.Option) (d time.Duration) {
 		synctest.Test(t, func(t *testing.T) {
@@ -337,7 +337,7 @@ func TestVerdictComesEarlyIfNothingCanChangeIt(t *testing.T) {
 			}
 			start := time.Now()
 			require.NotEmpty(t, user.end())
-			d = time.Since(start) - time.Second // what is under way arrives
+			d = time.Since(start) - time.Second // the wait for packets in flight
 			runtime.KeepAlive(s)
 		})
 		return d
@@ -365,18 +365,18 @@ func TestGuardLogsToTheTestUntilItEnds(t *testing.T) {
 		user.end()
 		require.NotEmpty(t, user.logs)
 		require.True(t, strings.HasPrefix(user.logs[0], `level=WARN msg="quiclife: stream leaked" remote=1.0.0.2:443 reason=dropped stream=0`), user.logs[0])
-		g.Logger.Warn("after the end") // which would panic in Log
+		g.Logger.Warn("after the end") // t.Log would panic now
 	})
 }
 
-// TestManyKindsOfLeaksAreNotAllListed: a report has to be read.
+// TestManyKindsOfLeaksAreNotAllListed: a report must be short enough to read.
 func TestManyKindsOfLeaksAreNotAllListed(t *testing.T) {
 	message := failure(t, func(t *testing.T, client, server *quiclife.Conn) {
 		for n := range 12 {
 			openDeep(t, client, n)
 		}
 	})
-	requireWords(t, message, "12 streams leaked.", "And others, opened in 2 more places, or otherwise.")
+	requireWords(t, message, "12 streams leaked.", "And 2 more groups of streams.")
 	require.Equal(t, 10, strings.Count(message, "1 stream opened at"))
 }
 
@@ -397,7 +397,7 @@ func TestSimulatedIsForBubbles(t *testing.T) {
 		defer func() { recover() }()
 		leaktest.Simulated(user, nil, nil)
 	}()
-	require.Contains(t, user.with, "outside of a synctest bubble")
+	require.Contains(t, user.with, "inside a synctest bubble")
 }
 
 // A fatal panics where a test would end.
@@ -411,8 +411,8 @@ func (f *fatal) Fatal(args ...any) {
 	panic(f)
 }
 
-// TestStreamOnItsWayAtTheEndIsFound: what was sent last reaches a handler, which
-// leaks, when the body of the test has returned.
+// TestStreamOnItsWayAtTheEndIsFound: the last stream reaches a handler that
+// leaks after the body of the test has returned.
 func TestStreamOnItsWayAtTheEndIsFound(t *testing.T) {
 	var held *quiclife.ReceiveStream
 	message := failure(t, func(t *testing.T, client, server *quiclife.Conn) {

@@ -1,4 +1,4 @@
-// Package leaktest has a test fail when the program under test leaks streams.
+// Package leaktest makes a test fail if the program under test leaks streams.
 //
 //	func TestFetch(t *testing.T) {
 //		guard := leaktest.New(t)
@@ -6,35 +6,37 @@
 //		...
 //	}
 //
-// At the end of the test it waits until the connections of the Guard hold no
-// stream any more, for 5 seconds at most. Streams that are left fail the test,
-// and so do leaks that were reported meanwhile. The failure has one paragraph
-// for all streams that were opened by the same calls: how many, where, which
-// halves are open, how old the oldest is, and what the program should have done.
+// At the end of the test it waits for at most 5 seconds until no stream is open
+// on the connections of the Guard. Streams that are still open fail the test,
+// and so do leaks that were reported during the test. The failure message has
+// one paragraph for all streams that were opened by the same calls. It says how
+// many there are, where they were opened, which halves are open, how old the
+// oldest is, and what the program should have done.
 //
-// These are found:
+// leaktest finds:
 //
-//   - streams that are open, whether the program holds or has dropped them;
-//     also unidirectional ones, which quiclife itself keeps, as they may be
-//     control streams (see [Allow])
+//   - open streams, whether the program still refers to them or has dropped
+//     them; this includes dropped unidirectional streams, which quiclife leaves
+//     alone because they may be control streams (see [Allow])
 //   - streams that quiclife has ended for the program, see [quiclife.Leak]
-//   - streams that were open when their connection was closed, which hides them,
-//     with the exceptions below
-//   - with Config.RequireStreamCreditRelease, streams that have ended and whose
+//   - streams that were open when their connection was closed, except those
+//     named below
+//   - with Config.RequireStreamCreditRelease, streams that have ended but whose
 //     credit was not returned
-//   - streams that the peer has opened on a connection where nobody ever accepts
-//     any of their kind, unless it was closed before the end of the test
-//   - connections that are open (see [AllowConns])
+//   - streams that the peer has opened on a connection where nobody ever
+//     accepts streams of their kind, unless the connection was closed before
+//     the end of the test
+//   - open connections (see [AllowConns])
 //
-// A stream whose connection was closed is no leak if the program ends it after
-// all, as a handler does that is still running. Nor is it one if a Read or a
-// Write on it has told the program that the connection has ended, or if nothing
-// but the peer's FIN was missing, which may have been under way.
+// A stream that was open when its connection was closed is no leak in three
+// cases: the program ends it later, as a running handler may do; a Read or a
+// Write on it has told the program that the connection has ended; or only the
+// peer's FIN was missing, which may have been on its way.
 //
-// Tests may use t.Parallel, since each has a Guard of its own. Inside a
-// testing/synctest bubble all waiting is in fake time. Streams own no
-// goroutines, so [goleak] does not see them, and leaktest does not see
-// goroutines: use both.
+// Tests may use t.Parallel, since each has its own Guard. Inside a
+// testing/synctest bubble all waiting is in fake time. Streams have no
+// goroutines of their own, so [goleak] does not see them. leaktest does not see
+// goroutines. So use both.
 //
 // [goleak]: https://pkg.go.dev/go.uber.org/goleak
 package leaktest
@@ -49,32 +51,33 @@ import (
 	"github.com/quiclife/quiclife/internal/peek"
 )
 
-// An Option says what is not a leak.
+// An Option changes what counts as a leak.
 type Option func(*check)
 
-// Within sets how long the streams may take to end after the test, if not 5
+// Within sets how long streams may take to end after the test. The default is 5
 // seconds.
 func Within(d time.Duration) Option { return func(c *check) { c.within = d } }
 
-// Allow has streams for which f returns true count as no leak. It may be given
-// several times. Control streams, which live as long as their connection, are
-// what it is for:
+// Allow allows the streams for which f returns true: they do not count as
+// leaks. It may be given several times. It is meant for control streams, which
+// live as long as their connection:
 //
 //	leaktest.Allow(func(s quiclife.StreamInfo) bool { return s.Unidirectional })
 //
-// The StreamInfo of a stream that nobody has accepted has a zero Opened.
+// If nobody has accepted a stream, Opened is zero in its StreamInfo.
 func Allow(f func(quiclife.StreamInfo) bool) Option {
 	return func(c *check) { c.allow = append(c.allow, f) }
 }
 
-// AllowConns has connections that are open at the end of the test count as no
-// leak. Their streams still do.
+// AllowConns allows connections to be open at the end of the test. Their open
+// streams still count as leaks.
 func AllowConns() Option { return func(c *check) { c.allowConns = true } }
 
-// New returns a Guard for the connections of a test, which fails at its end if
-// streams were leaked. The Guard logs to t.Log, and remembers where streams were
-// opened; further fields may be set before its first use. Connections that a
-// cleanup of the test's closes are closed before the check.
+// New returns a Guard for the connections of a test. The test fails at its end
+// if streams were leaked. The Guard logs to t.Log, and records where streams
+// were opened. Other fields may be set before its first use. The check runs as
+// a cleanup of the test. Cleanups that are registered after New run before it,
+// so connections that they close are closed then.
 func New(t testing.TB, opts ...Option) *quiclife.Guard {
 	t.Helper()
 	g, c := newGuard(t, opts)
@@ -90,11 +93,11 @@ func newGuard(t testing.TB, opts []Option) (*quiclife.Guard, *check) {
 	return g, c
 }
 
-// Check is New for a Guard that there is, such as [quiclife.DefaultGuard]. It
-// is to be called before the streams are opened: those that are open already,
-// and connections, are not looked at. If tests share a Guard and run side by
-// side, each of them sees the leaks of all. Without Guard.CaptureStacks a
-// failure does not say where streams were opened.
+// Check is New for an existing Guard, such as [quiclife.DefaultGuard]. Call it
+// before the test opens streams: it ignores streams and connections that are
+// already open. If tests that share a Guard run in parallel, each of them sees
+// the leaks of all. Without Guard.CaptureStacks the failure message does not
+// say where streams were opened.
 func Check(t testing.TB, g *quiclife.Guard, opts ...Option) {
 	t.Helper()
 	t.Cleanup(newCheck(t, g, opts).run)
@@ -104,18 +107,18 @@ func Check(t testing.TB, g *quiclife.Guard, opts ...Option) {
 type check struct {
 	t          testing.TB
 	guard      *quiclife.Guard
-	log        *testLog // nil if it is not ours
+	log        *testLog // nil if the Guard was given to Check
 	within     time.Duration
 	allow      []func(quiclife.StreamInfo) bool
 	allowConns bool
 
-	before      map[streamKey]bool // streams that there were when it was made
+	before      map[streamKey]bool // streams that were there when the check was made
 	connsBefore map[*quiclife.Conn]bool
-	opened      int64     // streams, by then
-	until       time.Time // streams that are opened after this are not the test's, zero: there are none
+	opened      int64     // how many streams had been opened then
+	until       time.Time // streams opened after this do not belong to the test; zero means no limit
 }
 
-// A streamKey is a stream that lives or lived.
+// A streamKey identifies a stream, even after its end.
 type streamKey struct {
 	conn *quiclife.Conn
 	id   quiclife.StreamID
@@ -147,9 +150,9 @@ func openedBy(g *quiclife.Guard) int64 {
 func (c *check) run() {
 	c.t.Helper()
 	if c.log != nil {
-		defer c.log.end() // a record after the test's end would panic
+		defer c.log.end() // logging after the end of the test would panic
 	}
-	if c.t.Failed() || c.t.Skipped() { // whatever failed may have left streams behind
+	if c.t.Failed() || c.t.Skipped() { // after a failure, open streams are to be expected
 		return
 	}
 	found := c.settle()
@@ -163,20 +166,20 @@ func (c *check) run() {
 const (
 	firstWait = time.Millisecond
 	mostWait  = 100 * time.Millisecond
-	// After this time, the garbage collector may tell which streams are dropped:
-	// that decides earlier, and belongs into the report.
+	// After this time, a garbage collection shows which streams were dropped.
+	// That may end the wait early, and it belongs in the report.
 	firstCollection = 16 * time.Millisecond
-	mostCollection  = time.Second // between two of them
-	// A stream that is accepted no later than this was on its way when the test
-	// ended. What goes on in the background opens others.
+	mostCollection  = time.Second // between two collections
+	// Streams accepted within this time were on their way when the test ended.
+	// Later ones come from something that goes on in the background.
 	onTheirWay = 100 * time.Millisecond
 )
 
-// settle waits until nothing is left, or nothing can change any more, or the
-// time is up.
+// settle waits until there is no leak, or the leaks are final, or the time is
+// up.
 func (c *check) settle() found {
 	if inBubble() {
-		time.Sleep(time.Second) // what is under way arrives
+		time.Sleep(time.Second) // let packets in flight arrive
 	}
 	start := time.Now()
 	c.until = start.Add(onTheirWay)
@@ -186,7 +189,7 @@ func (c *check) settle() found {
 		now := c.look()
 		since := time.Since(start)
 		switch {
-		case now.empty() && clean: // a stream may just have been on its way to its other end
+		case now.empty() && clean: // the second time in a row: before, a stream may have been on its way to its other end
 			return now
 		case now.final() && !now.empty() || since >= c.within && !now.empty():
 			return now
@@ -205,14 +208,14 @@ func (c *check) settle() found {
 	}
 }
 
-// inBubble says whether the time is that of a synctest bubble, which has no
-// monotonic clock reading.
+// inBubble reports whether it is called in a synctest bubble. There, times have
+// no monotonic clock reading.
 func inBubble() bool {
 	now := time.Now()
 	return now == now.Round(0)
 }
 
-// look returns what has leaked, unless that changes.
+// look returns what counts as leaked at this moment.
 func (c *check) look() found {
 	var f found
 	seen := make(map[streamKey]bool)
@@ -223,7 +226,8 @@ func (c *check) look() found {
 		}
 		seen[key] = true
 	}
-	// In this order: a stream that ends between the two is not missed.
+	// Open streams are taken first, so that a stream that ends in between is
+	// not missed.
 	var open []leak
 	for conn := range c.guard.Conns() {
 		if !c.connsBefore[conn] && !c.allowConns {
@@ -259,9 +263,9 @@ func (c *check) allowed(s quiclife.StreamInfo) bool {
 	return false
 }
 
-// unaccepted returns the streams that the peers have opened and nobody accepts.
-// Where somebody has, those that are left may have come when the test's context
-// was done already.
+// unaccepted returns the streams that the peers have opened and that nobody
+// accepts. It leaves out kinds of streams that somebody has accepted: the rest
+// may have come after the test's context was done.
 func (c *check) unaccepted() (leaks []leak) {
 	for conn := range c.guard.Conns() {
 		if c.connsBefore[conn] {

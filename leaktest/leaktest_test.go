@@ -21,7 +21,7 @@ import (
 // No ignore list: leaktest leaves no goroutine.
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// A testOfAUser is the test of a user's, which may fail. Its cleanups run when
+// A testOfAUser stands for a user's test, which may fail. Its cleanups run when
 // it ends.
 type testOfAUser struct {
 	testing.TB
@@ -56,7 +56,7 @@ func (u *testOfAUser) Log(args ...any) {
 	u.logs = append(u.logs, fmt.Sprint(args...))
 }
 
-// end runs the cleanups, and returns what the test has failed with.
+// end runs the cleanups, and returns the failure message.
 func (u *testOfAUser) end() string {
 	for len(u.cleanups) > 0 {
 		last := len(u.cleanups) - 1
@@ -71,7 +71,8 @@ func (u *testOfAUser) end() string {
 	return strings.Join(u.errors, "\n")
 }
 
-// failure is what a test fails with whose body is f, on a simulated connection.
+// failure runs a test with body f on a simulated connection, and returns its
+// failure message.
 func failure(t *testing.T, f func(t *testing.T, client, server *quiclife.Conn), opts ...leaktest.Option) (message string) {
 	t.Helper()
 	return failureWith(t, nil, f, opts...)
@@ -101,7 +102,7 @@ func write(t *testing.T, w io.Writer, s string) {
 	require.NoError(t, err)
 }
 
-// read reads just s.
+// read requires that the next bytes to read are s.
 func read(t *testing.T, r io.Reader, s string) {
 	t.Helper()
 	b := make([]byte, len(s))
@@ -124,7 +125,7 @@ func accept(t *testing.T, c *quiclife.Conn) *quiclife.Stream {
 	return s
 }
 
-// answering has c answer every request, and end every stream.
+// answering makes c answer every request, and end every stream.
 func answering(c *quiclife.Conn) {
 	for {
 		s, err := c.AcceptStream(context.Background())
@@ -141,19 +142,21 @@ func answering(c *quiclife.Conn) {
 	}
 }
 
-// settled lets all that is under way arrive, in fake time.
+// settled waits in fake time until everything in flight has arrived.
 func settled() {
 	time.Sleep(time.Second)
 	synctest.Wait()
 }
 
-// The ways to leak a stream. Each is what one end does, the other is careful.
+// The ways to leak a stream. Each is something that one end does. The other end
+// is careful.
 var ways = []struct {
 	name  string
 	leak  func(t *testing.T, s *quiclife.Stream)
 	serve func(s *quiclife.Stream) // nil: answers as it should
 	words []string
-	// endsByItself: it would, if the peer's FIN was all that is to come.
+	// endsByItself: the stream would end without the program if only the peer's
+	// FIN was still to come.
 	endsByItself bool
 }{
 	{
@@ -207,12 +210,12 @@ var ways = []struct {
 	{
 		name:  "an error path forgets the stream",
 		leak:  func(*testing.T, *quiclife.Stream) {},
-		words: []string{"send half open, receive half open", "0 bytes written and 0 read", "defer Release right after it was opened"},
+		words: []string{"send half open, receive half open", "0 bytes written and 0 read", "defer Release right after opening or accepting it"},
 	},
 	{
 		name:  "returns after a Write",
 		leak:  func(t *testing.T, s *quiclife.Stream) { write(t, s, "request") },
-		words: []string{"send half open, receive half open", "7 bytes written", "defer Release for the paths that return before"},
+		words: []string{"send half open, receive half open", "7 bytes written", "defer Release for paths that return early"},
 	},
 	{
 		name: "CancelWrite without CancelRead",
@@ -273,7 +276,7 @@ func serving(c *quiclife.Conn, serve func(*quiclife.Stream)) {
 	}
 }
 
-// paragraph returns the part of a failure that begins with words.
+// paragraph returns the paragraph of a failure message that begins with words.
 func paragraph(t *testing.T, message, words string) string {
 	t.Helper()
 	for p := range strings.SplitSeq(message, "\n\n") {
@@ -290,7 +293,7 @@ func TestEveryWayToLeakIsNamed(t *testing.T) {
 	for _, way := range ways {
 		t.Run(way.name, func(t *testing.T) {
 			t.Parallel()
-			// The stream is held, dropped, or its connection is closed.
+			// The stream is held or dropped, or its connection is closed.
 			var held *quiclife.Stream
 			message := failure(t, func(t *testing.T, client, server *quiclife.Conn) {
 				go serving(server, way.serve)
@@ -329,8 +332,8 @@ func TestEveryWayToLeakIsNamed(t *testing.T) {
 	}
 }
 
-// pairUnder connects two ends under a Guard, over simnet. What is under the
-// connection is closed at the end of t.
+// pairUnder connects two ends under a Guard, over simnet. Transports and
+// sockets are closed at the end of t.
 func pairUnder(t *testing.T, g *quiclife.Guard) (client, server *quiclife.Conn) {
 	t.Helper()
 	serverTLS, clientTLS := quictest.TLS()

@@ -7,9 +7,9 @@ import (
 	"testing"
 )
 
-// A testLog writes to the log of a test, until that has ended.
+// A testLog writes to the log of a test until the test has ended.
 type testLog struct {
-	mu sync.Mutex // held while it writes, so that none of it comes after end
+	mu sync.Mutex // held during a write, so that no write comes after end
 	t  testing.TB // nil after end
 }
 

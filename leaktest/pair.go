@@ -12,10 +12,11 @@ import (
 	"github.com/quiclife/quiclife/internal/rig"
 )
 
-// Pair returns the two ends of a connection over UDP on the loopback interface,
-// both under a Guard as of [New]. At the end of the test leaks fail it, then the
-// connection is closed, and nothing is left of it. The configurations may be
-// nil. It is not for synctest bubbles: see [Simulated].
+// Pair returns the two ends of a connection over UDP on the loopback interface.
+// Both are under one Guard, made as by [New]. At the end of the test, leaks
+// fail the test. After that, the connection, its transports and its sockets are
+// closed. The configurations may be nil. Pair does not work in synctest
+// bubbles; use [Simulated] there.
 func Pair(t testing.TB, clientConf, serverConf *quiclife.Config, opts ...Option) (client, server *quiclife.Conn) {
 	t.Helper()
 	socket := func() *net.UDPConn {
@@ -30,12 +31,12 @@ func Pair(t testing.TB, clientConf, serverConf *quiclife.Config, opts ...Option)
 	return connect(t, c, s, clientConf, serverConf, opts)
 }
 
-// Simulated is [Pair] over a simulated network with a latency of 5 ms each way,
-// in fake time. It is to be called inside a testing/synctest bubble.
+// Simulated is [Pair] over a simulated network in fake time, with a latency of
+// 5 ms each way. It must be called inside a testing/synctest bubble.
 func Simulated(t testing.TB, clientConf, serverConf *quiclife.Config, opts ...Option) (client, server *quiclife.Conn) {
 	t.Helper()
 	if !inBubble() {
-		t.Fatal("leaktest: Simulated was called outside of a synctest bubble")
+		t.Fatal("leaktest: Simulated must be called inside a synctest bubble")
 	}
 	network := &simnet.Simnet{Router: &simnet.PerfectRouter{}}
 	link := simnet.NodeBiDiLinkSettings{Latency: 5 * time.Millisecond}
@@ -52,14 +53,15 @@ func Simulated(t testing.TB, clientConf, serverConf *quiclife.Config, opts ...Op
 	return connect(t, c, s, clientConf, serverConf, opts)
 }
 
-// connect connects two sockets. Cleanups run in reverse: the check is the first.
+// connect makes a connection between two sockets. It registers the check as the
+// last cleanup: cleanups run in reverse order, so the check runs first.
 func connect(t testing.TB, c, s net.PacketConn, clientConf, serverConf *quiclife.Config, opts []Option) (client, server *quiclife.Conn) {
 	t.Helper()
 	g, check := newGuard(t, opts)
 	check.allowConns = true
 	serverTLS, clientTLS := rig.TLS()
 	clientTransport, serverTransport := &quiclife.Transport{Conn: c, Guard: g}, &quiclife.Transport{Conn: s, Guard: g}
-	t.Cleanup(func() { // with the connection, and all else that is left
+	t.Cleanup(func() { // also closes the connection
 		clientTransport.Close()
 		serverTransport.Close()
 	})

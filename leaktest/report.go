@@ -12,24 +12,24 @@ import (
 	"github.com/quiclife/quiclife/internal/peek"
 )
 
-// A leak is a stream that leaked, or will have if the program does nothing more
-// with it.
+// A leak is a stream that has leaked, or that will leak if the program does
+// nothing more with it.
 type leak struct {
 	conn  *quiclife.Conn
 	info  quiclife.StreamInfo
 	why   why
-	final bool // nothing can change it
+	final bool // the program can no longer prevent it
 }
 
 type why uint8
 
 const (
-	held       why = iota // open, and the program holds it
-	dropped               // by the program
+	held       why = iota // open, and the program refers to it
+	dropped               // dropped by the program
 	unread                // timed out
 	idle                  // timed out
-	uncredited            // it has ended
-	cutOff                // by its connection's end
+	uncredited            // ended, but its stream credit was not returned
+	cutOff                // open when its connection ended
 	unaccepted            // nobody has accepted it
 )
 
@@ -45,17 +45,17 @@ type found struct {
 
 func (f found) empty() bool { return len(f.leaks)+len(f.conns) == 0 }
 
-// final says whether nothing can change it.
+// final reports whether nothing can change what was found.
 func (f found) final() bool {
 	return len(f.conns) == 0 && !slices.ContainsFunc(f.leaks, func(l leak) bool { return !l.final })
 }
 
 const (
-	mostGroups = 10 // that are reported
+	mostGroups = 10 // in a report
 	mostFrames = 4  // of a stack
 )
 
-// A kind of leak: such streams are reported together.
+// A kind of leak. Streams of one kind are reported together.
 type kind struct {
 	why                      why
 	opener                   string
@@ -69,7 +69,8 @@ type group struct {
 	oldest quiclife.StreamInfo
 }
 
-// report is what the test fails with. So many streams were opened in it.
+// report returns the failure message. opened is how many streams the test has
+// opened.
 func (f found) report(opened int64) string {
 	var b strings.Builder
 	if n := len(f.leaks); n > 0 {
@@ -82,7 +83,7 @@ func (f found) report(opened int64) string {
 	groups := f.groups()
 	for i, g := range groups {
 		if i == mostGroups {
-			fmt.Fprintf(&b, "\nAnd others, opened in %d more places, or otherwise.\n", len(groups)-i)
+			fmt.Fprintf(&b, "\nAnd %d more groups of streams.\n", len(groups)-i)
 			break
 		}
 		g.write(&b)
@@ -96,7 +97,7 @@ func (f found) report(opened int64) string {
 			}
 			fmt.Fprintf(&b, "    from %v to %v\n", c.LocalAddr(), c.RemoteAddr())
 		}
-		b.WriteString("  To do: CloseWithError or Shutdown. If they are to outlive the test: leaktest.AllowConns.\n")
+		b.WriteString("  To do: CloseWithError or Shutdown. If they should outlive the test, use leaktest.AllowConns.\n")
 	}
 	return strings.TrimSpace(b.String())
 }
@@ -108,7 +109,7 @@ func plural[N int | int64](n N, what string) string {
 	return fmt.Sprintf("%d %ss", n, what)
 }
 
-// groups returns the kinds of leaks, the most frequent ones first.
+// groups returns the leaks grouped by kind, the largest group first.
 func (f found) groups() (groups []*group) {
 	byKind := make(map[kind]*group)
 	for _, l := range f.leaks {
@@ -151,7 +152,7 @@ func (g *group) write(b *strings.Builder) {
 	fmt.Fprintf(b, "  To do: %s\n", g.advice())
 }
 
-// origin says who has opened the streams. The calls are to follow.
+// origin says who has opened the streams. The calls follow it.
 func (g *group) origin() string {
 	verb := "opened"
 	switch {
@@ -161,12 +162,12 @@ func (g *group) origin() string {
 		verb = "accepted"
 	}
 	if g.opener == "" {
-		return verb + " somewhere (Guard.CaptureStacks would tell where)"
+		return verb + " somewhere (set Guard.CaptureStacks to see where)"
 	}
 	return verb + " at"
 }
 
-// frames returns the innermost calls of a stack that are the program's.
+// frames returns the innermost calls of a stack that belong to the program.
 func frames(stack string) (calls []string) {
 	for call := range strings.Lines(stack) {
 		call = strings.TrimSpace(call)
@@ -182,7 +183,7 @@ func frames(stack string) (calls []string) {
 	return calls
 }
 
-// fate says what has become of the streams.
+// fate says what has happened to the streams.
 func (g *group) fate() string {
 	switch g.why {
 	case held:
@@ -209,13 +210,13 @@ func (g *group) advice() string {
 	case g.why == unaccepted:
 		return "call AcceptStream in a loop, or Serve. Or set Config.MaxIncomingStreams to -1."
 	case g.why == uncredited:
-		return "Release, as Config.RequireStreamCreditRelease is set."
+		return "Release, because Config.RequireStreamCreditRelease is set."
 	}
 	todo := advice.ToDo(g.oldest)
 	s := g.oldest
 	switch {
 	case s.Unidirectional:
-		todo += " If it is a control stream: leaktest.Allow."
+		todo += " If it is a control stream, use leaktest.Allow."
 	case g.why == held && s.Send == s.Receive && s.BytesRead+s.BytesWritten > 0: // both are open
 		todo += " Is a goroutine blocked?"
 	}

@@ -9,8 +9,8 @@ import (
 	"github.com/quiclife/quiclife"
 )
 
-// TestReport: the most frequent kind comes first, the oldest of each is
-// described, and of a stack the program's own calls are shown.
+// TestReport: the most frequent kind comes first. Of each kind the oldest
+// stream is described. Of each stack only the program's own calls are shown.
 func TestReport(t *testing.T) {
 	began := time.Date(2000, 1, 1, 0, 0, 0, 0, time.UTC)
 	stream := func(id quiclife.StreamID, age time.Duration, stack string, send, receive quiclife.HalfState) quiclife.StreamInfo {

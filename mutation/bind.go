@@ -17,13 +17,13 @@ var bind = []mutation{
 	return stop
 }
 
-// BindContext is [Stream.BindContext]. The stream`,
+// BindContext is [Stream.BindContext]. Close`,
 		new: `	stop = s.st.bind(ctx)
 	context.AfterFunc(ctx, s.Release)
 	return stop
 }
 
-// BindContext is [Stream.BindContext]. The stream`,
+// BindContext is [Stream.BindContext]. Close`,
 		killer: "TestBoundStreamIsFoundDropped",
 	},
 	{
@@ -67,8 +67,8 @@ var bind = []mutation{
 	},
 	{
 		name:   "done: says that it takes back what it must deliver",
-		old:    ` && !st.boundary // which`,
-		new:    ` // which`,
+		old:    ` && !st.boundary // the reset`,
+		new:    ` // the reset`,
 		killer: "TestContextDeliversUpToReliableBoundary",
 	},
 	{

@@ -19,7 +19,7 @@ var do = []mutation{
 	},
 	{
 		name: "do: ctx done after f looks like success",
-		old: `	case !stop(): // the stream is being reset: what f wrote may not arrive
+		old: `	case !stop(): // the stream is being reset, so what f wrote may not arrive
 		return ctx.Err()
 `,
 		new:    "",

@@ -4,7 +4,7 @@ package main
 var quiet = []mutation{
 	{
 		name: "awaitQuiet: the handshake is not awaited",
-		old: `	select { // before that, the limit on what a server sends to an address that is not validated looks quiet
+		old: `	select { // before that, a server may be silent only because the client's address is not validated
 	case <-c.raw.HandshakeComplete():
 	case <-c.lifetime.Done():
 		return c.peerClosed()

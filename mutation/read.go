@@ -35,7 +35,7 @@ var read = []mutation{
 	},
 	{
 		name: "consumeEOF: SetReadDeadline dropped",
-		old: `	st.receive().SetReadDeadline(time.Time{}) // one that has passed would hide the EOF
+		old: `	st.receive().SetReadDeadline(time.Time{}) // a deadline in the past would hide the EOF
 `,
 		new:    ``,
 		killer: "TestEachEndSettlesItsHalf",

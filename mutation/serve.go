@@ -5,7 +5,7 @@ var serve = []mutation{
 	{
 		name: "Serve: runs twice at once",
 		old: `	if serving {
-		return errors.New("quiclife: Serve is running on this connection already")
+		return errors.New("quiclife: Serve is already running on this connection")
 	}
 `,
 		new: `	_ = serving
@@ -126,9 +126,9 @@ var serve = []mutation{
 		name: "Listener.Serve: the listener stays open",
 		old: `	cancel()
 	l.Close()
-	for { // those`,
+	for { // take`,
 		new: `	cancel()
-	for { // those`,
+	for { // take`,
 		killer: "TestHandlerContextHasValuesOfConnectionAndOfServe",
 	},
 	{

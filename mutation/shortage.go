@@ -91,7 +91,7 @@ var shortage = []mutation{
 	},
 	{
 		name: "inTheWay: no other collection for control streams",
-		old: `		s.idle[st.kind] = true // so that there is another collection
+		old: `		s.idle[st.kind] = true // so that we ask for another collection
 `,
 		new: `		_ = st
 `,

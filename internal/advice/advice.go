@@ -1,5 +1,5 @@
-// Package advice says in words what an open stream waits for, for package
-// debugpage and package leaktest.
+// Package advice tells the readers of debugpage and leaktest what to do about
+// an open stream.
 package advice
 
 import (
@@ -19,8 +19,8 @@ func Halves(s quiclife.StreamInfo) string {
 	return fmt.Sprintf("send half %v, receive half %v", s.Send, s.Receive)
 }
 
-// ToDo says what the program should do about s, which is open, or owes its
-// credit: one sentence or more.
+// ToDo says what the program should do about s, in one or more sentences. s is
+// open, or has ended without its stream credit being returned.
 func ToDo(s quiclife.StreamInfo) string {
 	const open = quiclife.HalfOpen
 	moved := s.BytesRead+s.BytesWritten > 0
@@ -32,17 +32,17 @@ func ToDo(s quiclife.StreamInfo) string {
 	case s.Unidirectional:
 		return "read to io.EOF, or defer Release."
 	case s.Send == open && s.Receive == open && moved:
-		return "Close, and read to io.EOF; defer Release for the paths that return before."
+		return "Close, and read to io.EOF; defer Release for paths that return early."
 	case s.Send == open && s.Receive == open:
-		return "defer Release right after it was opened or accepted. Does a path return before anything is done with it?"
+		return "defer Release right after opening or accepting it. Does a path return before it uses the stream?"
 	case s.Send == open && s.Receive == quiclife.HalfAborted:
-		return "defer Release. The receive half has failed, and that does not end the send half."
+		return "defer Release. The receive half has failed, which does not end the send half."
 	case s.Send == open:
 		return "Close when all is written, or defer Release."
 	case s.Send == quiclife.HalfAborted:
-		return "CancelRead, or defer Release. That the send half was aborted does not end the receive half."
+		return "CancelRead, or defer Release. Aborting the send half does not end the receive half."
 	case s.BytesRead > 0:
-		return "read to io.EOF, or defer Release. If all that was expected has come, the peer has not called Close."
+		return "read to io.EOF, or defer Release. If all expected data has come, the peer has not called Close."
 	}
 	return "read the answer to io.EOF, or defer Release. Close ends the send half only."
 }

@@ -9,15 +9,16 @@ import (
 	"github.com/quiclife/quiclife/internal/pace"
 )
 
-// Live is the live heap as of the last garbage collection, in bytes.
+// Live returns the size of the live heap in bytes, as measured by the last
+// garbage collection.
 func Live() int64 {
 	sample := []metrics.Sample{{Name: "/gc/heap/live:bytes"}}
 	metrics.Read(sample)
 	return int64(sample[0].Value.Uint64())
 }
 
-// A Gauge reads something, at most every 100 ms. Its method may be called from
-// any goroutine.
+// A Gauge caches a value, and reads it at most every 100 ms. Its method may be
+// called from any goroutine.
 type Gauge struct {
 	Read func() int64 // such as Live
 
@@ -26,7 +27,7 @@ type Gauge struct {
 	last int64
 }
 
-// Value is what was read last.
+// Value returns the value, which may be up to 100 ms old.
 func (g *Gauge) Value() int64 {
 	g.mu.Lock()
 	defer g.mu.Unlock()

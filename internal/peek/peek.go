@@ -1,6 +1,6 @@
-// Package peek is what the packages leaktest and debugpage ask of the packages
-// quiclife and ledger, and what no other program needs. These, which cannot be
-// imported here, set the funcs.
+// Package peek is how packages leaktest and debugpage get information from
+// packages quiclife and ledger that no other program needs. quiclife and ledger
+// cannot be imported here, so they set the functions.
 package peek
 
 import (
@@ -8,17 +8,18 @@ import (
 	"time"
 )
 
-// A Leak is a stream that has leaked, or will have if the program does nothing
-// more with it.
+// A Leak is a stream that has leaked, or that will leak if the program does
+// nothing more with it.
 type Leak struct {
 	Conn   any // a *quiclife.Conn
 	Stream any // a quiclife.StreamInfo
 	Why    Why
-	// Final says that nothing the program does can change it.
+	// Final says that the program can no longer prevent the leak.
 	Final bool
 }
 
-// A RecentLeak is a leak that was reported. It does not hold the connection.
+// A RecentLeak is a leak that was reported. It does not keep the connection
+// alive.
 type RecentLeak struct {
 	At     time.Time
 	Remote string
@@ -26,7 +27,7 @@ type RecentLeak struct {
 	Reason string
 }
 
-// Why says how a stream leaked. The first of them are those of
+// Why says how a stream leaked. The first four values are those of
 // quiclife.LeakReason.
 type Why uint8
 
@@ -34,35 +35,36 @@ const (
 	Dropped    Why = iota // and reported
 	Unread                // and reported
 	Idle                  // and reported
-	Uncredited            // it has ended, and its credit was not returned
-	CutOff                // open when its connection ended, or when Shutdown cut it, and not ended since
+	Uncredited            // it has ended, but its stream credit was not returned
+	CutOff                // it was open when its connection ended or Shutdown cut it, and the program has not ended it since
 )
 
 var (
-	// Leaks returns the leaks of the connections of a *quiclife.Guard, from the
-	// first call of it on. Streams that are open are not among them, unless they
-	// were reported.
+	// Leaks returns the leaks of the connections of a *quiclife.Guard since the
+	// first call. It leaves out open streams, unless they were reported.
 	Leaks func(guard any) []Leak
 
-	// KeepLeaks has a *quiclife.Guard keep its latest leaks for RecentLeaks,
-	// which returns them, oldest first.
+	// KeepLeaks makes a *quiclife.Guard keep its latest leaks. RecentLeaks
+	// returns them, oldest first.
 	KeepLeaks   func(guard any)
 	RecentLeaks func(guard any) []RecentLeak
 
-	// TakeUnaccepted takes the streams that wait for the program to accept them
-	// from a *quiclife.Conn, ends them, and returns their quiclife.StreamInfos. It
-	// takes none of a kind that somebody has accepted or waited for, and none at
-	// all if the program has quic-go's connection, where it may accept as well.
+	// TakeUnaccepted accepts the streams that are queued on a *quiclife.Conn,
+	// refuses them, and returns their quiclife.StreamInfos. It leaves out a
+	// kind of stream if somebody has ever called accept for it. It takes no
+	// streams if the program has quic-go's connection, because the program may
+	// accept streams from that.
 	TakeUnaccepted func(conn any) []any
 
-	// LedgerConns returns what a *ledger.Ledger has of its connections. It is not
-	// ok if it is something else, or nil. The func is nil if the program does not
-	// import package ledger. Package debugpage does not: http3's events would be
-	// among the schemas that each program with a page lists in its qlog files.
+	// LedgerConns returns the connections of a *ledger.Ledger. ok is false if
+	// its argument is nil or something else. The function is nil if the program
+	// does not import package ledger. Package debugpage does not import it: if
+	// it did, every program with a page would list the schema of http3's events
+	// in its qlog files.
 	LedgerConns func(ledger any) (conns iter.Seq[LedgerConn], ok bool)
 )
 
-// A LedgerConn is a ledger.Report, and its streams.
+// A LedgerConn is a ledger.Report with its streams.
 type LedgerConn struct {
 	Client  bool                   `json:"client"`
 	Local   string                 `json:"local"`

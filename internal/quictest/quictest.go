@@ -16,7 +16,7 @@ import (
 	"github.com/quiclife/quiclife/internal/rig"
 )
 
-// See package rig.
+// These come from package rig.
 var (
 	TLS       = rig.TLS
 	Held      = rig.Held
@@ -24,13 +24,15 @@ var (
 	CPU       = rig.CPU
 )
 
-// A Net is a network in fake time between a client and a server. The zero
-// value has a latency of 5 ms each way and loses nothing.
+// A Net is a simulated network between clients and a server, in fake time. The
+// zero value has a latency of 5 ms each way and loses no packets.
 type Net struct {
 	Latency time.Duration
-	// Drop, if not nil, is asked for each packet whether the network loses it.
+	// Drop, if not nil, is called for each packet. It reports whether the
+	// network loses it.
 	Drop func(simnet.Packet) bool
-	// Jitter, if not nil, is asked for each packet how much longer it takes.
+	// Jitter, if not nil, is called for each packet. It returns a delay to add
+	// to Latency.
 	Jitter func() time.Duration
 }
 
@@ -46,14 +48,14 @@ func (r *lossyRouter) SendPacket(p simnet.Packet) error {
 	return r.PerfectRouter.SendPacket(p)
 }
 
-// Endpoints returns packet connections of a client and a server on n, and the
+// Endpoints returns packet connections for a client and a server on n, and the
 // server's address. It must be called inside a synctest bubble.
 func (n Net) Endpoints(t testing.TB) (client, server net.PacketConn, addr *net.UDPAddr) {
 	clients, server, addr := n.Star(t, 1)
 	return clients[0], server, addr
 }
 
-// Star is [Net.Endpoints] for several clients, on ports from 1000 on.
+// Star is [Net.Endpoints] for count clients. Their ports start at 1000.
 func (n Net) Star(t testing.TB, count int) (clients []net.PacketConn, server net.PacketConn, addr *net.UDPAddr) {
 	if n.Latency == 0 {
 		n.Latency = 5 * time.Millisecond
@@ -79,8 +81,8 @@ func (n Net) Star(t testing.TB, count int) (clients []net.PacketConn, server net
 	return clients, server, addr
 }
 
-// Pair returns the two ends of a connection on n, closed at the end of the
-// test. It must be called inside a synctest bubble.
+// Pair returns the two ends of a connection on n. The connection is closed at
+// the end of the test. Pair must be called inside a synctest bubble.
 func (n Net) Pair(t testing.TB, clientConf, serverConf *quic.Config) (client, server *quic.Conn) {
 	c, s, addr := n.Endpoints(t)
 	client, server, end := dial(t, c, s, addr, clientConf, serverConf)
@@ -95,8 +97,8 @@ func Loopback(t testing.TB, clientConf, serverConf *quic.Config) (client, server
 	return client, server
 }
 
-// Dial is [Loopback] for a caller who closes the connection, and all that is
-// under it, himself.
+// Dial is [Loopback] for a caller that closes the connection itself. closeAll
+// closes the connection, its transports and its sockets.
 func Dial(t testing.TB, clientConf, serverConf *quic.Config) (client, server *quic.Conn, closeAll func()) {
 	socket := func() *net.UDPConn {
 		c, err := net.ListenUDP("udp", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
@@ -134,7 +136,8 @@ func dial(t testing.TB, c, s net.PacketConn, addr net.Addr, clientConf, serverCo
 
 // RequireNoGoroutines fails t if a goroutine is left that options do not
 // ignore. It waits longer than goleak's own 0.4 s: the transport of a listener
-// stays for three probe timeouts, which may be more, above all under load.
+// stays open for three probe timeouts, which may take longer, especially under
+// load.
 func RequireNoGoroutines(t testing.TB, options ...goleak.Option) {
 	t.Helper()
 	var err error

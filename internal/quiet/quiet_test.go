@@ -12,16 +12,16 @@ import (
 
 const ms = time.Millisecond
 
-// A sender is what matters of quic-go's loss detection (RFC 9002, 6.2), on a
+// A sender is a simple model of quic-go's loss detection (RFC 9002, 6.2), on a
 // network that is down at times.
 type sender struct {
 	r          *rand.Rand
 	rtt        quiet.RTT
 	sent       uint64
-	missing    bool          // something was sent that is not acknowledged
-	lastProbed time.Duration // or sent
+	missing    bool          // something sent is not acknowledged
+	lastProbed time.Duration // when a packet or a probe was last sent
 	probes     int
-	acks       []time.Duration // when they come
+	acks       []time.Duration // when they will arrive
 	down       func(time.Duration) bool
 }
 
@@ -45,9 +45,10 @@ func (s *sender) tick(now time.Duration) {
 	}
 }
 
-// No history of the network, and no choice of samples, has a Detector say that
-// all was acknowledged when it was not. Of the lines of Detector the one whose
-// loss shows last, an ACK that is taken for later than it was, fails at seed 197.
+// Whatever happens on the network, and whenever samples are taken, a Detector
+// never says that everything was acknowledged when it was not. If a line of
+// Detector is broken, this fails at seed 197 at the latest: that is for a time
+// of the ACK that is too late.
 func TestQuietWhileSomethingIsMissing(t *testing.T) {
 	seeds, quietRuns := 1000, 0
 	if testing.Short() {
@@ -87,7 +88,7 @@ func TestQuietWhileSomethingIsMissing(t *testing.T) {
 	require.Greater(t, quietRuns, seeds/2, "if it is never quiet, this test shows nothing")
 }
 
-// A feed gives samples to a Detector of a connection that began at 0.
+// A feed gives samples to the Detector of a connection that began at time 0.
 type feed struct {
 	quiet.Detector
 	t    *testing.T
@@ -101,7 +102,7 @@ func newFeed(t *testing.T) *feed {
 	return &feed{quiet.New(start), t, quiet.RTT{Latest: 50 * ms, Smoothed: 50 * ms, Deviation: ms}, 10}
 }
 
-// at adds a sample and requires that it is quiet after wait.
+// at adds a sample and requires that Wait returns wait.
 func (f *feed) at(now, wait time.Duration) {
 	f.t.Helper()
 	f.Add(quiet.Sample{From: start.Add(now), To: start.Add(now), RTT: f.rtt, Sent: f.sent})
@@ -137,7 +138,7 @@ func TestWaitOutlastsNextProbe(t *testing.T) {
 		},
 		"all has arrived, what comes then does not matter": func(f *feed) {
 			f.Wrote(start)
-			f.at(3*pto, 6*pto) // the sample that sees what was sent
+			f.at(3*pto, 6*pto) // the sample that notices what was sent
 			f.at(9*pto, 0)
 			f.sent++
 			f.at(11*pto, 0)
@@ -177,7 +178,7 @@ func TestWaitOutlastsNextProbe(t *testing.T) {
 	}
 }
 
-// A peer that keeps sending for long is looked at some dozen times.
+// If a peer keeps sending for a long time, it is sampled only some dozen times.
 func TestPollDuringLongWaitIsRare(t *testing.T) {
 	polls := 0
 	for waited := time.Duration(0); waited < 30*time.Second; polls++ {

@@ -4,5 +4,5 @@ package rig
 
 import "time"
 
-// CPU returns 0: the processor time of the process is not known.
+// CPU returns 0: the CPU time of the process is not known.
 func CPU() time.Duration { return 0 }

@@ -7,8 +7,8 @@ import (
 	"time"
 )
 
-// CPU returns the processor time that the process has taken so far, 0 if that
-// is not known.
+// CPU returns the CPU time that the process has used so far, or 0 if that is
+// not known.
 func CPU() time.Duration {
 	var usage syscall.Rusage
 	if syscall.Getrusage(syscall.RUSAGE_SELF, &usage) != nil {

@@ -1,5 +1,6 @@
-// Package rig has what the tests and the example programs need to run QUIC and
-// to judge it: certificates, a look into quic-go, the size of the heap.
+// Package rig has what tests and example programs need to run QUIC and to check
+// the results: certificates, the number of streams that quic-go holds, the size
+// of the heap.
 package rig
 
 import (
@@ -20,8 +21,8 @@ import (
 	"github.com/quic-go/quic-go"
 )
 
-// TLS returns the TLS configurations of a server and of a client that trusts
-// it. The certificate is valid in 2000, when synctest's time begins.
+// TLS returns TLS configurations for a server and for a client that trusts it.
+// The certificate is valid in the year 2000, when synctest's fake time begins.
 var TLS = sync.OnceValues(func() (server, client *tls.Config) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
@@ -52,8 +53,8 @@ var TLS = sync.OnceValues(func() (server, client *tls.Config) {
 	return server, client
 })
 
-// Held returns how many streams quic-go keeps for conn: the entries of its
-// stream maps, of both directions and kinds.
+// Held returns how many streams quic-go holds for conn: the number of entries
+// in its four stream maps.
 func Held(conn *quic.Conn) int {
 	streams := reflect.ValueOf(conn).Elem().FieldByName("streamsMap").Elem()
 	defer lock(streams.FieldByName("mutex")).Unlock()
@@ -73,15 +74,15 @@ func lock(mutex reflect.Value) sync.Locker {
 	return mu
 }
 
-// Heap returns the bytes of live heap after a garbage collection, the second
-// of which frees what cleanups and pools let go after the first.
+// Heap returns the bytes of live heap after two garbage collections. The second
+// frees what cleanups and pools released after the first.
 func Heap() uint64 {
 	runtime.GC()
 	runtime.GC()
 	return LiveHeap()
 }
 
-// LiveHeap returns the bytes of heap that were live at the last garbage
+// LiveHeap returns the bytes of live heap, as measured by the last garbage
 // collection.
 func LiveHeap() uint64 {
 	live := []metrics.Sample{{Name: "/gc/heap/live:bytes"}}

@@ -2,36 +2,37 @@ package slots
 
 import "container/heap"
 
-// A Fair is some slots that parties want, each perhaps many of them. A free
-// slot goes to the party that holds fewest, among those to the one that has
-// waited longest. It does not lock.
+// A Fair shares Limit slots among parties, each of which may take many. A free
+// slot goes to the waiting party that holds the fewest slots. If several hold
+// as few, it goes to the one that has waited longest. It is not safe for
+// concurrent use.
 type Fair[P comparable] struct {
 	Limit int64
 
 	taken   int64
-	asked   int64 // turns so far
+	asked   int64 // number of Turns so far
 	parties map[P]*party[P]
-	waiting queue[P] // the parties that wait
+	waiting queue[P] // the parties with turns
 }
 
-// A party is one that holds slots, or waits for some.
+// A party holds slots or waits for slots.
 type party[P comparable] struct {
 	key   P
 	held  int64
 	turns []*Turn[P] // first come, first served
-	index int        // in waiting, if it has turns
+	index int        // index in waiting, if it has turns
 }
 
 // A Turn is a wait for a slot.
 type Turn[P comparable] struct {
-	Given chan struct{} // closed when it is
+	Given chan struct{} // closed when the slot is given
 	party *party[P]
 	order int64
 }
 
-// Take takes a slot for a party. If it returns a Turn, the slot is the party's
-// only once that is given, and whoever does not wait for it any more calls
-// Leave.
+// Take takes a slot for a party. If it returns nil, the party has the slot. If
+// it returns a Turn, the party has the slot once Given is closed. A caller that
+// stops waiting must call Leave.
 func (f *Fair[P]) Take(key P) *Turn[P] {
 	p := f.parties[key]
 	if p == nil {
@@ -55,7 +56,8 @@ func (f *Fair[P]) Take(key P) *Turn[P] {
 	return turn
 }
 
-// Release gives a party's slot to whom it is due, or back.
+// Release gives back a party's slot. It goes to the next party that waits, if
+// there is one.
 func (f *Fair[P]) Release(key P) {
 	p := f.parties[key]
 	p.held--
@@ -74,7 +76,7 @@ func (f *Fair[P]) Release(key P) {
 	close(turn.Given)
 }
 
-// Leave gives up a turn, also if it was given since.
+// Leave gives up a turn. If the slot was already given, it releases the slot.
 func (f *Fair[P]) Leave(turn *Turn[P]) {
 	p := turn.party
 	for i, t := range p.turns {
@@ -87,7 +89,7 @@ func (f *Fair[P]) Leave(turn *Turn[P]) {
 	f.Release(p.key)
 }
 
-// drop takes a turn of p out, and p from its place in the line.
+// drop removes a turn of p, and moves p to its new place in the queue.
 func (f *Fair[P]) drop(p *party[P], i int) {
 	p.turns = append(p.turns[:i], p.turns[i+1:]...)
 	if len(p.turns) == 0 {
@@ -103,10 +105,10 @@ func (f *Fair[P]) forget(p *party[P]) {
 	}
 }
 
-// Taken is how many slots are taken.
+// Taken returns how many slots are taken.
 func (f *Fair[P]) Taken() int64 { return f.taken }
 
-// Most returns the party that holds most slots, and how many.
+// Most returns the party that holds the most slots, and their number.
 func (f *Fair[P]) Most() (key P, held int64) {
 	for _, p := range f.parties {
 		if p.held > held {
@@ -116,7 +118,7 @@ func (f *Fair[P]) Most() (key P, held int64) {
 	return key, held
 }
 
-// A queue is a heap of parties, the one whose turn is next first.
+// A queue is a heap of parties. The first is the one that gets the next slot.
 type queue[P comparable] []*party[P]
 
 func (q queue[P]) Len() int { return len(q) }

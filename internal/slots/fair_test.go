@@ -43,7 +43,7 @@ func TestFairAgainstModel(t *testing.T) {
 			turn  *slots.Turn[int]
 		}
 		held := make(map[int]int)
-		var waiting []wait // in the order of their coming
+		var waiting []wait // in the order in which they came
 		taken := 0
 		free := func(party int) {
 			held[party]--
@@ -57,7 +57,8 @@ func TestFairAgainstModel(t *testing.T) {
 					next = i
 				}
 			}
-			// The longest wait of those parties that hold fewest comes first: the scan keeps the earliest.
+			// Of the parties that hold the fewest slots, the one that has
+			// waited longest comes first: the scan keeps the earliest.
 			require.True(t, given(waiting[next].turn.Given), "seed %d: the turn of %d", seed, waiting[next].party)
 			held[waiting[next].party]++
 			waiting = slices.Delete(waiting, next, next+1)

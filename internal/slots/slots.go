@@ -1,20 +1,20 @@
-// Package slots has slots that are given out in the order in which they were
-// asked for.
+// Package slots hands out slots, in the order of the requests or fairly among
+// parties.
 package slots
 
 import "slices"
 
-// A Queue is some slots, and those who wait for one. The zero value has no
-// limit. It does not lock.
+// A Queue hands out slots in the order of the requests. The zero value has no
+// limit. It is not safe for concurrent use.
 type Queue struct {
-	Limit int64 // 0 is none
+	Limit int64 // 0 means no limit
 
 	taken   int64
 	waiting []chan struct{} // first come, first served
 }
 
-// TryTake takes a slot, if there is one. While somebody waits there is none:
-// Release gives it away at once.
+// TryTake takes a slot if one is free. While somebody waits, none is free:
+// Release passes each slot on at once.
 func (q *Queue) TryTake() bool {
 	if q.Limit > 0 && q.taken >= q.Limit {
 		return false
@@ -23,8 +23,9 @@ func (q *Queue) TryTake() bool {
 	return true
 }
 
-// Take takes a slot. If it returns a channel, the slot is the caller's only
-// once that is closed, and whoever does not wait for it any more calls Leave.
+// Take takes a slot. If it returns nil, the caller has the slot. If it returns
+// a channel, the caller has the slot once the channel is closed. A caller that
+// stops waiting must call Leave.
 func (q *Queue) Take() chan struct{} {
 	if q.TryTake() {
 		return nil
@@ -34,7 +35,8 @@ func (q *Queue) Take() chan struct{} {
 	return turn
 }
 
-// Leave gives up what Take returned, also if it was closed since.
+// Leave gives up waiting on a channel from Take. If the channel was already
+// closed, it releases the slot.
 func (q *Queue) Leave(turn chan struct{}) {
 	if i := slices.Index(q.waiting, turn); i >= 0 {
 		q.waiting = slices.Delete(q.waiting, i, i+1)
@@ -43,7 +45,8 @@ func (q *Queue) Leave(turn chan struct{}) {
 	}
 }
 
-// Release gives a slot to whoever has waited longest, or back.
+// Release gives back a slot. It goes to the caller that has waited longest, if
+// there is one.
 func (q *Queue) Release() {
 	if len(q.waiting) == 0 {
 		q.taken--
@@ -53,5 +56,5 @@ func (q *Queue) Release() {
 	q.waiting = slices.Delete(q.waiting, 0, 1)
 }
 
-// Waiting is how many wait for a slot.
+// Waiting returns how many callers wait for a slot.
 func (q *Queue) Waiting() int { return len(q.waiting) }

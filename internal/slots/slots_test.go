@@ -55,7 +55,7 @@ func TestSlotOfWhoLeavesTooLateIsPassedOn(t *testing.T) {
 	require.True(t, q.TryTake())
 	first, second := q.Take(), q.Take()
 	q.Release()
-	q.Leave(first) // which was given the slot just now
+	q.Leave(first) // it was just given the slot
 	require.True(t, given(second), "the next in line")
 	q.Leave(second)
 	require.True(t, q.TryTake(), "nobody waits any more")

@@ -62,6 +62,10 @@ type Options struct {
 	// Calls may be concurrent. nil means the rule in the package documentation.
 	Allow func(*http.Request) bool
 
+	// Names holds a name for each Guard, in the same order. The page shows it above
+	// the Guard. Without names, it numbers the Guards if there are several.
+	Names []string
+
 	// Ledger, if not nil, is shown too. The page shows all of its connections,
 	// even those that belong to none of the Guards: how many streams each end
 	// holds, which end has to act on each stream, and the frames that prove it.
@@ -85,7 +89,8 @@ type Ledger interface {
 func Handler(guards ...*quiclife.Guard) http.Handler { return Options{}.Handler(guards...) }
 
 // Handler is [Handler] with options. It panics if o.Ledger is set but is not a
-// *ledger.Ledger, or is a nil one.
+// *ledger.Ledger, or is a nil one, or if there are names, but not as many as
+// Guards.
 func (o Options) Handler(guards ...*quiclife.Guard) http.Handler {
 	if len(guards) == 0 {
 		guards = []*quiclife.Guard{quiclife.DefaultGuard}
@@ -99,7 +104,10 @@ func (o Options) Handler(guards ...*quiclife.Guard) http.Handler {
 	if o.Allow == nil {
 		o.Allow = local
 	}
-	h := &handler{allow: o.Allow, guards: guards}
+	if n := len(o.Names); n > 0 && n != len(guards) {
+		panic(fmt.Sprintf("debugpage: Options has %d Names for %d Guards", n, len(guards)))
+	}
+	h := &handler{allow: o.Allow, names: o.Names, guards: guards}
 	if o.Ledger != nil {
 		ok := peek.LedgerConns != nil
 		if ok {
@@ -114,6 +122,7 @@ func (o Options) Handler(guards ...*quiclife.Guard) http.Handler {
 
 type handler struct {
 	allow  func(*http.Request) bool
+	names  []string // of guards, or none
 	guards []*quiclife.Guard
 	ledger iter.Seq[peek.LedgerConn] // nil without a Ledger
 }
@@ -163,7 +172,7 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, err.Error(), http.StatusBadRequest)
 		return
 	}
-	p := take(h.guards, q)
+	p := take(h.guards, h.names, q)
 	if h.ledger != nil {
 		p.Ledger = takeLedger(h.ledger, q)
 	}

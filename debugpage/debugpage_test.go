@@ -262,6 +262,12 @@ func TestEachOrderIsOne(t *testing.T) {
 func TestWithoutGuards(t *testing.T) {
 	require.Equal(t, 200, get(t, debugpage.Handler(), "").Code)
 	require.Contains(t, get(t, debugpage.Handler(&quiclife.Guard{}, &quiclife.Guard{}), "").Body.String(), "Guard 2 of 2")
+	named := debugpage.Options{Names: []string{"front", "<back>"}}
+	page := get(t, named.Handler(&quiclife.Guard{}, &quiclife.Guard{}), "").Body.String()
+	require.Contains(t, page, "&lt;back&gt;</h2>")
+	require.NotContains(t, page, "Guard 2 of 2")
+	require.Contains(t, get(t, named.Handler(&quiclife.Guard{}, &quiclife.Guard{}), "?format=text").Body.String(), "== front ==")
+	require.PanicsWithValue(t, "debugpage: Options has 2 Names for 1 Guards", func() { named.Handler() })
 	require.PanicsWithValue(t, "debugpage: Guard 1 is nil", func() { debugpage.Handler(&quiclife.Guard{}, nil) })
 }
 

@@ -29,7 +29,6 @@ func (v queryView) Refresh() int                  { return v.q.refresh }
 func (v queryView) With(key, value string) string { return v.q.with(key, value) }
 
 var functions = template.FuncMap{
-	"inc":   func(i int) int { return i + 1 },
 	"lines": lines,
 	"short": short,
 	"of":    rowsOf,
@@ -51,9 +50,9 @@ var functions = template.FuncMap{
 // writeText writes the page as text for a terminal.
 func (s snapshot) writeText(w io.Writer) {
 	fmt.Fprintln(w, s.At.Format("2006-01-02 15:04:05 MST"))
-	for i, g := range s.Guards {
-		if len(s.Guards) > 1 {
-			fmt.Fprintf(w, "\nGUARD %d OF %d\n", i+1, len(s.Guards))
+	for _, g := range s.Guards {
+		if g.Name != "" {
+			fmt.Fprintf(w, "\n== %s ==\n", g.Name)
 		}
 		g.writeText(w)
 	}

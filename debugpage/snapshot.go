@@ -22,6 +22,7 @@ type snapshot struct {
 }
 
 type guard struct {
+	Name    string        `json:"name,omitempty"`
 	Kinds   []kind        `json:"kinds"`
 	Counts  []count       `json:"counts"`
 	Conns   table[conn]   `json:"connections"`
@@ -170,10 +171,16 @@ func order[R any](orders map[string]func(a, b R) int, asked, otherwise string) f
 	return orders[otherwise]
 }
 
-func take(guards []*quiclife.Guard, q query) snapshot {
+func take(guards []*quiclife.Guard, names []string, q query) snapshot {
 	s := snapshot{At: time.Now()}
-	for _, g := range guards {
-		s.Guards = append(s.Guards, takeGuard(g, q))
+	for i, g := range guards {
+		v := takeGuard(g, q)
+		if len(names) > 0 {
+			v.Name = names[i]
+		} else if len(guards) > 1 {
+			v.Name = fmt.Sprintf("Guard %d of %d", i+1, len(guards))
+		}
+		s.Guards = append(s.Guards, v)
 	}
 	return s
 }

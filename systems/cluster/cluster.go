@@ -69,9 +69,9 @@ func (s *side) each(do func(*node) error) error {
 func newCluster(load context.Context, r *lab.Run, conf config) *cluster {
 	c := &cluster{Run: r, conf: conf, load: load, ends: make(map[*end]struct{})}
 	c.servers = side{name: "servers to clients", other: &c.clients, answer: answerAsServer}
-	c.clients = side{name: "clients to servers", other: &c.servers, answer: answerAsClient}
+	c.clients = side{name: "clients to servers", other: &c.servers, answer: clientsAnswer}
 	add := func(s *side, name string) {
-		s.nodes = append(s.nodes, &node{c: c, side: s, name: name, net: newNetwork(c)})
+		s.nodes = append(s.nodes, &node{c: c, side: s, name: name, net: newNetwork(c, name)})
 	}
 	for i := range servers {
 		add(&c.servers, fmt.Sprintf("server %d", i+1))

@@ -48,7 +48,6 @@ const (
 	restarting       = 2 // of the clients
 
 	pingEvery    = 20 * time.Millisecond // on each connection, in each direction
-	noticeEvery  = 12                    // pings
 	burstEvery   = 25                    // pings
 	burst        = 16                    // requests at once
 	gossipEvery  = 50 * time.Millisecond

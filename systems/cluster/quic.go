@@ -14,6 +14,7 @@ import (
 
 	"github.com/quiclife/quiclife"
 	"github.com/quiclife/quiclife/internal/rig"
+	"github.com/quiclife/quiclife/systems/internal/lab"
 )
 
 // What differs between quic-go and quiclife: who makes the connections, whom
@@ -29,16 +30,16 @@ type network struct {
 	shutdown func(context.Context) error // nil: the node has to close what it has
 }
 
-func newNetwork(c *cluster) network {
+func newNetwork(c *cluster, name string) network {
 	conf := &quic.Config{MaxIncomingStreams: c.conf.maxStreams}
 	if c.Plain {
 		return using(conf, quic.ListenAddr, quic.DialAddr, func(raw *quic.Conn) link { return newLink(raw, raw) })
 	}
-	guard := &quiclife.Guard{
+	guard := lab.Watched(name, &quiclife.Guard{
 		Codes:  quiclife.Codes{Shutdown: codeShutdown},
 		Logger: slog.New(slog.DiscardHandler), // else a line for each leak
 		OnLeak: c.onLeak,
-	}
+	})
 	n := using(conf, guard.ListenAddr, guard.DialAddr, func(c *quiclife.Conn) link {
 		l := newLink(c, c.Unwrap())
 		l.open = func() int64 { return c.Stats().Open() }

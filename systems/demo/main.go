@@ -26,6 +26,7 @@ import (
 	"github.com/quic-go/quic-go"
 
 	"github.com/quiclife/quiclife"
+	"github.com/quiclife/quiclife/systems/internal/lab"
 )
 
 const (
@@ -163,11 +164,13 @@ func loop[S stream](client, server conn[S], opt options) (r result) {
 type options struct {
 	requests int
 	patience time.Duration // how long to wait for a free slot
+	http     string        // address to serve the page and the metrics at
 }
 
 func main() {
 	opt := options{patience: 3 * time.Second}
 	flag.IntVar(&opt.requests, "n", 10_000, "number of requests")
+	flag.StringVar(&opt.http, "http", "", lab.HTTPUsage)
 	flag.Parse()
 	if err := run(os.Stdout, opt); err != nil {
 		fmt.Fprintln(os.Stderr, "demo:", err)
@@ -177,6 +180,13 @@ func main() {
 
 // run makes both runs. It fails if quiclife left anything behind.
 func run(w io.Writer, opt options) error {
+	if opt.http != "" {
+		stop, err := lab.ServeHTTP(w, opt.http)
+		if err != nil {
+			return err
+		}
+		defer stop()
+	}
 	fmt.Fprintf(w, "%d requests, one after the other, over loopback; at most %d streams at a time.\n", opt.requests, maxStreams)
 	fmt.Fprintf(w, "No end of a stream is ever read, and every %dth request is cancelled and forgotten.\n", cancelEvery)
 	if err := runPlain(w, opt); err != nil {
@@ -210,10 +220,10 @@ func runPlain(w io.Writer, opt options) error {
 
 func runQuiclife(w io.Writer, opt options) error {
 	var leaks leaks
-	guard := &quiclife.Guard{
+	guard := lab.Watched("demo", &quiclife.Guard{
 		OnLeak: leaks.add,
 		Logger: slog.New(slog.DiscardHandler), // else a line for each leak
-	}
+	})
 	client, server, end, err := connect(guard.ListenAddr, guard.DialAddr)
 	if err != nil {
 		return err

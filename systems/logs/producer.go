@@ -28,7 +28,7 @@ type dialer[D any] = func(ctx context.Context, addr string, tlsConf *tls.Config,
 
 // producerGuard is what a producer on quiclife has set up. Its code is the same.
 func producerGuard(onLeak func(quiclife.Leak)) *quiclife.Guard {
-	return &quiclife.Guard{OnLeak: onLeak, Logger: slog.New(slog.DiscardHandler)}
+	return lab.Watched("producers", &quiclife.Guard{OnLeak: onLeak, Logger: slog.New(slog.DiscardHandler)})
 }
 
 // A producer sends a batch every batchEvery.

@@ -25,11 +25,11 @@ type guarded struct {
 }
 
 func newGuarded(socket net.PacketConn, col *collector, conns *lab.Conns, onLeak func(quiclife.Leak)) *guarded {
-	guard := &quiclife.Guard{
+	guard := lab.Watched("collector", &quiclife.Guard{
 		Codes:  quiclife.Codes{HandlerError: codeFailed, Panic: codePanic, Shutdown: codeShutdown},
 		Logger: slog.New(slog.DiscardHandler), // else a stack for each panic
 		OnLeak: onLeak,
-	}
+	})
 	return &guarded{collector: col, tr: &quiclife.Transport{Conn: socket, Guard: guard}, conns: conns}
 }
 

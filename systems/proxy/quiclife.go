@@ -7,6 +7,7 @@ import (
 	"sync/atomic"
 
 	"github.com/quiclife/quiclife"
+	"github.com/quiclife/quiclife/systems/internal/lab"
 )
 
 // guarded is the program with quiclife: NetConn has net.Conn's Close, and Serve
@@ -14,10 +15,10 @@ import (
 // of quiclife's stream would still leak, but be found, reported and ended.
 func guarded() library[*quiclife.Listener, *quiclife.Conn] {
 	var leaks atomic.Int64
-	guard := &quiclife.Guard{
+	guard := lab.Watched("proxy", &quiclife.Guard{
 		OnLeak: func(quiclife.Leak) { leaks.Add(1) },
 		Logger: slog.New(slog.DiscardHandler), // the leaks are counted
-	}
+	})
 	return library[*quiclife.Listener, *quiclife.Conn]{
 		listen: guard.ListenAddr,
 		dial:   guard.DialAddr,

@@ -62,11 +62,15 @@ var others = []combination{
 // start connects the two ends.
 func (c combination) start() (*pair, error) {
 	leaks := new(atomic.Int64)
-	p, err := c.connect(&quiclife.Guard{
+	guard := &quiclife.Guard{
 		CaptureStacks: true,
 		Logger:        slog.New(slog.DiscardHandler), // else a line for each leak
 		OnLeak:        func(quiclife.Leak) { leaks.Add(1) },
-	})
+	}
+	if c.client != onQuicGo || c.server != onQuicGo {
+		lab.Watched(c.String(), guard)
+	}
+	p, err := c.connect(guard)
 	if err != nil {
 		return nil, fmt.Errorf("%v: %w", c, err)
 	}

@@ -29,15 +29,15 @@ func startGuarded(sz size, conns *lab.Conns) (network, error) {
 	serverTLS, _ := rig.TLS()
 	g := &guardedNet{conns: conns}
 	quiet := slog.New(slog.DiscardHandler) // panics and leaks are counted instead
-	g.server = &quiclife.Guard{
+	g.server = lab.Watched("server", &quiclife.Guard{
 		MaxConns:    int64(sz.conns),
 		MaxHeap:     sz.maxHeap(),
 		IdleTimeout: sz.idleTimeout,
 		Codes:       quiclife.Codes{Idle: codeIdle, Panic: codePanic, HandlerError: codeFailed},
 		Logger:      quiet,
 		OnLeak:      g.count,
-	}
-	g.callers = &quiclife.Guard{Logger: quiet, OnLeak: g.count}
+	})
+	g.callers = lab.Watched("callers", &quiclife.Guard{Logger: quiet, OnLeak: g.count})
 	service := &service{maxHeap: sz.maxHeap()}
 	g.handler = quiclife.Handlers{
 		Stream: func(_ context.Context, s *quiclife.Stream) error { return service.handle(s) },

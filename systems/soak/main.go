@@ -161,7 +161,7 @@ func (k *soak) look() lab.Sample {
 
 func (k *soak) start(ctx context.Context) error {
 	r := k.run
-	k.guard = &quiclife.Guard{
+	k.guard = lab.Watched("soak", &quiclife.Guard{
 		Codes:            codes,
 		HalfCloseTimeout: time.Second,
 		IdleTimeout:      10 * time.Second, // longer than what a proper request may stand still for
@@ -169,7 +169,7 @@ func (k *soak) start(ctx context.Context) error {
 		DrainTimeout:     2 * time.Second,
 		Logger:           slog.New(slog.DiscardHandler),
 		OnLeak:           func(quiclife.Leak) { k.leaks.Add(1) },
-	}
+	})
 	r.Printf("seed %d", k.seed)
 	if k.books != nil {
 		k.books.open()

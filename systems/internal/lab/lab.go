@@ -33,6 +33,7 @@ type Options struct {
 	For   time.Duration
 	Plain bool
 	Plot  string // file to draw to
+	HTTP  string // address to serve the page and the metrics at
 }
 
 // Main is the main function of a system. The exit status is 1 if the system was
@@ -44,6 +45,7 @@ func (s System) Main() {
 		flag.BoolVar(&opt.Plain, "plain", false, "build the system on plain quic-go")
 		flag.StringVar(&opt.Plot, "plot", "", "run it on both, one after the other, and draw them into this `file.svg`")
 	}
+	flag.StringVar(&opt.HTTP, "http", "", HTTPUsage)
 	flag.Parse()
 	if err := s.Do(os.Stdout, opt); err != nil {
 		os.Exit(1)
@@ -56,6 +58,14 @@ func (s System) Do(w io.Writer, opt Options) error {
 	if err := opt.check(); err != nil {
 		fmt.Fprintln(w, err)
 		return err
+	}
+	if opt.HTTP != "" {
+		stop, err := ServeHTTP(w, opt.HTTP)
+		if err != nil {
+			fmt.Fprintln(w, err)
+			return err
+		}
+		defer stop()
 	}
 	if opt.Plot == "" {
 		_, err := s.once(w, opt.Plain, opt)
@@ -87,6 +97,9 @@ func (s System) once(w io.Writer, plain bool, opt Options) (*Run, error) {
 	r := &Run{Plain: plain, For: opt.For, Start: time.Now(), screen: newScreen(w), keep: opt.Plot != ""}
 	fmt.Fprintf(w, "%s on %s, %v\n%s\n", s.Name, r.Library(), opt.For, s.About)
 	fmt.Fprintln(w, "Streams (open, limit, held by quic-go) are those of all connections, at both ends.")
+	if plain && opt.HTTP != "" {
+		fmt.Fprintln(w, "Plain quic-go has no Guard: the page has nothing to show of this run, and the metrics are those of the Go runtime.")
+	}
 	runtime.GC() // so that the live heap is known, and nothing of an earlier run is in it
 	ctx, cancel := context.WithTimeout(context.Background(), opt.For)
 	defer cancel()

@@ -1,0 +1,79 @@
+package main
+
+import (
+	"bytes"
+	"encoding/xml"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+)
+
+// TestAllDurationsAreShortened, and nothing else of the rules is changed.
+func TestAllDurationsAreShortened(t *testing.T) {
+	text, err := os.ReadFile("../../metrics/alerts.yml")
+	require.NoError(t, err)
+	short := shorten(string(text))
+	require.NotRegexp(t, `\b\d+[mhd]\b`, short)
+	require.Contains(t, short, "rate(quiclife_streams_leaked_total[2500ms])", "5 minutes")
+	require.Contains(t, short, "for: 5000ms", "10 minutes")
+	require.Contains(t, short, "offset 30000ms", "an hour")
+	require.Contains(t, short, `quiclife_oldest_stream_age_seconds{type="bidi"} > 30`, "an age of an hour")
+	require.Contains(t, short, "- record: quiclife:streams_unended_per_connection:min10m", "a name")
+	require.Equal(t, strings.Count(string(text), "\n"), strings.Count(short, "\n"))
+	require.Equal(t, alertNames(string(text)), alertNames(short))
+	require.Len(t, alertNames(short), 4)
+
+	promtool, err := exec.LookPath("promtool")
+	if err != nil {
+		t.Skip("promtool is not installed")
+	}
+	file := filepath.Join(t.TempDir(), "alerts.yml")
+	require.NoError(t, os.WriteFile(file, []byte(short), 0o600))
+	out, err := exec.Command(promtool, "check", "rules", file).CombinedOutput()
+	require.NoError(t, err, "%s", out)
+}
+
+// TestAlertOfTheWrongProgramFails, and one that is missing.
+func TestAlertOfTheWrongProgramFails(t *testing.T) {
+	const leak, full = "QuiclifeStreamsLeak", "QuiclifeConnectionsFull"
+	start := time.Now()
+	right := map[event]time.Time{{leak, "faulty"}: start.Add(7 * time.Second), {full, "faulty"}: start, {leak, "careless"}: start}
+	var out bytes.Buffer
+	require.Empty(t, judge(&out, []string{leak, full}, right, start))
+	require.Contains(t, out.String(), "firing after 7 s")
+	require.Contains(t, out.String(), "silent")
+
+	wrong := map[event]time.Time{{leak, "faulty"}: start, {leak, "careless"}: start, {leak, "mended"}: start}
+	require.Len(t, judge(io.Discard, []string{leak, full}, wrong, start), 2)
+}
+
+// TestBoardHasAllPanels of the dashboard, and asks what Grafana would.
+func TestBoardHasAllPanels(t *testing.T) {
+	asked := 0
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		asked++
+		if strings.Contains(r.FormValue("query"), "$") {
+			t.Errorf("a variable is left in %s", r.FormValue("query"))
+		}
+		fmt.Fprintf(w, `{"status": "success", "data": {"result": [{"metric": {"dir": "<outgoing>"}, "values": [[%d, "1"], [%[1]d, "20"]]}]}}`, time.Now().Unix())
+	}))
+	t.Cleanup(server.Close)
+	file := filepath.Join(t.TempDir(), "board.svg")
+	require.NoError(t, drawBoard(t.Context(), &prometheus{server.URL}, "../../metrics/dashboard.json", file, time.Now().Add(-time.Minute)))
+	picture, err := os.ReadFile(file)
+	require.NoError(t, err)
+	require.NoError(t, xml.Unmarshal(picture, new(struct{})), "the picture")
+	require.Equal(t, 10, strings.Count(string(picture), "<g "), "panels")
+	require.Contains(t, string(picture), ">Oldest stream</text>")
+	require.Contains(t, string(picture), "opened: &lt;outgoing&gt;")
+	require.Greater(t, asked, 10)
+}

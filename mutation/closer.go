@@ -199,7 +199,7 @@ var closer = []mutation{
 	}
 	st.returnCredit()
 `,
-		equivalent: "the two frames leave in one packet, and end halves that do not depend on each other",
+		equivalent: "the two frames leave in one packet, and the halves they end are independent",
 	},
 	{
 		name: "release: credit not returned",

@@ -110,7 +110,7 @@ var write = []mutation{
 	}
 `,
 		new:        "",
-		equivalent: "it is just slower: the bytes are never queued",
+		equivalent: "it is only slower: the bytes are never queued",
 	},
 	{
 		name:   "setWriteDeadline: max(..., 1) dropped",

@@ -125,9 +125,9 @@ func sizeName(size int) string {
 // that a measure skips has none.
 type results map[string]map[string][]float64 // figure, subject
 
-// measureAll runs the measures in rounds, in each of which all subjects take
-// their turn, so that what else the machine does hits them alike. Each time a
-// different one is first, and every other time they go backwards, so that none
+// measureAll runs the measures in rounds. In each round all subjects take turns,
+// so that other work of the machine slows all of them alike. Each round begins
+// with another subject, and every other round goes backwards, so that no subject
 // always follows the same one.
 func measureAll(o options, measures []measure, subjects []subject, progress io.Writer) (results, error) {
 	all := results{}

@@ -24,8 +24,8 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// TestCyclesGiveTheirStreamsBack makes more requests than any library lets be
-// open at a time, and each has to be answered.
+// TestCyclesGiveTheirStreamsBack makes more requests than any library allows to
+// be open at once. Each has to be answered.
 func TestCyclesGiveTheirStreamsBack(t *testing.T) {
 	for _, s := range subjects {
 		t.Run(s.short, func(t *testing.T) {
@@ -46,9 +46,9 @@ func TestCyclesGiveTheirStreamsBack(t *testing.T) {
 	}
 }
 
-// TestPatternsLeaveBehindWhatIsKnown has the cells that are known: quic-go keeps
-// streams in each pattern, at one end or both, and quiclife in none. What
-// nobody has ended it finds after a collection only.
+// TestPatternsLeaveBehindWhatIsKnown: in each pattern quic-go keeps streams at one
+// end or both, and quiclife keeps none. quiclife needs a collection to find a
+// stream that nobody has ended.
 func TestPatternsLeaveBehindWhatIsKnown(t *testing.T) {
 	const streams = 4
 	cells, err := leftBehind(patterns, subjects[:2], streams)
@@ -79,8 +79,8 @@ func TestPatternsLeaveBehindWhatIsKnown(t *testing.T) {
 	}
 }
 
-// TestOtherLibrariesPlayThePatterns has each end of each library come through
-// the patterns. What they leave behind is theirs.
+// TestOtherLibrariesPlayThePatterns: each library plays each pattern without an
+// error. The test does not check what it leaves behind.
 func TestOtherLibrariesPlayThePatterns(t *testing.T) {
 	cells, err := leftBehind(patterns, subjects[2:], 1)
 	require.NoError(t, err)
@@ -144,7 +144,7 @@ func TestSpread(t *testing.T) {
 	require.Equal(t, "3.00 µs (2.00–4.00)", spread([]float64{5e3, 1e3, 3e3, 2e3, 4e3}, 1e3, "µs", -1))
 	require.Equal(t, "1.02 (1.01–1.03)", spread([]float64{1.00, 1.02, 1.04}, 1, "", 2))
 	require.Equal(t, "18861 B (18861–18861)", spread([]float64{18861}, 1, "B", -1))
-	for _, none := range [][]float64{nil, {0, 0}, {math.NaN()}} { // there is no figure
+	for _, none := range [][]float64{nil, {0, 0}, {math.NaN()}} { // no figure
 		require.Equal(t, "–", spread(none, 1, "µs", -1))
 	}
 }

@@ -13,8 +13,8 @@ import (
 	"gonum.org/v1/plot/vg/vgsvg"
 )
 
-// colors are told apart also by the colour-blind. The first two are those of
-// the pictures of systems/plot.
+// The colour-blind can tell these colors apart, too. systems/plot uses the first
+// two.
 var colors = []color.Color{
 	color.RGBA{R: 0xd5, G: 0x5e, A: 0xff},
 	color.RGBA{G: 0x72, B: 0xb2, A: 0xff},
@@ -55,7 +55,7 @@ func drawFigures(file string, subjects []subject, all results) error {
 
 func newPlot(title, unit string) *plot.Plot {
 	p := plot.New()
-	p.BackgroundColor = color.White // also where pages are dark
+	p.BackgroundColor = color.White // even on a dark page
 	p.Title.Text = title
 	p.Y.Label.Text = unit
 	p.Y.Min = 0
@@ -65,7 +65,7 @@ func newPlot(title, unit string) *plot.Plot {
 	return p
 }
 
-// drawBars draws a bar for each subject that has values: their median and the
+// drawBars draws a bar for each subject that has values, with their median and
 // quartiles.
 func drawBars(title, unit string, by float64, subjects []subject, values map[string][]float64) (*plot.Plot, error) {
 	p := newPlot(title, unit)
@@ -213,7 +213,7 @@ func save(file string, panels [][]*plot.Plot) error {
 	return f.Close()
 }
 
-// ticks are the default ones, without decimals that say nothing.
+// ticks are the default ticks, without useless decimals.
 type ticks struct{ plot.DefaultTicks }
 
 func (t ticks) Ticks(lowest, highest float64) []plot.Tick {
@@ -226,7 +226,7 @@ func (t ticks) Ticks(lowest, highest float64) []plot.Tick {
 	return all
 }
 
-// connTicks are the numbers of connections that were measured.
+// connTicks are ticks at the numbers of connections that were measured.
 type connTicks []int
 
 func (t connTicks) Ticks(float64, float64) (all []plot.Tick) {

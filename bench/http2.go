@@ -11,8 +11,8 @@ import (
 	"github.com/quiclife/quiclife/internal/rig"
 )
 
-// An http2Link is net/http's HTTP/2 over TLS. A cycle is a POST that is answered
-// with its body. It has no streams to use otherwise.
+// An http2Link is net/http's HTTP/2 over TLS. A cycle is a POST whose answer is
+// its body. It gives no access to streams.
 type http2Link struct {
 	client *http.Client
 	server *http.Server
@@ -33,7 +33,7 @@ func connectHTTP2() (connection, error) {
 		url:    "https://" + ln.Addr().String(),
 	}
 	go l.server.ServeTLS(ln, "", "")
-	// The first request makes the connection that those beside it then share.
+	// The first request makes the connection, which later requests share.
 	if err := l.cycle(make([]byte, bufferSize)); err != nil {
 		l.end()
 		return nil, err

@@ -17,9 +17,9 @@ import (
 	"github.com/quiclife/quiclife/internal/rig"
 )
 
-// libp2p is the QUIC transport of go-libp2p, without a host around it, as its
-// own example program uses it: streams come without a resource manager and
-// without negotiating a protocol.
+// libp2p is the QUIC transport of go-libp2p without a host around it, as in its
+// own example program: streams have no resource manager and no protocol
+// negotiation.
 type libp2p struct{}
 
 func (libp2p) connect() (_ *link, err error) {
@@ -83,7 +83,7 @@ func (libp2p) connect() (_ *link, err error) {
 func libp2pEnd(c transport.CapableConn) (end, error) {
 	var raw *quic.Conn
 	if as, ok := c.(interface{ As(any) bool }); !ok || !as.As(&raw) {
-		return end{}, errors.New("libp2p's connection does not give its *quic.Conn")
+		return end{}, errors.New("libp2p's connection does not give access to its *quic.Conn")
 	}
 	return end{
 		open:   func(ctx context.Context) (stream, error) { return c.OpenStream(ctx) },

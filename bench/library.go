@@ -8,8 +8,8 @@ import (
 	"net"
 )
 
-// A stream is a library's own stream, so that nothing of ours is measured with
-// it. Its Close means what the library says.
+// A stream is a library's own stream, so that no code of ours is measured with
+// it. Close means what the library says.
 type stream = io.ReadWriteCloser
 
 // A library multiplexes streams over a connection. Its methods do what its
@@ -22,14 +22,14 @@ type library interface {
 	flush(stream)
 	// finish ends the send half: the peer reads what was written, then io.EOF.
 	finish(stream)
-	// done lets go of a stream whose halves have both ended.
+	// done is called for a stream whose halves have both ended.
 	done(stream)
 	// stopReading aborts the receive half. It returns false if the library has
 	// no call for that.
 	stopReading(stream) bool
-	// abort gives the stream up: it ends what has not ended.
+	// abort ends the halves that have not ended.
 	abort(stream)
-	// bind has the end of ctx end what blocks on the stream, until stop is called.
+	// bind unblocks calls on the stream when ctx ends, until stop is called.
 	bind(ctx context.Context, s stream) (stop func() bool)
 }
 
@@ -37,7 +37,7 @@ type library interface {
 type end struct {
 	open   func(context.Context) (stream, error)
 	accept func(context.Context) (stream, error)
-	held   func() int // how many streams the library keeps, nil if it does not tell
+	held   func() int // how many streams the library keeps, nil if it does not say
 }
 
 // A link is a connection.
@@ -49,11 +49,11 @@ type link struct {
 
 const (
 	requestSize = 100
-	bufferSize  = 1000 // more, so that it is read to the io.EOF
+	bufferSize  = 1000 // more than a request, so that Read sees the io.EOF
 )
 
-// serve has workers accept streams, and answer each request with itself, until
-// the connection ends.
+// serve starts workers that accept streams and echo each request, until the
+// connection ends.
 func (l *link) serve(workers int) {
 	for range workers {
 		go func() {
@@ -76,8 +76,8 @@ func (l *link) serve(workers int) {
 	}
 }
 
-// cycle opens a stream, sends a request, reads the answer to its end and lets
-// the stream go.
+// cycle opens a stream, sends a request, reads the answer to its end and ends the
+// stream.
 func (l *link) cycle(buf []byte) error {
 	s, err := l.client.open(context.Background())
 	if err != nil {

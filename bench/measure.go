@@ -15,7 +15,7 @@ import (
 
 // A connection answers requests.
 type connection interface {
-	serve(workers int)      // has the server answer, until the connection ends
+	serve(workers int)      // starts workers that answer until the connection ends
 	cycle(buf []byte) error // makes a request and reads its answer
 	end()
 }
@@ -24,11 +24,11 @@ type connection interface {
 type subject struct {
 	name    string
 	short   string  // for pictures
-	library library // nil: it has no streams but those of its requests
+	library library // nil if it has no streams besides its requests
 	connect func() (connection, error)
 }
 
-const baseline = "quic-go" // what the others are compared with
+const baseline = "quic-go" // the others are compared with it
 
 var subjects = []subject{
 	ofLibrary(baseline, "quic-go", quicGo{}),
@@ -52,15 +52,15 @@ func ofLibrary(name, short string, l library) subject {
 // options say how much is measured.
 type options struct {
 	rounds int
-	run    time.Duration // how long a run lasts, after its warm-up
+	run    time.Duration // the duration of a run, after its warm-up
 }
 
 // A figure is one number that a measure gives.
 type figure struct {
 	name string
 	unit string
-	by   float64 // what it is divided by for unit
-	// ratio: it is told in proportion to quic-go's in the same round.
+	by   float64 // divide by this to get unit
+	// ratio says that the table has the ratio to quic-go's in the same round.
 	ratio bool
 }
 
@@ -122,12 +122,12 @@ func sizeName(size int) string {
 }
 
 // results are the values of each figure on each subject, one a round. A subject
-// that a measure is not for has none.
+// that a measure skips has none.
 type results map[string]map[string][]float64 // figure, subject
 
-// measureAll runs the measures in rounds, in each of which all subjects take
-// their turn, so that what else the machine does hits them alike. Each time a
-// different one is first, and every other time they go backwards, so that none
+// measureAll runs the measures in rounds. In each round all subjects take turns,
+// so that other work of the machine slows all of them alike. Each round begins
+// with another subject, and every other round goes backwards, so that no subject
 // always follows the same one.
 func measureAll(o options, measures []measure, subjects []subject, progress io.Writer) (results, error) {
 	all := results{}
@@ -159,8 +159,7 @@ func measureAll(o options, measures []measure, subjects []subject, progress io.W
 	return all, nil
 }
 
-// ratios are the values of s in proportion to those of quic-go in the same
-// round.
+// ratios returns the values of s divided by quic-go's in the same round.
 func (r results) ratios(f, s string) []float64 {
 	var all []float64
 	for i, v := range r[f][s] {
@@ -169,7 +168,7 @@ func (r results) ratios(f, s string) []float64 {
 	return all
 }
 
-// quantile returns the value below which the part q of xs is.
+// quantile returns the q-quantile of xs: a part q of xs is below it.
 func quantile(xs []float64, q float64) float64 {
 	if len(xs) == 0 {
 		return math.NaN()
@@ -185,8 +184,8 @@ func quantile(xs []float64, q float64) float64 {
 
 func median(xs []float64) float64 { return quantile(xs, 0.5) }
 
-// cycles returns the nanoseconds, the processor time, the allocations and the
-// bytes of a cycle, both ends together, with concurrency of them at a time.
+// cycles returns what a cycle costs, both ends together: nanoseconds, processor
+// time, allocations and bytes. It runs concurrency cycles at a time.
 func cycles(o options, s subject, concurrency int) ([]float64, error) {
 	c, err := s.connect()
 	if err != nil {
@@ -215,7 +214,7 @@ func cycles(o options, s subject, concurrency int) ([]float64, error) {
 	}, nil
 }
 
-// cycleFor makes cycles for a while, and returns how many.
+// cycleFor runs cycles for the duration d, and returns how many.
 func cycleFor(d time.Duration, c connection, concurrency int) (float64, error) {
 	var over atomic.Bool
 	defer time.AfterFunc(d, func() { over.Store(true) }).Stop()
@@ -242,8 +241,8 @@ func cycleFor(d time.Duration, c connection, concurrency int) (float64, error) {
 	return float64(count.Load()), failed
 }
 
-// throughput returns the bytes a second that one stream carries if each Write
-// has size bytes.
+// throughput returns how many bytes a second one stream carries with Writes of
+// size bytes.
 func throughput(o options, s subject, size int) ([]float64, error) {
 	l, err := s.library.connect()
 	if err != nil {
@@ -259,8 +258,8 @@ func throughput(o options, s subject, size int) ([]float64, error) {
 	return []float64{float64(n) / time.Since(start).Seconds()}, err
 }
 
-// writeFor writes to a stream for a while, and waits until the peer has read
-// all of it. It returns how many bytes that were.
+// writeFor writes to a stream for the duration d, and waits until the peer has
+// read everything. It returns the number of bytes.
 func writeFor(d time.Duration, l *link, size int) (int64, error) {
 	type received struct {
 		n   int64
@@ -299,20 +298,20 @@ func writeFor(d time.Duration, l *link, size int) (int64, error) {
 	if r.err == nil && r.n != written {
 		r.err = fmt.Errorf("%d bytes were written, %d read", written, r.n)
 	}
-	if _, err := io.Copy(io.Discard, s); r.err == nil { // the end of the other half
+	if _, err := io.Copy(io.Discard, s); r.err == nil { // reads the io.EOF of the receive half
 		r.err = err
 	}
 	l.library.done(s)
 	return written, r.err
 }
 
-// An onlyWriter has io.CopyBuffer use its buffer.
+// An onlyWriter has no ReadFrom, so that io.CopyBuffer uses its buffer.
 type onlyWriter struct{ io.Writer }
 
 // heap returns the bytes of heap that an open stream costs, both ends together,
 // once a byte has gone each way.
 func heap(s subject) ([]float64, error) {
-	const conns, streams = 10, 80 // within the limits that are the libraries' defaults
+	const conns, streams = 10, 80 // within the default limits of all libraries
 	var links []*link
 	defer func() {
 		for _, l := range links {
@@ -352,7 +351,7 @@ func heap(s subject) ([]float64, error) {
 		held = append(held, client, server)
 		return nil
 	}
-	for _, l := range links { // what a connection's first stream costs
+	for _, l := range links { // a connection's first stream costs more
 		if err := open(l); err != nil {
 			return nil, err
 		}

@@ -14,8 +14,8 @@ import (
 	xquic "golang.org/x/net/quic"
 )
 
-// A pattern is what the two ends of a program do with a stream. The program
-// keeps no stream that it has returned from.
+// A pattern is what the two ends of a program do with a stream. When they return,
+// the program does not refer to the stream any more.
 type pattern struct {
 	name   string
 	client func(*exchange, stream)
@@ -25,7 +25,7 @@ type pattern struct {
 // An exchange is one use of a pattern.
 type exchange struct {
 	library
-	turn   chan struct{} // closed by one end for the other
+	turn   chan struct{} // one end closes it to let the other go on
 	left   chan struct{} // the client has returned
 	served chan struct{} // the server has returned
 	lacks  atomic.Bool   // the library has no call for the pattern
@@ -38,7 +38,7 @@ func (x *exchange) write(s stream, p []byte) {
 	x.flush(s)
 }
 
-// honestServer answers what it has read to the end, and ends both halves.
+// honestServer reads to the end, answers, and ends both halves.
 func honestServer(x *exchange, s stream) {
 	if _, err := io.ReadAll(s); err != nil {
 		x.abort(s)
@@ -51,8 +51,8 @@ func honestServer(x *exchange, s stream) {
 
 func readMessage(s stream) { io.ReadFull(s, make([]byte, len(message))) }
 
-// patterns are eight ways to be done with a stream. In each, one end does what
-// programs do, and the other one does everything right.
+// patterns are eight ways to stop using a stream. In each, one end does what
+// programs often do, and the other end does everything right.
 var patterns = []pattern{
 	{
 		name: "client: `Close`, answer not read",
@@ -130,8 +130,9 @@ var patterns = []pattern{
 					}
 				}
 			}()
-			// It is blocked when nothing more is taken. Every library takes more
-			// than that minimum first; before, it just had no processor yet.
+			// Write is blocked when no more bytes are taken. Every library first
+			// takes more than the minimum. Below that, the writer has just not
+			// run yet.
 			const minimum = 200_000
 			for before := int64(-1); before != written.Load() || before < minimum; {
 				before = written.Load()
@@ -173,8 +174,8 @@ var patterns = []pattern{
 	},
 }
 
-// A cell is what a pattern leaves behind: streams that the library keeps, at
-// each end, while their connection lives.
+// A cell is what a pattern leaves behind: the streams that the library keeps at
+// each end, while their connection is open.
 type cell struct {
 	lacks          bool // the library has no call for the pattern
 	collected      bool // nothing was left, but only after garbage collections
@@ -200,8 +201,8 @@ type trial struct {
 	lacks          bool
 }
 
-// weakStreams tell how many streams are reachable after a garbage collection,
-// if the library does not tell how many it keeps. The program holds none.
+// weakStreams count the streams that are reachable after a garbage collection,
+// for a library that does not say how many it keeps. The program holds none.
 type weakStreams struct {
 	mu  sync.Mutex
 	all []weak.Pointer[xquic.Stream]
@@ -235,7 +236,7 @@ func (t *trial) held() (client, server int, exact bool) {
 	return t.link.client.held(), t.link.server.held(), true
 }
 
-// play has the ends use count streams, one after the other.
+// play plays the pattern on count streams, one after the other.
 func (t *trial) play(p pattern, count int) error {
 	for range count {
 		if err := t.exchange(p); err != nil {
@@ -288,17 +289,17 @@ func (t *trial) exchange(p pattern) error {
 	return nil
 }
 
-// How long streams are given to be let go, before the first collection and
-// from then on. quiclife's grace for what was dropped is a second.
+// How long we wait for streams to be freed: before the first collection, and from
+// then on. quiclife ends a dropped stream up to a second after it was found.
 const (
 	settleBefore = time.Second
 	settleAfter  = 3 * time.Second
 )
 
-// leftBehind has each of patterns use count streams on each of subjects, all at
-// once, and returns what is left, by pattern and subject. It is for a process
-// that does nothing else: it turns the garbage collector off, so that nothing
-// is collected before it says so.
+// leftBehind plays each pattern on each subject, all at once, with count streams
+// each. It returns what is left, by pattern and subject. The process must do
+// nothing else: leftBehind turns the garbage collector off, so that it decides
+// when to collect.
 func leftBehind(patterns []pattern, subjects []subject, count int) (map[string]map[string]cell, error) {
 	defer debug.SetGCPercent(debug.SetGCPercent(-1))
 	cells := map[string]map[string]cell{}

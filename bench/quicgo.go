@@ -9,7 +9,7 @@ import (
 	"github.com/quiclife/quiclife/internal/rig"
 )
 
-// quicGo is quic-go, used by the book: both halves of each stream are ended.
+// quicGo is quic-go, used correctly: both halves of each stream are ended.
 type quicGo struct{}
 
 func (quicGo) connect() (*link, error) {
@@ -28,7 +28,7 @@ func quicGoEnd(c *quic.Conn) end {
 	}
 }
 
-// dialQUIC connects two ends of quic-go, each with a transport of its own.
+// dialQUIC connects two ends of quic-go, each with its own transport.
 func dialQUIC() (client, server *quic.Conn, end func(), err error) {
 	var ends []func()
 	defer func() {
@@ -87,7 +87,7 @@ func (quicGo) bind(ctx context.Context, s stream) (stop func() bool) {
 	return deadlineAtEnd(ctx, s.(*quic.Stream).SetDeadline)
 }
 
-// deadlineAtEnd is how contexts are used with streams that know deadlines only.
+// deadlineAtEnd binds a context to a stream that knows only deadlines.
 func deadlineAtEnd(ctx context.Context, set func(time.Time) error) (stop func() bool) {
 	return context.AfterFunc(ctx, func() { set(time.Now()) })
 }

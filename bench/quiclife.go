@@ -16,7 +16,7 @@ func (lifeLibrary) connect() (*link, error) {
 	if err != nil {
 		return nil, err
 	}
-	guard := &quiclife.Guard{Logger: slog.New(slog.DiscardHandler)} // or leaks are logged
+	guard := &quiclife.Guard{Logger: slog.New(slog.DiscardHandler)} // so that leaks are not logged
 	return &link{lifeLibrary{}, lifeEnd(guard.Wrap(rawClient, nil)), lifeEnd(guard.Wrap(rawServer, nil)), end}, nil
 }
 

@@ -16,9 +16,9 @@ import (
 
 type scaleOptions struct {
 	conns    []int
-	streams  int // that are open on each connection
+	streams  int // open on each connection
 	rounds   int
-	cycles   int // in a round
+	cycles   int // in each round
 	deadline time.Duration
 }
 
@@ -32,8 +32,8 @@ const (
 	closing    = "CPU of Guard.Shutdown"
 )
 
-// A scaleResult is what was measured with one number of connections: values by
-// figure and library.
+// A scaleResult has the values for one number of connections, by figure and
+// library.
 type scaleResult map[string]map[string][]float64
 
 func (r scaleResult) add(figure, library string, v float64) {
@@ -43,7 +43,7 @@ func (r scaleResult) add(figure, library string, v float64) {
 	r[figure][library] = append(r[figure][library], v)
 }
 
-// ratios are quiclife's values in proportion to quic-go's in the same round.
+// ratios returns quiclife's values divided by quic-go's in the same round.
 func (r scaleResult) ratios(figure string) (all []float64) {
 	for i, v := range r[figure]["quiclife"] {
 		all = append(all, v/r[figure][baseline][i])
@@ -51,7 +51,7 @@ func (r scaleResult) ratios(figure string) (all []float64) {
 	return all
 }
 
-// differences are how much more quiclife's are.
+// differences returns quiclife's values minus quic-go's in the same round.
 func (r scaleResult) differences(figure string) (all []float64) {
 	for i, v := range r[figure]["quiclife"] {
 		all = append(all, v-r[figure][baseline][i])
@@ -111,7 +111,7 @@ func scaleOf(o scaleOptions, conns int) (_ scaleResult, err error) {
 			}
 		}
 	}
-	// One round more, the first, warms up.
+	// One more round, the first, warms up.
 	for round := range o.rounds + 1 {
 		if round == 1 {
 			r = scaleResult{}
@@ -135,7 +135,7 @@ func scaleOf(o scaleOptions, conns int) (_ scaleResult, err error) {
 	return r, err
 }
 
-// A worker is another process of this program, which does one thing at a time.
+// A worker is another process of this program. It does one thing at a time.
 type worker struct {
 	cmd    *exec.Cmd
 	stdin  io.WriteCloser
@@ -161,7 +161,7 @@ func startWorker(role string, args ...string) (*worker, error) {
 	return &worker{cmd, stdin, bufio.NewReader(stdout)}, cmd.Start()
 }
 
-// line returns the next line that the worker says.
+// line returns the next line of the worker's output.
 func (w *worker) line() (string, error) {
 	s, err := w.stdout.ReadString('\n')
 	if err != nil {
@@ -170,7 +170,7 @@ func (w *worker) line() (string, error) {
 	return strings.TrimSpace(s), nil
 }
 
-// ask has the worker measure something.
+// ask lets the worker measure something.
 func (w *worker) ask(command string, args ...any) (float64, error) {
 	fmt.Fprintln(w.stdin, append([]any{command}, args...)...)
 	s, err := w.line()
@@ -180,7 +180,7 @@ func (w *worker) ask(command string, args ...any) (float64, error) {
 	return strconv.ParseFloat(s, 64)
 }
 
-// stop ends the worker, which has nothing to say any more.
+// stop ends the worker. Its output is lost.
 func (w *worker) stop() {
 	w.stdin.Close()
 	timer := time.AfterFunc(5*time.Second, func() { w.cmd.Process.Kill() })

@@ -22,10 +22,10 @@ import (
 )
 
 // A process with this variable in its environment is one end of the connections
-// of -scale. It obeys its standard input, and ends with it.
+// of -scale. It obeys commands from its standard input, and ends when that ends.
 const (
 	roleVariable = "QUICLIFE_BENCH_ROLE"
-	peerRole     = "peer" // or else the library of a client
+	peerRole     = "peer" // another role is the library of a client
 )
 
 func play(role string) error {
@@ -56,19 +56,19 @@ func play(role string) error {
 	return fmt.Errorf("unknown role, or wrong arguments: %q", os.Args[1:])
 }
 
-// atOnce is how many connections are made at a time, and how many cycles.
+// atOnce is how many connections or cycles are made at a time.
 const atOnce = 16
 
 func scaleConf(streams int) *quic.Config {
 	return &quic.Config{
 		MaxIncomingStreams:   int64(streams + 2*atOnce),
-		MaxIdleTimeout:       time.Hour, // at rest nothing is sent
+		MaxIdleTimeout:       time.Hour, // a connection at rest sends nothing
 		HandshakeIdleTimeout: connectTimeout,
 	}
 }
 
-// playPeer accepts connections, holds the first streams of each, and answers
-// what comes on the others.
+// playPeer accepts connections, holds the first streams of each, and answers on
+// the others.
 func playPeer(streams int) error {
 	socket, err := listenUDP()
 	if err != nil {
@@ -110,7 +110,7 @@ type crowd struct {
 	links []*link
 	guard *quiclife.Guard // nil on quic-go
 
-	shutDown time.Duration // processor time of the shutdown
+	shutDown time.Duration // the processor time of Shutdown
 }
 
 func playClient(library, addr string, conns, streams int) error {
@@ -181,19 +181,19 @@ func gather(library, addr string, conns, streams int) (*crowd, []stream, error) 
 				return err
 			}
 		}
-		mine[streams-1].Write([]byte{0}) // tells the peer of all of them
+		mine[streams-1].Write([]byte{0}) // shows the peer all of them
 		mu.Lock()
 		defer mu.Unlock()
 		c.links, held = append(c.links, l), append(held, mine...)
 		return nil
 	})
-	if err == nil { // an answer shows that the peer holds those before
+	if err == nil { // an answer shows that the peer holds the earlier streams
 		err = share(conns, func(i int, buf []byte) error { return c.links[i].cycle(buf) })
 	}
 	return c, held, err
 }
 
-// share calls f with 0 to n-1, several at a time, and with a buffer.
+// share calls f with each of 0 to n-1 and a buffer, several calls at a time.
 func share(n int, f func(i int, buf []byte) error) error {
 	var next atomic.Int64
 	var workers []func() error
@@ -214,7 +214,7 @@ func share(n int, f func(i int, buf []byte) error) error {
 	return allAtOnce(workers)
 }
 
-// obey does what a command says, and returns nanoseconds.
+// obey runs a command, and returns nanoseconds.
 func (c *crowd) obey(command string) (float64, error) {
 	var name, a, b string
 	fmt.Sscan(command, &name, &a, &b)
@@ -236,7 +236,7 @@ func (c *crowd) obey(command string) (float64, error) {
 		rest()
 		before := rig.CPU()
 		runtime.GC()
-		rest() // quiclife's look comes after the collection
+		rest() // quiclife looks for dropped streams after the collection
 		return float64(rig.CPU() - before), nil
 	case "stats":
 		const calls = 10

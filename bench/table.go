@@ -25,8 +25,7 @@ func names(subjects []subject) (all []string) {
 	return all
 }
 
-// writeFigures writes a table of what was measured: medians, and the quartiles
-// around them.
+// writeFigures writes a table of the medians, with the quartiles around them.
 func writeFigures(w io.Writer, measures []measure, subjects []subject, all results) {
 	header(w, append([]string{""}, names(subjects)...)...)
 	for _, m := range measures {
@@ -44,7 +43,7 @@ func writeFigures(w io.Writer, measures []measure, subjects []subject, all resul
 	}
 }
 
-// spread is the median of xs, and its quartiles. With decimals below 0 they
+// spread writes the median of xs and its quartiles. If decimals is negative, they
 // have three digits.
 func spread(xs []float64, by float64, unit string, decimals int) string {
 	if len(xs) == 0 || math.IsNaN(median(xs)) || median(xs) == 0 {
@@ -62,7 +61,7 @@ func spread(xs []float64, by float64, unit string, decimals int) string {
 	return fmt.Sprintf("%s%s (%s–%s)", format(median(xs)), unit, format(quantile(xs, 0.25)), format(quantile(xs, 0.75)))
 }
 
-// digits writes x with three digits, more if they are before the point.
+// digits writes x with three digits, or more if more are before the point.
 func digits(x float64) string {
 	if x == 0 {
 		return "0"

@@ -10,8 +10,8 @@ import (
 	"github.com/quiclife/quiclife/internal/rig"
 )
 
-// xnet is golang.org/x/net/quic. It sends when a packet is full, and on Flush
-// and CloseWrite.
+// xnet is golang.org/x/net/quic. It sends when a packet is full, and at Flush and
+// CloseWrite.
 type xnet struct{}
 
 func (xnet) connect() (_ *link, err error) {
@@ -55,7 +55,7 @@ func (xnet) connect() (_ *link, err error) {
 	return &link{xnet{}, xnetEnd(client), xnetEnd(server), func() { endAll(ends) }}, nil
 }
 
-// closeEndpoint does not wait for what a peer that is gone should acknowledge.
+// closeEndpoint does not wait for acknowledgements of a peer that is gone.
 func closeEndpoint(e *xquic.Endpoint) {
 	ctx, cancel := context.WithTimeout(context.Background(), 100*time.Millisecond)
 	defer cancel()
@@ -72,8 +72,8 @@ func xnetEnd(c *xquic.Conn) end {
 func (xnet) flush(s stream)  { s.(*xquic.Stream).Flush() }
 func (xnet) finish(s stream) { s.(*xquic.Stream).CloseWrite() }
 
-// done closes the receive half: x/net/quic gives the slot of a stream back when
-// both halves were closed, by whoever has read to the io.EOF too.
+// done closes the receive half. x/net/quic gives a stream's slot back only when
+// both halves were closed, even after the io.EOF was read.
 func (xnet) done(s stream) { s.(*xquic.Stream).CloseRead() }
 
 func (xnet) stopReading(s stream) bool {

@@ -11,8 +11,8 @@ import (
 	"github.com/quiclife/quiclife/internal/rig"
 )
 
-// yamuxTCP is hashicorp's yamux over TLS over TCP, with its default Config. Its
-// Close ends the send half; nothing aborts a half.
+// yamuxTCP is hashicorp's yamux over TLS over TCP, with its default Config. Close
+// ends the send half. No call aborts a half.
 type yamuxTCP struct{}
 
 func (yamuxTCP) connect() (_ *link, err error) {
@@ -52,7 +52,7 @@ func (yamuxTCP) connect() (_ *link, err error) {
 	}
 	ends = append(ends, func() { a.conn.Close() })
 	conf := yamux.DefaultConfig()
-	conf.LogOutput = io.Discard // or it logs that the connection ends
+	conf.LogOutput = io.Discard // so that it does not log the end of the connection
 	client, err := yamux.Client(clientConn, conf)
 	if err != nil {
 		return nil, err

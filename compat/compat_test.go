@@ -1,6 +1,6 @@
 // Package compat tests quiclife with packages that the root module does not
-// require, or that serve a net.Listener: x/net's contract of a net.Conn, gRPC and
-// net/http over streams, HTTP/3 over Unwrap.
+// require, or that serve a net.Listener: x/net's tests of a net.Conn, gRPC and
+// net/http over streams, and HTTP/3 over Unwrap.
 package compat
 
 import (
@@ -20,7 +20,7 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// TestNetConn: Stream.NetConn is a net.Conn, by x/net's contract.
+// TestNetConn: Stream.NetConn passes x/net's tests of a net.Conn.
 func TestNetConn(t *testing.T) {
 	rc, rs := quictest.Loopback(t, nil, nil)
 	client, server := quiclife.Wrap(rc, nil), quiclife.Wrap(rs, nil)
@@ -29,7 +29,7 @@ func TestNetConn(t *testing.T) {
 		if err != nil {
 			return nil, nil, nil, err
 		}
-		// The peer learns of a stream when something is sent on it.
+		// The peer sees a stream only when something is sent on it.
 		if _, err := s1.Write([]byte("x")); err != nil {
 			return nil, nil, nil, err
 		}
@@ -47,7 +47,7 @@ func TestNetConn(t *testing.T) {
 	require.Zero(t, server.Stats().Open())
 }
 
-// TestHTTP3 hands a connection to http3, which insists on quic-go's types.
+// TestHTTP3 gives a connection to http3, which works on quic-go's types only.
 func TestHTTP3(t *testing.T) {
 	rc, rs := quictest.Loopback(t, nil, nil)
 	client, server := quiclife.Wrap(rc, nil), quiclife.Wrap(rs, nil)

@@ -18,8 +18,8 @@ import (
 	"github.com/quiclife/quiclife"
 )
 
-// echo is a gRPC service with a unary method and a bidirectional stream, both
-// of which send back what comes.
+// echo is a gRPC service with a unary method and a bidirectional stream. Both
+// send back what they get.
 var echo = grpc.ServiceDesc{
 	ServiceName: "compat.Echo",
 	HandlerType: (*any)(nil),
@@ -54,7 +54,7 @@ func unary(ctx context.Context, client *grpc.ClientConn, count int) error {
 			return err
 		}
 		if !bytes.Equal(in.Value, out.Value) {
-			return fmt.Errorf("call %d: sent %d bytes, another answer of %d came", i, len(in.Value), len(out.Value))
+			return fmt.Errorf("call %d: sent %d bytes, and got a different answer of %d", i, len(in.Value), len(out.Value))
 		}
 	}
 	return nil
@@ -75,13 +75,13 @@ func exchange(s grpc.ClientStream, message string) error {
 	return nil
 }
 
-// TestGRPC: unary calls, and a bidirectional stream that GracefulStop waits
-// for. No stream is left at either end.
+// TestGRPC makes unary calls, and has a bidirectional stream that GracefulStop
+// waits for. No stream is left at either end.
 func TestGRPC(t *testing.T) {
 	for name, listen := range listenings {
 		t.Run(name, func(t *testing.T) {
 			bubble(t, func(t *testing.T) {
-				const perClient, calls = 5, 50 // on two connections, so 500 each way to listen
+				const perClient, calls = 5, 50 // on two connections, so 500 calls for each way to listen
 				n := network(t, 2)
 				srv := grpc.NewServer()
 				srv.RegisterService(&echo, nil)
@@ -151,8 +151,7 @@ func TestGRPC(t *testing.T) {
 	}
 }
 
-// TestGRPCEndsWithGuardShutdown: GracefulStop in BeforeShutdown lets calls
-// finish.
+// TestGRPCEndsWithGuardShutdown: with GracefulStop in BeforeShutdown, calls finish.
 func TestGRPCEndsWithGuardShutdown(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		n := network(t, 1)
@@ -176,8 +175,8 @@ func TestGRPCEndsWithGuardShutdown(t *testing.T) {
 		require.NoError(t, exchange(s, "during"))
 		require.NoError(t, s.CloseSend())
 		require.Equal(t, io.EOF, s.RecvMsg(&wrapperspb.BytesValue{}))
-		// Serve may wait for GracefulStop, and so for the call.
-		if err := <-done; err != nil { // it had not heard of GracefulStop when its listener was closed
+		// Serve may wait for GracefulStop, which waits for the call.
+		if err := <-done; err != nil { // its listener was closed before it saw GracefulStop
 			require.ErrorIs(t, err, quiclife.ErrServerClosed)
 		}
 		require.NoError(t, <-shut, "Guard.Shutdown")

@@ -18,14 +18,15 @@ import (
 
 type callerKey struct{}
 
-// caller is a ConnContext of an http.Server: it has the name in the peer's
-// certificate.
+// caller is a ConnContext of an http.Server. It puts the name in the peer's
+// certificate into the context.
 func caller(ctx context.Context, c net.Conn) context.Context {
 	state := c.(*quiclife.NetConn).Stream().Conn().ConnectionState()
 	return context.WithValue(ctx, callerKey{}, state.TLS.PeerCertificates[0].Subject.CommonName)
 }
 
-// post sends length bytes, and expects the answer to name the caller and them.
+// post sends length bytes, and expects the answer to name the caller and the
+// number of bytes.
 func post(client *http.Client, name string, length int) error {
 	res, err := client.Post("http://quic/path", "text/plain", bytes.NewReader(make([]byte, length)))
 	if err != nil {
@@ -39,7 +40,7 @@ func post(client *http.Client, name string, length int) error {
 	return err
 }
 
-// leave asks for an answer that does not end, and leaves in the middle of it.
+// leave asks for an answer that does not end, and cancels it in the middle.
 func leave(client *http.Client) error {
 	res, err := client.Get("http://quic/endless")
 	if err != nil {
@@ -49,14 +50,14 @@ func leave(client *http.Client) error {
 	return errors.Join(err, res.Body.Close())
 }
 
-// TestHTTP: net/http over the streams of several connections. A handler knows
-// whose they are, and when a client has left. Server.Shutdown waits for a
+// TestHTTP runs net/http over the streams of several connections. A handler knows
+// who its client is, and when the client has left. Server.Shutdown waits for a
 // request. No stream is left.
 func TestHTTP(t *testing.T) {
 	for _, keepAlive := range []bool{true, false} {
 		t.Run(fmt.Sprint("keep-alive ", keepAlive), func(t *testing.T) {
 			bubble(t, func(t *testing.T) {
-				const conns, workers, requests = 4, 5, 50 // 2,000, with keep-alive and without
+				const conns, workers, requests = 4, 5, 50 // 2,000 requests, with and without keep-alive
 				n := network(t, conns)
 				entered, finish := make(chan struct{}), make(chan struct{})
 				srv := &http.Server{ConnContext: caller, Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -67,7 +68,7 @@ func TestHTTP(t *testing.T) {
 					}
 					body, err := io.ReadAll(r.Body)
 					if err != nil {
-						return // and the answer is not what the test expects
+						return // so the answer is not what the test expects
 					}
 					if len(body) == 0 {
 						close(entered)

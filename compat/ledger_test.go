@@ -16,10 +16,10 @@ import (
 	"github.com/quiclife/quiclife/ledger"
 )
 
-// TestLedgerNamesHTTP3Requests has a plain quic-go http3 client and server that
-// do what http3's users get wrong: a handler that does not return, a client that
-// does not close the body of an answer, one that does not end its request. Both
-// ledgers name them by method and path, and blame the right side.
+// TestLedgerNamesHTTP3Requests has a client and a server of plain http3 that make
+// the usual mistakes: a handler does not return, a client does not close the body
+// of an answer, and one does not end its request. The ledgers of both ends name
+// the requests by method and path, and blame the right side.
 func TestLedgerNamesHTTP3Requests(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		forever := make(chan struct{})
@@ -50,7 +50,7 @@ func TestLedgerNamesHTTP3Requests(t *testing.T) {
 			require.NoError(t, err)
 			require.NoError(t, res.Body.Close())
 		}
-		large := get("/large?token=secret") // and the body is not closed
+		large := get("/large?token=secret") // the body is not closed
 		done := make(chan struct{}, 2)
 		go func() {
 			r, _ := http.NewRequest("GET", "https://localhost/stuck", nil)
@@ -77,8 +77,8 @@ func TestLedgerNamesHTTP3Requests(t *testing.T) {
 			}
 			return all
 		}
-		// The handler of the upload has read what there is, and waits for more,
-		// while the client does: both halves are open.
+		// The handler of the upload has read what has come, and waits for more. The
+		// client waits, too. So both halves are open.
 		require.ElementsMatch(t, []line{
 			{true, "GET /large", ledger.BlamePeerApp},
 			{true, "GET /stuck", ledger.BlameOurApp},
@@ -109,7 +109,7 @@ func TestLedgerNamesHTTP3Requests(t *testing.T) {
 	})
 }
 
-// Who does not want paths in the ledger wraps its tracer.
+// A program that does not want paths in the ledger wraps its tracer.
 func TestLedgerShowsNoPathsThatAreRedacted(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		l := ledger.New(ledger.Options{})

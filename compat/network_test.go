@@ -29,18 +29,18 @@ func bubble(t *testing.T, f func(t *testing.T)) {
 	synctest.Test(t, f)
 }
 
-// settled returns when all that is under way has come to rest.
+// settled returns when nothing is under way any more.
 func settled() {
 	time.Sleep(time.Second)
 	synctest.Wait()
 }
 
-// onNetwork is a listener, and clients that have dialed it, in fake time. The
-// certificate of each client has its name, "client 0" and so on.
+// onNetwork is a listener and the clients that have dialed it, in fake time. The
+// certificate of each client has its name: "client 0" and so on.
 type onNetwork struct {
 	guard            *quiclife.Guard // of the server
 	ln               *quiclife.Listener
-	clients, servers []*quiclife.Conn // servers once they are known
+	clients, servers []*quiclife.Conn // meet sets servers
 }
 
 func network(t *testing.T, clients int) *onNetwork {
@@ -48,7 +48,7 @@ func network(t *testing.T, clients int) *onNetwork {
 	serverTLS, clientTLS := quictest.TLS()
 	serverTLS = serverTLS.Clone()
 	serverTLS.ClientAuth = tls.RequireAnyClientCert
-	// Round trips that all take the same would not tell Shutdown of an ACK.
+	// If all round trips took the same time, Shutdown could not notice an ACK.
 	jitter := func() time.Duration { return mathrand.N(time.Millisecond) }
 	sockets, socket, addr := quictest.Net{Jitter: jitter}.Star(t, clients)
 	logger := slog.New(slog.DiscardHandler)
@@ -81,7 +81,7 @@ func named(t *testing.T, name string) tls.Certificate {
 	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}
 }
 
-// listenings are the two ways to have streams as the net.Conns of a listener.
+// listenings are the two ways to get streams as the net.Conns of a listener.
 var listenings = map[string]func(*testing.T, *onNetwork) []net.Listener{
 	"Listener.NetListener": func(_ *testing.T, n *onNetwork) []net.Listener {
 		return []net.Listener{n.ln.NetListener()}
@@ -96,16 +96,16 @@ var listenings = map[string]func(*testing.T, *onNetwork) []net.Listener{
 	},
 }
 
-// meet remembers the server's ends of the connections, which a NetListener
-// closes when it is closed itself.
+// meet remembers the server's ends of the connections. A NetListener closes them
+// when it is closed.
 func (n *onNetwork) meet(t *testing.T) {
 	t.Helper()
 	n.servers = slices.Collect(n.guard.Conns())
 	require.Len(t, n.servers, len(n.clients))
 }
 
-// requireNothingLeft requires that no end has a stream, nor its quic-go, be its
-// connection closed or not.
+// requireNothingLeft requires that no end has a stream, and that quic-go holds
+// none, whether or not the connection is closed.
 func (n *onNetwork) requireNothingLeft(t *testing.T) {
 	t.Helper()
 	require.Len(t, n.servers, len(n.clients))

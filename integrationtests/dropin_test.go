@@ -1,4 +1,5 @@
-// Package integrationtests tests quiclife with suites that others wrote.
+// Package integrationtests tests quiclife with quic-go's own tests and with a
+// program from outside, and checks the links of the documents.
 package integrationtests
 
 import (
@@ -23,8 +24,8 @@ import (
 
 const theirs = "github.com/quic-go/quic-go"
 
-// suites are quic-go's own tests of its exported API. Its other tests reach
-// into what is not exported.
+// suites are quic-go's own tests of its exported API. Its other tests use names
+// that are not exported.
 var suites = []string{"http3", "integrationtests/self", "integrationtests/versionnegotiation", "interop/http09"}
 
 // The import swap of docs/MIGRATION.md.
@@ -33,8 +34,8 @@ var (
 	swappedLine = []byte(`${1}quic "github.com/quiclife/quiclife"`)
 )
 
-// TestDropIn runs quic-go's own suites twice, as they are and with the import
-// of quic-go swapped. Whatever passes plain has to pass swapped.
+// TestDropIn runs quic-go's own suites twice: as they are, and with the import of
+// quic-go swapped. Each test that passes plain has to pass swapped.
 func TestDropIn(t *testing.T) {
 	root, err := filepath.Abs("..")
 	require.NoError(t, err)
@@ -48,8 +49,8 @@ func TestDropIn(t *testing.T) {
 	for _, tree := range []string{plain, swapped} {
 		require.NoError(t, os.CopyFS(tree, os.DirFS(module.Dir)))
 	}
-	// Packages above the suites are swapped with them: http3's types are made
-	// of quic-go's.
+	// The packages around the suites are swapped, too, since http3's types contain
+	// quic-go's.
 	files := 0
 	for _, top := range []string{"http3", "integrationtests", "interop"} {
 		n, err := swap(filepath.Join(swapped, top))
@@ -58,7 +59,7 @@ func TestDropIn(t *testing.T) {
 	}
 	_, err = command(t.Context(), swapped, "mod", "edit", "-require=github.com/quiclife/quiclife@v0.0.0", "-replace=github.com/quiclife/quiclife="+root)
 	require.NoError(t, err)
-	t.Logf("quic-go %s: the import swapped in %d files, nothing else", module.Version, files)
+	t.Logf("quic-go %s: the import is swapped in %d files, and nothing else is changed", module.Version, files)
 
 	all := make(map[string][]string)
 	for _, suite := range suites {
@@ -85,17 +86,18 @@ func TestDropIn(t *testing.T) {
 		p, s := inPlain[suite], inSwapped[suite]
 		t.Logf("%s: %d of %d pass plain, %d of %d swapped", suite, p.passed(), len(p), s.passed(), len(s))
 		if p.passed() < max(1, len(p)*9/10) {
-			t.Errorf("%s: too few pass plain to compare with", suite)
+			t.Errorf("%s: too few tests pass plain for a comparison", suite)
 		}
 		for _, name := range slices.Sorted(maps.Keys(p)) {
 			if p[name].action == "pass" && s[name].action != "pass" {
-				t.Errorf("%s: %s passes plain, and does not swapped:\n%s", suite, name, s[name].output)
+				t.Errorf("%s: %s passes plain, but not swapped:\n%s", suite, name, s[name].output)
 			}
 		}
 	}
 }
 
-// swap swaps the import in all files below dir, and returns how many had it.
+// swap swaps the import in all files below dir, and returns how many files had
+// it.
 func swap(dir string) (files int, err error) {
 	err = filepath.WalkDir(dir, func(name string, entry fs.DirEntry, err error) error {
 		if err != nil || entry.IsDir() || filepath.Ext(name) != ".go" {
@@ -107,7 +109,7 @@ func swap(dir string) (files int, err error) {
 		}
 		after := importLine.ReplaceAll(before, swappedLine)
 		if bytes.Contains(after, []byte(`"`+theirs+`"`)) {
-			return fmt.Errorf("%s imports quic-go in a way that is not known here", name)
+			return fmt.Errorf("%s imports quic-go in a way that this test does not know", name)
 		}
 		if bytes.Equal(after, before) {
 			return nil
@@ -122,7 +124,7 @@ func swap(dir string) (files int, err error) {
 func command(ctx context.Context, dir string, args ...string) ([]byte, error) {
 	cmd := exec.CommandContext(ctx, "go", args...)
 	cmd.Dir = dir
-	// TIMESCALE_FACTOR is that of their CI. With 10 two of the tests fail.
+	// quic-go's CI sets the same TIMESCALE_FACTOR. With 10, two of the tests fail.
 	cmd.Env = append(os.Environ(), "GOWORK=off", "GOFLAGS=-mod=mod", "TIMESCALE_FACTOR=3")
 	var stderr bytes.Buffer
 	cmd.Stderr = &stderr
@@ -133,10 +135,10 @@ func command(ctx context.Context, dir string, args ...string) ([]byte, error) {
 	return out, err
 }
 
-// A result is how a test ended, "pass", "fail" or "skip", and what it printed.
+// A result is how a test ended ("pass", "fail" or "skip") and what it printed.
 type result struct{ action, output string }
 
-// results are those of a suite, by the name of the test.
+// results are the results of a suite, by the name of the test.
 type results map[string]result
 
 func (r results) passed() (n int) {
@@ -148,8 +150,8 @@ func (r results) passed() (n int) {
 	return n
 }
 
-// merge takes over the results of another run, in which tests need not fail
-// that failed before.
+// merge takes over the results of another run. Tests that failed before may pass
+// in it.
 func (r results) merge(again results) {
 	for name, res := range again {
 		if r[name].action != "pass" {
@@ -158,9 +160,9 @@ func (r results) merge(again results) {
 	}
 }
 
-// differing returns the tests to run again: those that failed in either tree,
-// or ended differently. quic-go's tests run against the clock, and some fail
-// now and then on a machine that is busy.
+// differing returns the tests to run again: those that failed in either tree, or
+// ended differently. quic-go's tests run against the clock, so some fail now and
+// then on a busy machine.
 func differing(t *testing.T, suite string, plain, swapped results) []string {
 	names := make(map[string]bool)
 	for _, pair := range [][2]results{{plain, swapped}, {swapped, plain}} {
@@ -194,8 +196,8 @@ func runBoth(t *testing.T, plain, swapped string, tests map[string][]string) (ru
 	return runs[0], runs[1]
 }
 
-// runTree runs the named tests of each suite in a tree, one suite at a time:
-// there is one processor for each tree.
+// runTree runs the named tests of each suite in a tree. It runs one suite at a
+// time, since each tree has one processor.
 func runTree(ctx context.Context, tree string, tests map[string][]string) (run, error) {
 	r := make(run)
 	for _, suite := range suites {
@@ -217,7 +219,7 @@ func runTree(ctx context.Context, tree string, tests map[string][]string) (run, 
 	return r, nil
 }
 
-// read takes in what go test -json printed.
+// read reads the output of go test -json.
 func (r results) read(out []byte) error {
 	printed := make(map[string]string) // by test
 	for line := range bytes.Lines(out) {

@@ -18,7 +18,7 @@ import (
 // comes first: the others require a version of it.
 var published = []string{"."}
 
-// strangers is a program that uses what is published.
+// strangers is a program that uses the published modules.
 const strangers = `package main
 
 import (
@@ -35,7 +35,8 @@ func main() {
 `
 
 // TestPublishedModulesBuildForAStranger: a program outside of this repository
-// gets them as they would be tagged now, from a proxy, without go.work.
+// builds with the modules as they would be tagged now. It gets them from a proxy,
+// without go.work.
 func TestPublishedModulesBuildForAStranger(t *testing.T) {
 	root, err := filepath.Abs("..")
 	require.NoError(t, err)
@@ -57,7 +58,7 @@ func TestPublishedModulesBuildForAStranger(t *testing.T) {
 	out, err := exec.CommandContext(t.Context(), "go", "env", "-json", "GOMODCACHE", "GOPROXY").Output()
 	require.NoError(t, err)
 	require.NoError(t, json.Unmarshal(out, &env))
-	cache := t.TempDir() // of its own: the version that it downloads is not the one that will be tagged
+	cache := t.TempDir() // another cache, since the version it downloads is not the one that will be tagged
 	for _, args := range [][]string{{"mod", "tidy"}, {"run", "."}} {
 		cmd := exec.CommandContext(t.Context(), "go", args...)
 		cmd.Dir = program

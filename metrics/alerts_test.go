@@ -13,7 +13,7 @@ import (
 	"github.com/quiclife/quiclife"
 )
 
-// exported are the names of all metrics.
+// exported returns the names of all metrics.
 func exported(t *testing.T) map[string]bool {
 	t.Helper()
 	families, err := registered(t, NewCollector(&quiclife.Guard{}, "")).Gather()
@@ -32,8 +32,8 @@ func registered(t *testing.T, c prometheus.Collector) *prometheus.Registry {
 	return r
 }
 
-// TestAlertsFireWhenTheyShould, and are silent otherwise: alerts_test.yml says
-// when. promtool is of Debian's package prometheus.
+// TestAlertsFireWhenTheyShould: alerts_test.yml says when they fire, and when
+// they are silent. promtool is in Debian's package prometheus.
 func TestAlertsFireWhenTheyShould(t *testing.T) {
 	promtool, err := exec.LookPath("promtool")
 	if err != nil {
@@ -45,7 +45,7 @@ func TestAlertsFireWhenTheyShould(t *testing.T) {
 	}
 }
 
-// TestEachAlertIsTested, seen to fire.
+// TestEachAlertIsTested: alerts_test.yml sees each alert fire.
 func TestEachAlertIsTested(t *testing.T) {
 	rules, err := os.ReadFile("alerts.yml")
 	require.NoError(t, err)
@@ -59,7 +59,8 @@ func TestEachAlertIsTested(t *testing.T) {
 	}
 }
 
-// TestWhatIsAskedForIsExported: each metric that an alert or a panel names.
+// TestWhatIsAskedForIsExported: the collector has each metric that an alert or a
+// panel names.
 func TestWhatIsAskedForIsExported(t *testing.T) {
 	names := exported(t)
 	for _, file := range []string{"alerts.yml", "alerts_test.yml", "dashboard.json"} {
@@ -73,7 +74,7 @@ func TestWhatIsAskedForIsExported(t *testing.T) {
 	}
 }
 
-// TestDashboardShowsAllMetrics, in panels with a place of their own.
+// TestDashboardShowsAllMetrics: and no panel lies on another.
 func TestDashboardShowsAllMetrics(t *testing.T) {
 	text, err := os.ReadFile("dashboard.json")
 	require.NoError(t, err)

@@ -15,12 +15,12 @@ import (
 )
 
 // NewCollector returns a collector of what g counts. name is the value of the
-// label guard, by which several Guards of a program are told apart.
+// label guard, which tells the Guards of a program apart.
 //
-// A scrape calls [quiclife.Guard.Stats] once, so all values are of one moment,
-// and costs as much as that: it looks at each connection that is open, and not
-// at its streams. Nothing is done between scrapes. The collector may be used
-// from any goroutine, and holds g. A nil g panics.
+// A scrape calls [quiclife.Guard.Stats] once, so all values are of the same
+// moment. It costs what that call costs: it looks at each open connection, but
+// not at the streams. Nothing runs between scrapes. The collector keeps g alive.
+// It may be used from any goroutine. A nil g panics.
 func NewCollector(g *quiclife.Guard, name string) prometheus.Collector {
 	if g == nil {
 		panic("metrics: NewCollector with a nil Guard")
@@ -62,7 +62,7 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 	}
 }
 
-// A metric is a name under which series are added.
+// A metric is a name with a help text. Its series are added to it.
 type metric struct {
 	c    *collector
 	kind prometheus.ValueType
@@ -79,7 +79,7 @@ func (m metric) add(read func(*quiclife.GuardStats) float64, labels ...string) {
 	m.c.series = append(m.c.series, series{m.desc, m.kind, labels, read})
 }
 
-// The kinds of streams, with the labels that they have.
+// The kinds of streams, with their labels.
 var streamKinds = []struct {
 	dir, kind string
 	of        func(*quiclife.GuardStats) *quiclife.StreamStats
@@ -95,7 +95,7 @@ func byKind[T any](p quiclife.PerKind[T]) [4]T {
 	return [...]T{p.Outgoing, p.OutgoingUni, p.Incoming, p.IncomingUni}
 }
 
-// The ways in which a stream ends. Each is counted in one.
+// The ways in which a stream ends. Each stream is counted in one.
 var results = []struct {
 	name string
 	of   func(*quiclife.StreamStats) int64
@@ -132,13 +132,13 @@ var reasons = []struct {
 func (c *collector) describe() {
 	const gauge, counter = prometheus.GaugeValue, prometheus.CounterValue
 
-	open := c.metric(gauge, "streams_open", "Streams that are open now.", "dir", "type")
-	limit := c.metric(gauge, "streams_limit", "Streams that may be open, by limits of this side, summed over the connections that are open. 0: no limit.", "dir", "type")
-	full := c.metric(gauge, "connections_full", "Connections that have no slot left for a stream of this kind, as far as this side knows.", "dir", "type")
-	most := c.metric(gauge, "connection_streams_open_max", "Open streams on the connection that has most.", "dir", "type")
-	oldest := c.metric(gauge, "oldest_stream_age_seconds", "Age of the oldest stream that is open. 0: none is.", "dir", "type")
-	opened := c.metric(counter, "streams_opened_total", "Streams that were opened or accepted.", "dir", "type")
-	ended := c.metric(counter, "streams_ended_total", "Streams that have ended, by how.", "dir", "type", "result")
+	open := c.metric(gauge, "streams_open", "Open streams.", "dir", "type")
+	limit := c.metric(gauge, "streams_limit", "How many streams this side's limits allow, summed over the open connections. 0: no limit.", "dir", "type")
+	full := c.metric(gauge, "connections_full", "Connections without a free slot for a stream of this kind, as far as this side knows.", "dir", "type")
+	most := c.metric(gauge, "connection_streams_open_max", "Open streams on the connection that has the most.", "dir", "type")
+	oldest := c.metric(gauge, "oldest_stream_age_seconds", "Age of the oldest open stream. 0: none is open.", "dir", "type")
+	opened := c.metric(counter, "streams_opened_total", "Streams opened or accepted.", "dir", "type")
+	ended := c.metric(counter, "streams_ended_total", "Streams that have ended, by how they ended.", "dir", "type", "result")
 	for i, k := range streamKinds {
 		perKind := func(m metric, read func(*quiclife.GuardStats) float64, more ...string) {
 			m.add(read, append([]string{k.dir, k.kind}, more...)...)
@@ -153,7 +153,7 @@ func (c *collector) describe() {
 			perKind(ended, func(s *quiclife.GuardStats) float64 { return float64(result.of(k.of(s))) }, result.name)
 		}
 	}
-	c.metric(counter, "eofs_consumed_total", "Streams whose end was read for the program, which had stopped at the last byte.").
+	c.metric(counter, "eofs_consumed_total", "Streams whose io.EOF quiclife read, because the program stopped at the last byte.").
 		add(func(s *quiclife.GuardStats) (eofs float64) {
 			for _, k := range streamKinds {
 				eofs += float64(k.of(s).EOFs)
@@ -161,31 +161,31 @@ func (c *collector) describe() {
 			return eofs
 		})
 
-	leaked := c.metric(counter, "streams_leaked_total", "Streams that the program did not end, as reported to OnLeak.", "reason")
+	leaked := c.metric(counter, "streams_leaked_total", "Streams that the program did not end, as OnLeak gets them.", "reason")
 	for _, r := range reasons {
 		leaked.add(func(s *quiclife.GuardStats) float64 { return float64(r.of(s.Leaks)) }, r.reason.String())
 	}
 
-	limitErrors := c.metric(counter, "limit_errors_total", "Streams that could not be opened, or were not handled, by the limit that was reached.", "scope")
-	refused := c.metric(counter, "connections_refused_total", "Connections that were not made or not accepted, by the limit that was reached.", "scope")
+	limitErrors := c.metric(counter, "limit_errors_total", "Streams not opened or not handled because of a limit, by the limit.", "scope")
+	refused := c.metric(counter, "connections_refused_total", "Connections not made or not accepted because of a limit, by the limit.", "scope")
 	for _, l := range scopes {
 		limitErrors.add(func(s *quiclife.GuardStats) float64 { return float64(l.of(s.LimitErrors)) }, l.scope.String())
 		refused.add(func(s *quiclife.GuardStats) float64 { return float64(l.of(s.ConnsRefused)) }, l.scope.String())
 	}
-	waiting := c.metric(gauge, "opens_waiting", "Calls that wait for a slot now.")
+	waiting := c.metric(gauge, "opens_waiting", "Calls that are waiting for a slot.")
 	waiting.add(func(s *quiclife.GuardStats) float64 { return float64(s.OpensWaiting) })
-	waited := c.metric(counter, "open_wait_seconds_total", "Time that calls have waited for a slot, once they have returned.")
+	waited := c.metric(counter, "open_wait_seconds_total", "Time that calls waited for a slot. A call counts when it returns.")
 	waited.add(func(s *quiclife.GuardStats) float64 { return s.OpenWait.Seconds() })
 
-	conns := c.metric(gauge, "connections", "Connections that are open now.")
+	conns := c.metric(gauge, "connections", "Open connections.")
 	conns.add(func(s *quiclife.GuardStats) float64 { return float64(s.Conns) })
-	connsOpened := c.metric(counter, "connections_opened_total", "Connections that were made or accepted.")
+	connsOpened := c.metric(counter, "connections_opened_total", "Connections made or accepted.")
 	connsOpened.add(func(s *quiclife.GuardStats) float64 { return float64(s.ConnsOpened) })
 
 	errors := c.metric(counter, "handler_errors_total", "Errors that handlers returned, and answers that were cut.")
 	errors.add(func(s *quiclife.GuardStats) float64 { return float64(s.HandlerErrors) })
 	panics := c.metric(counter, "handler_panics_total", "Handlers that panicked.")
 	panics.add(func(s *quiclife.GuardStats) float64 { return float64(s.HandlerPanics) })
-	collections := c.metric(counter, "collections_total", "Times that a connection asked for a garbage collection, to find dropped streams.")
+	collections := c.metric(counter, "collections_total", "Times that a connection asked for a garbage collection to find dropped streams.")
 	collections.add(func(s *quiclife.GuardStats) float64 { return float64(s.Collections) })
 }

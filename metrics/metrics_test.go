@@ -24,8 +24,8 @@ import (
 
 var update = flag.Bool("update", false, "write testdata/metrics.txt anew")
 
-// numbered returns a snapshot in which each field has a number of its own, and
-// the fields' names by number. Durations are that many seconds.
+// numbered returns a snapshot in which each field has a different number, and
+// the name of the field for each number. Durations are that many seconds.
 func numbered() (stats quiclife.GuardStats, names map[float64]string) {
 	names = make(map[float64]string)
 	var fill func(v reflect.Value, name string)
@@ -48,7 +48,7 @@ func numbered() (stats quiclife.GuardStats, names map[float64]string) {
 	return stats, names
 }
 
-// gather returns what a scrape of c has, as text.
+// gather returns the text that a scrape of c returns.
 func gather(t *testing.T, c prometheus.Collector) string {
 	t.Helper()
 	families, err := registered(t, c).Gather()
@@ -61,8 +61,8 @@ func gather(t *testing.T, c prometheus.Collector) string {
 	return text.String()
 }
 
-// TestEachCountHasItsSeries, with the name, the labels and the value that
-// testdata/metrics.txt says.
+// TestEachCountHasItsSeries: testdata/metrics.txt has the name, the labels and
+// the value of each.
 func TestEachCountHasItsSeries(t *testing.T) {
 	stats, names := numbered()
 	c := newCollector(func() quiclife.GuardStats { return stats }, "test")
@@ -73,13 +73,13 @@ func TestEachCountHasItsSeries(t *testing.T) {
 	}
 	want, err := os.ReadFile(golden)
 	require.NoError(t, err)
-	require.Equal(t, string(want), got, "the text that is scraped (go test -update writes it anew)")
+	require.Equal(t, string(want), got, "the text of a scrape (go test -update writes it anew)")
 
 	for _, s := range c.series {
 		delete(names, s.read(&stats))
 	}
 	for _, name := range names {
-		// The highest of a connection's life says nothing of now, and EOFs are summed.
+		// A peak says nothing about now, and EOFs are summed.
 		if !strings.HasSuffix(name, ".Peak") && !strings.HasSuffix(name, ".EOFs") {
 			t.Errorf("GuardStats%s is in no series", name)
 		}
@@ -87,7 +87,7 @@ func TestEachCountHasItsSeries(t *testing.T) {
 	require.LessOrEqual(t, len(c.series), 80, "series of a Guard")
 }
 
-// TestAllSeriesAreThereAtFirst, and 0.
+// TestAllSeriesAreThereAtFirst: each is 0.
 func TestAllSeriesAreThereAtFirst(t *testing.T) {
 	c := NewCollector(&quiclife.Guard{}, "fresh")
 	all := 0
@@ -120,7 +120,7 @@ func TestGuardsAreToldApart(t *testing.T) {
 	require.ErrorAs(t, r.Register(NewCollector(&quiclife.Guard{}, "a")), new(prometheus.AlreadyRegisteredError))
 }
 
-// values are those of a scrape, by name and labels.
+// values returns the values of a scrape, by name and labels.
 func values(t *testing.T, c prometheus.Collector) map[string]float64 {
 	t.Helper()
 	families, err := registered(t, c).Gather()
@@ -142,8 +142,8 @@ func values(t *testing.T, c prometheus.Collector) map[string]float64 {
 	return all
 }
 
-// TestCountersNeverFall while connections come and go, and say in the end what
-// has happened.
+// TestCountersNeverFall: connections come and go, and in the end the counters
+// say what happened.
 func TestCountersNeverFall(t *testing.T) {
 	guard := &quiclife.Guard{}
 	c := NewCollector(guard, "g")
@@ -195,8 +195,9 @@ func TestCountersNeverFall(t *testing.T) {
 	require.EqualValues(t, 0, last["quiclife_streams_open dir=outgoing guard=g type=bidi (gauge)"])
 }
 
-// TestScrapeOfManyConnections takes under 20 ms of 3,000, the best of ten: the
-// machine may be busy. With the race detector there are fewer connections.
+// TestScrapeOfManyConnections: the fastest of ten scrapes of 3,000 connections
+// takes under 20 ms. It is the fastest because the machine may be busy. With the
+// race detector there are fewer connections.
 func TestScrapeOfManyConnections(t *testing.T) {
 	if testing.Short() {
 		t.Skip("makes 1,500 pairs of connections")

@@ -3,7 +3,7 @@ package main
 // admission breaks admission.go.
 var admission = []mutation{
 	{
-		name: "gate.admit: admits all",
+		name: "gate.admit: admits every connection",
 		old: `	if err := g.guard.admit(a); err != nil {
 		return nil, err
 	}
@@ -13,13 +13,13 @@ var admission = []mutation{
 		killer: "TestMaxConnsInStorm",
 	},
 	{
-		name:   "verify: pressure ignored",
+		name:   "verify: ignores the pressure of handshakes",
 		old:    "return verify || g.guard.pressed()",
 		new:    "return verify",
 		killer: "TestForgedPacketsShutNobodyOut",
 	},
 	{
-		name: "connIDs: failure not noticed",
+		name: "connIDs: does not notice a failure",
 		old: `			a.enter(forgotten)
 `,
 		new: `			_ = a

@@ -19,19 +19,19 @@ var closer = []mutation{
 		killer: "TestCallsBesideEachOtherLeaveNothing",
 	},
 	{
-		name:   "claim: takes ended send half too",
+		name:   "claim: takes an ended send half, too",
 		old:    "gotSend = send && st.sendHalf == HalfOpen;",
 		new:    "gotSend = send && st.kind.sends();",
 		killer: "TestReleaseFreesStreamWhateverBothEndsDid",
 	},
 	{
-		name:   "claim: takes ended receive half too",
+		name:   "claim: takes an ended receive half, too",
 		old:    "gotReceive = receive && st.receiveHalf == HalfOpen;",
 		new:    "gotReceive = receive && st.kind.receives();",
 		killer: "TestReleaseFreesStreamWhateverBothEndsDid",
 	},
 	{
-		name: "settle: only aborted send counts as reset",
+		name: "settle: only an aborted send half counts as reset",
 		old: `	case st.sendHalf == HalfAborted || st.receiveHalf == HalfAborted:
 `,
 		new: `	case st.sendHalf == HalfAborted:
@@ -59,14 +59,14 @@ var closer = []mutation{
 		killer: "TestCloseAgainReturnsTheSame",
 	},
 	{
-		name: "close: a write under way ignored",
+		name: "close: ignores a write under way",
 		old: `		st.hurryWrites()
 `,
 		new:    ``,
 		killer: "TestCloseDuringBlockedWriteResetsStream",
 	},
 	{
-		name:   "close: a second one does not wait for the first",
+		name:   "close: a second call does not wait for the first",
 		old:    `	for st.closing { // another`,
 		new:    `	for false { // another`,
 		killer: "TestClosesBesideBlockedWriteAgree",
@@ -78,7 +78,7 @@ var closer = []mutation{
 		killer: "TestEachEndSettlesItsHalf",
 	},
 	{
-		name:   "settle: a context keeps streams that have ended",
+		name:   "settle: a context keeps ended streams",
 		old:    `		bound = st.unbindLocked()`,
 		new:    `		_ = bound`,
 		killer: "TestContextForgetsEndedStreams",
@@ -199,7 +199,7 @@ var closer = []mutation{
 	}
 	st.returnCredit()
 `,
-		equivalent: "the two frames leave in one packet, and end halves that do not depend on each other",
+		equivalent: "the two frames leave in one packet, and the halves they end are independent",
 	},
 	{
 		name: "release: credit not returned",
@@ -227,7 +227,7 @@ var closer = []mutation{
 		killer: "TestModel",
 	},
 	{
-		name: "release: a FIN in place of a reset",
+		name: "release: sends FIN in place of a reset",
 		old: `	if send {
 		st.abortSend(code, true)
 	}
@@ -239,7 +239,7 @@ var closer = []mutation{
 		killer: "TestEachEndSendsJustItsFrames",
 	},
 	{
-		name: "release: aborts a finished send half too",
+		name: "release: aborts a finished send half, too",
 		old: `	if send {
 		st.abortSend(code, true)`,
 		new: `	if st.kind.sends() {
@@ -255,7 +255,7 @@ var closer = []mutation{
 		killer: "TestEachEndSendsJustItsFrames",
 	},
 	{
-		name: "claimOurs: not asked whether it is ours",
+		name: "claimOurs: does not ask whether the stream is ours",
 		old: `	if st.given {
 		return false`,
 		new: `	if false {
@@ -269,19 +269,19 @@ var closer = []mutation{
 		killer: "TestUniStreamBoundaryHoldsAgainstReset",
 	},
 	{
-		name:   "abortSend: what was queued past the boundary is forgotten",
+		name:   "abortSend: forgets data queued past the boundary",
 		old:    `	if extend {`,
 		new:    `	if extend && false {`,
 		killer: "TestReleaseAfterQueuedWriteKeepsConnectionAlive",
 	},
 	{
-		name:   "abortSend: boundary delivers open halves too",
+		name:   "abortSend: the boundary delivers open halves, too",
 		old:    "deliver := st.boundary && !claimed && (st.sendHalf == HalfFinished || st.sendHalf == halfEnding)",
 		new:    "deliver := st.boundary",
 		killer: "TestCancelWriteBesideCloseAfterBoundaryKeepsConnectionAlive",
 	},
 	{
-		name:   "abortSend: the IDs of a rejected phase reach new streams",
+		name:   "abortSend: IDs of a rejected 0-RTT phase reach new streams",
 		old:    `deliver || stale {`,
 		new:    `deliver || stale && false {`,
 		killer: "TestStreamsOfRejected0RTTDoNotTouchThoseAfterIt",
@@ -293,7 +293,7 @@ var closer = []mutation{
 		killer: "TestShutdownCallsStreamThatPeerResetCut",
 	},
 	{
-		name: "noticed: forgotten by sendFailed",
+		name: "noticed: sendFailed does not call it",
 		old: `func (st *streamState) sendFailed(err error) {
 	st.noticed(err)
 `,
@@ -302,7 +302,7 @@ var closer = []mutation{
 		killer: "TestShutdownNamesStreamWhoseEndProgramNoticedFirst",
 	},
 	{
-		name: "noticed: forgotten by readFailed",
+		name: "noticed: readFailed does not call it",
 		old: `	st.noticed(err)
 	if _, got`,
 		new:    `	if _, got`,

@@ -3,7 +3,7 @@ package main
 // collect breaks collect.go.
 var collect = []mutation{
 	{
-		name: "sentinel not re-armed",
+		name: "sentinel: not set again",
 		old: `	if k.watching = len(k.conns) > 0; k.watching {
 		k.awaitCollectionLocked()
 `,
@@ -18,7 +18,7 @@ var collect = []mutation{
 		killer: "TestConnectionsAreLookedAtAfterEachCollection",
 	},
 	{
-		name:   "bubbles are looked at from outside",
+		name:   "collectorFor: bubbles share the collector of the process",
 		old:    "	case !inBubble:\n",
 		new:    "	default:\n",
 		killer: "TestDroppedStreamIsReportedAndEnded",
@@ -30,7 +30,7 @@ var collect = []mutation{
 		killer: "TestSlowOnLeakDelaysNoOtherConnection",
 	},
 	{
-		name: "look: again after the same collection",
+		name: "look: looks twice after one collection",
 		old: `	if n == k.looked {
 		return
 	}
@@ -39,19 +39,19 @@ var collect = []mutation{
 		killer: "TestEachCollectionIsLookedAtOnce",
 	},
 	{
-		name:   "schedule: at any cost",
+		name:   "schedule: collections may cost anything",
 		old:    "wait := k.budget.Wait(time.Now(), k.wanted)",
 		new:    "wait := time.Duration(0)",
 		killer: "TestCollectionsKeepWithinTheirShare",
 	},
 	{
-		name:   "ask: the smaller share",
+		name:   "ask: the last share counts, not the largest",
 		old:    "k.wanted = max(k.wanted, share)",
 		new:    "k.wanted = share",
 		killer: "TestCollectionsKeepWithinTheirShare",
 	},
 	{
-		name: "run: what was asked for meanwhile is forgotten",
+		name: "run: requests during the run are forgotten",
 		old: `	k.budget.Spent(now, cost+now.Sub(start))
 	k.scheduleLocked()
 `,
@@ -60,7 +60,7 @@ var collect = []mutation{
 		killer: "TestCollectionsKeepWithinTheirShare",
 	},
 	{
-		name:   "run: young streams are not weakened before",
+		name:   "run: young streams are not weakened first",
 		old:    "c.weaken()\n",
 		new:    "_ = c\n",
 		killer: "TestYoungStreamIsFoundByOneCollectionThatIsAskedFor",

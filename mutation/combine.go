@@ -10,12 +10,12 @@ import (
 	"strings"
 )
 
-// Our own mutations are built into one library too, those that change the body
-// of one function: if the mutation is chosen, the function runs a mutated copy of
-// itself instead.
+// Our own mutations are built into one library, too, if they change the body of
+// one function. If such a mutation is chosen, the function runs a mutated copy of
+// itself.
 
-// combined returns the files that mutations change, with all that can be built
-// together, and says which these are, by id.
+// combined returns the files that mutations change, with all mutations that can be
+// built together. It says which these are, by id.
 func (lib *library) combined(ms []mutation) (files map[string]string, in map[int]bool) {
 	files, _ = lib.rewritten(ms)
 	in = make(map[int]bool)
@@ -34,8 +34,8 @@ func (lib *library) combined(ms []mutation) (files map[string]string, in map[int
 	return files, in
 }
 
-// combine returns source with those of the mutations that lie within the body
-// of a function, and says which do, by id.
+// combine returns source with those mutations that lie within the body of a
+// function. It says which these are, by id.
 func combine(set *token.FileSet, parsed *ast.File, source string, ms []mutation) (string, map[int]bool) {
 	done := make(map[int]bool)
 	offset := func(p token.Pos) int { return set.Position(p).Offset }
@@ -75,8 +75,8 @@ func combine(set *token.FileSet, parsed *ast.File, source string, ms []mutation)
 	return out.String() + copies.String(), done
 }
 
-// callOf is a call of a function like f with f's own arguments, if they all
-// have names.
+// callOf returns a call of a function like f with f's own arguments, if all of
+// them have names.
 func callOf(f *ast.FuncDecl, name string) (string, bool) {
 	var args []string
 	for _, p := range f.Type.Params.List {

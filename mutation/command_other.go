@@ -7,7 +7,7 @@ import (
 	"os/exec"
 )
 
-// command runs a test binary, which is killed when ctx ends.
+// command returns a command for a test binary. It is killed when ctx ends.
 func command(ctx context.Context, name string, args ...string) *exec.Cmd {
 	return exec.CommandContext(ctx, name, args...)
 }

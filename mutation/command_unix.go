@@ -8,8 +8,8 @@ import (
 	"syscall"
 )
 
-// command runs a test binary in a process group of its own, all of which is
-// killed when ctx ends. Its address space is bounded: a mutation may have it
+// command returns a command for a test binary in its own process group. The whole
+// group is killed when ctx ends. The address space is bounded, since a mutation may
 // allocate for ever.
 func command(ctx context.Context, name string, args ...string) *exec.Cmd {
 	const bound = `ulimit -v 6000000 2>/dev/null; exec "$0" "$@"` // KiB

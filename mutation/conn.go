@@ -11,7 +11,7 @@ var conn = []mutation{
 		killer: "TestEndedConnIsForgotten",
 	},
 	{
-		name: "wrap: inBubble never",
+		name: "wrap: inBubble is never set",
 		old: `	c.inBubble = c.start == c.start.Round(0)
 `,
 		new:    "",

@@ -10,7 +10,7 @@ var dial = []mutation{
 		killer: "TestDialAddrInfersServerName",
 	},
 	{
-		name: "resolve: user tls.Config written to",
+		name: "resolve: writes to the user's tls.Config",
 		old: `		tlsConf = tlsConf.Clone()
 `,
 		new:    "",

@@ -13,8 +13,8 @@ import (
 	"strings"
 )
 
-// Mutations that nobody chose, made from the syntax tree. The list that we
-// wrote ourselves breaks what we thought of, and we test what we thought of.
+// These mutations are made from the syntax tree, so nobody chooses them. The list
+// that we wrote breaks what we thought of, and we test what we thought of.
 
 // A generator makes the mutations of one file.
 type generator struct {
@@ -25,7 +25,7 @@ type generator struct {
 	own    *types.Package
 	names  map[string]string // of imported packages, by path
 
-	zeros map[types.Object]bool // results that have a name and are never assigned to
+	zeros map[types.Object]bool // named results that are never assigned
 
 	scope string // the function, with its receiver
 	seen  map[ast.Expr]bool
@@ -33,7 +33,7 @@ type generator struct {
 	made  []mutation
 }
 
-// generate returns all mutations that the syntax offers.
+// generate returns all mutations that the syntax allows.
 func generate(lib *library) (ms []mutation) {
 	for _, p := range lib.packages {
 		for i, f := range p.syntax {
@@ -146,7 +146,7 @@ func (g *generator) walk(root ast.Node, results *ast.FieldList) {
 	})
 }
 
-// on asks whether a mutation was chosen.
+// on is an expression that says whether a mutation was chosen.
 const on = helper + ".On(" + idMark + ")"
 
 var helpers = map[token.Token]struct{ name, becomes string }{
@@ -182,8 +182,7 @@ func (g *generator) operator(e *ast.BinaryExpr) {
 	}
 }
 
-// negate is for conditions. One that is a comparison of two values has that
-// as its own mutation.
+// negate negates a condition. A comparison of two values has other mutations.
 func (g *generator) negate(e ast.Expr) {
 	inner := ast.Unparen(e)
 	if b, ok := inner.(*ast.BinaryExpr); g.seen[inner] || g.info.Types[e].Value != nil ||
@@ -223,7 +222,7 @@ func (g *generator) constant(e ast.Expr, tv types.TypeAndValue) {
 	})
 }
 
-// typeName is what t is called in the file, if it can be named there.
+// typeName returns the name of t in the file, if it has one there.
 func (g *generator) typeName(t types.Type) (name string, ok bool) {
 	ok = true
 	name = types.TypeString(t, func(p *types.Package) string {
@@ -237,8 +236,8 @@ func (g *generator) typeName(t types.Type) (name string, ok bool) {
 	return name, ok
 }
 
-// returned mutates what is returned: nil for an error, the zero value, or the
-// other truth value.
+// returned mutates a returned value: to nil if it is an error, to the opposite if
+// it is a bool, else to the zero value.
 func (g *generator) returned(s *ast.ReturnStmt, results *ast.FieldList) {
 	var resultTypes []ast.Expr
 	if results != nil {
@@ -252,7 +251,7 @@ func (g *generator) returned(s *ast.ReturnStmt, results *ast.FieldList) {
 	for i, e := range s.Results {
 		tv := g.info.Types[e]
 		if lit, ok := e.(*ast.CompositeLit); tv.Value != nil || tv.IsNil() || ok && len(lit.Elts) == 0 {
-			continue // zero as it is, or has mutations of its own
+			continue // already zero, or has its own mutations
 		}
 		if id, ok := e.(*ast.Ident); ok && g.zeros[g.info.ObjectOf(id)] {
 			continue
@@ -326,8 +325,8 @@ func (g *generator) statements(list []ast.Stmt) {
 	}
 }
 
-// locks reports whether e locks or unlocks. Without that, all hangs or crashes
-// at once, which says nothing of the tests.
+// locks reports whether e locks or unlocks. Without it everything hangs or crashes
+// at once, which says nothing about the tests.
 func (g *generator) locks(e ast.Expr) bool {
 	if c, ok := e.(*ast.CallExpr); ok {
 		if sel, ok := c.Fun.(*ast.SelectorExpr); ok {
@@ -340,14 +339,14 @@ func (g *generator) locks(e ast.Expr) bool {
 
 func (g *generator) drop(s ast.Stmt) {
 	g.add(s.Pos(), g.text(s)+": dropped", g.wrap(s, "if !"+on+" { ", " }")...)
-	if strings.HasPrefix(g.text(s), "runtime.KeepAlive(") { // it keeps alive also from a branch that is not taken
+	if strings.HasPrefix(g.text(s), "runtime.KeepAlive(") { // it keeps its argument alive even in a branch that is not taken
 		m := &g.made[len(g.made)-1]
 		m.alone, m.at, m.old, m.new = true, g.offset(s.Pos()), g.text(s), "_ = runtime.KeepAlive"
 	}
 }
 
 func (g *generator) swap(s ast.Stmt, pos token.Pos, op token.Token) {
-	if other, ok := swapped[op]; ok { // of strings it does not compile
+	if other, ok := swapped[op]; ok { // if these are strings, it does not compile
 		at := int(pos - s.Pos())
 		whole := g.text(s)
 		mutated := whole[:at] + other.String() + whole[at+len(op.String()):]
@@ -355,7 +354,7 @@ func (g *generator) swap(s ast.Stmt, pos token.Pos, op token.Token) {
 	}
 }
 
-// wrap returns the edits that put something before and after n.
+// wrap returns the edits that put text before and after n.
 func (g *generator) wrap(n ast.Node, before, after string) []edit {
 	return []edit{{at: g.offset(n.Pos()), text: before}, {at: g.offset(n.End()), text: after, closes: true}}
 }
@@ -387,8 +386,8 @@ func (g *generator) add(at token.Pos, change string, edits ...edit) {
 	g.made = append(g.made, mutation{file: g.file, line: pos.Line, column: pos.Column, name: key, edits: edits})
 }
 
-// sample chooses n mutations, the same for the same seed, and from each file as
-// many as fall to it by the number that it has.
+// sample chooses n mutations, the same for the same seed. It takes from each file
+// in proportion to the number of its mutations.
 func sample(ms []mutation, n int, seed uint64) (chosen []mutation) {
 	if n >= len(ms) {
 		return ms

@@ -30,9 +30,9 @@ func names(ms []mutation) (names []string) {
 	return names
 }
 
-// TestGeneratedMutationsOfTheLibrary: they compile together, which candidates
-// tells, leave every line where it is, and have names of their own, so that
-// what is said of one of them is said of no other.
+// TestGeneratedMutationsOfTheLibrary: they compile together (candidates checks
+// that), they move no line, and no two have the same name, so that an entry of
+// equivalents is about one mutation.
 func TestGeneratedMutationsOfTheLibrary(t *testing.T) {
 	lib, ms := candidates(t, "..")
 	if len(ms) < 1000 {
@@ -50,16 +50,16 @@ func TestGeneratedMutationsOfTheLibrary(t *testing.T) {
 	seen := make(map[string]bool)
 	for _, m := range ms {
 		if seen[m.name] {
-			t.Errorf("two mutations are named %s", m.name)
+			t.Errorf("two mutations have the name %s", m.name)
 		}
 		seen[m.name] = true
 	}
 	for name, reason := range equivalents {
 		if !seen[name] {
-			t.Errorf("stale: no mutation is named %s", name)
+			t.Errorf("stale: no mutation has the name %s", name)
 		}
 		if reason == "" {
-			t.Errorf("it is not said why this changes nothing: %s", name)
+			t.Errorf("there is no reason why this changes nothing: %s", name)
 		}
 	}
 }
@@ -69,16 +69,16 @@ func TestSampleIsTheSameForASeed(t *testing.T) {
 	first := names(sample(ms, 20, 1))
 	_, again := candidates(t, "testdata/sample")
 	if !slices.Equal(first, names(sample(again, 20, 1))) {
-		t.Error("another sample for the same seed")
+		t.Error("two samples of the same seed differ")
 	}
 	if slices.Equal(first, names(sample(ms, 20, 2))) {
-		t.Error("the same sample for another seed")
+		t.Error("samples of two seeds are the same")
 	}
 	if n := len(slices.Compact(slices.Sorted(slices.Values(first)))); n != 20 {
 		t.Errorf("%d of 20 in the sample are different", n)
 	}
 	if all := names(sample(ms, len(ms)+1, 1)); !slices.Equal(all, names(ms)) {
-		t.Error("a sample that is larger than all is not all")
+		t.Error("a sample of more than all is not all")
 	}
 }
 
@@ -102,7 +102,7 @@ func TestSampleIsSpreadByFile(t *testing.T) {
 	}
 }
 
-// TestNamesSurviveThatLinesMove: equivalent.go knows mutations by name.
+// TestNamesSurviveThatLinesMove: equivalent.go refers to mutations by name.
 func TestNamesSurviveThatLinesMove(t *testing.T) {
 	dir := t.TempDir()
 	if err := copyModule(dir, "testdata/sample"); err != nil {
@@ -118,7 +118,7 @@ func TestNamesSurviveThatLinesMove(t *testing.T) {
 	_, ms = candidates(t, dir)
 	after := slices.DeleteFunc(names(ms), func(name string) bool { return strings.HasPrefix(name, "added: ") })
 	if len(after) == len(ms) {
-		t.Error("what was added has no mutation")
+		t.Error("the added code has no mutation")
 	}
 	if !slices.Equal(before, after) {
 		t.Errorf("names changed:\n%s\nto\n%s", strings.Join(before, "\n"), strings.Join(after, "\n"))
@@ -141,13 +141,13 @@ func TestVerdicts(t *testing.T) {
 	}
 	got := make(map[string]string)
 	for _, m := range ms {
-		if strings.HasPrefix(m.name, "odd: n++") || strings.Contains(m.name, "close(done)") { // hang, which takes long to tell
+		if strings.HasPrefix(m.name, "odd: n++") || strings.Contains(m.name, "close(done)") { // these hang, which takes long to find
 			continue
 		}
 		o := r.try(t.Context(), m)
 		got[m.name] = o.verdict.String() + " " + o.how
 		if strings.HasPrefix(m.name, "strong") && o.verdict != killed {
-			t.Errorf("a strong test does not see it: %v", o)
+			t.Errorf("the strong test does not see it: %v", o)
 		}
 	}
 	for name, want := range map[string]string{
@@ -181,7 +181,7 @@ func rewriteFile(t *testing.T, path string, f func(string) string) {
 	}
 	changed := f(string(data))
 	if changed == string(data) {
-		t.Fatalf("%s is what it was", path)
+		t.Fatalf("%s has not changed", path)
 	}
 	if err := os.WriteFile(path, []byte(changed), 0o600); err != nil {
 		t.Fatal(err)

@@ -2,13 +2,13 @@ package main
 
 var groupshutdown = []mutation{
 	{
-		name:   "Guard.Shutdown: a hook's own call waits for itself",
+		name:   "Guard.Shutdown: a call from a hook waits for itself",
 		old:    "		return ErrShutdown\n",
 		new:    "		_ = 0\n",
 		killer: "TestShutdownInBeforeShutdownDoesNotDeadlock",
 	},
 	{
-		name: "callHooks: one after the other",
+		name: "callHooks: hooks run one after the other",
 		old: `		all.Go(func() { errs[i] = callHook(ctx, f) })
 `,
 		new: `		errs[i] = callHook(ctx, f)
@@ -25,7 +25,7 @@ var groupshutdown = []mutation{
 		killer: "TestGuardShutdownWaitsForUnwrappedConnection",
 	},
 	{
-		name: "Guard.Shutdown: a socket that is closed is named",
+		name: "Guard.Shutdown: names a closed socket as open",
 		old: `				continue
 			default:
 `,

@@ -3,7 +3,7 @@ package main
 // handling breaks handling.go.
 var handling = []mutation{
 	{
-		name: "awaitHandling: a turn that was given up is kept",
+		name: "awaitHandling: keeps a turn that was given up",
 		old: `	g.handling.Leave(turn)
 `,
 		new: `	_ = turn
@@ -11,7 +11,7 @@ var handling = []mutation{
 		killer: "TestStreamThatWaitsTooLongIsRefused",
 	},
 	{
-		name:   "maxWait: 0 is never",
+		name:   "maxWait: 0 means for ever",
 		old:    "		return time.Second\n",
 		new:    "		return 0\n",
 		killer: "TestStreamThatWaitsTooLongIsRefused",

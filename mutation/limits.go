@@ -3,7 +3,7 @@ package main
 // limits breaks limits.go.
 var limits = []mutation{
 	{
-		name: "limitError: newest for oldest",
+		name: "limitError: the newest stream in place of the oldest",
 		old: `	oldest := r.streams.first
 `,
 		new: `	oldest := r.streams.last
@@ -11,7 +11,7 @@ var limits = []mutation{
 		killer: "TestErrorAtPeersLimitSaysWhoHoldsIt",
 	},
 	{
-		name: "logStuck: the wrong scope",
+		name: "logStuck: names the wrong scope",
 		old: `		scope = LimitOutgoing
 `,
 		new: `		_ = scope
@@ -19,7 +19,7 @@ var limits = []mutation{
 		killer: "TestStuckOpenIsLogged",
 	},
 	{
-		name: "LimitError: a stream that is rightly open is blamed alone",
+		name: "LimitError: does not say that the peer may hold the others",
 		old: `		s += ", the peer may not have ended the others"
 `,
 		new:    "",

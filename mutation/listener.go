@@ -2,7 +2,7 @@ package main
 
 var listeners = []mutation{
 	{
-		name: "begin: a closed listener is said to be in use",
+		name: "begin: says that a closed listener is in use",
 		old: `	case l.closed:
 `,
 		new: `	case false:
@@ -28,7 +28,7 @@ var listeners = []mutation{
 		killer: "TestFailedListenLeavesNothing",
 	},
 	{
-		name:   "accept: counted twice at the end",
+		name:   "accept: the connection forgets its admission",
 		old:    "return l.guard.wrap(raw, a.terms, a, l.owned), nil",
 		new:    "return l.guard.wrap(raw, a.terms, nil, l.owned), nil",
 		killer: "TestConnContextThatEndsEarlyEndsNothing",

@@ -13,20 +13,20 @@ var logs = []mutation{
 		killer: "TestManyLeaksWriteFewLines",
 	},
 	{
-		name: "count: what is held back is not counted",
+		name: "count: does not count what it holds back",
 		old: `		h.count++
 `,
 		new:    "",
 		killer: "TestManyLeaksWriteFewLines",
 	},
 	{
-		name:   "count: another clock silences",
+		name:   "count: a time of another clock holds records back",
 		old:    "since >= 0 && since < logInterval",
 		new:    "h != nil && since < logInterval",
 		killer: "TestLogOfOneBubbleDoesNotSilenceTheNext",
 	},
 	{
-		name: "count: what another clock held back is lost",
+		name: "count: loses what was held back on another clock",
 		old: `		count += h.count
 `,
 		new: `		_ = h
@@ -34,7 +34,7 @@ var logs = []mutation{
 		killer: "TestLogOfOneBubbleDoesNotSilenceTheNext",
 	},
 	{
-		name: "flush: of nothing",
+		name: "flush: writes a record although none was held back",
 		old: `	if count == 0 {
 		delete`,
 		new: `	if false {
@@ -42,7 +42,7 @@ var logs = []mutation{
 		killer: "TestManyLeaksWriteFewLines",
 	},
 	{
-		name: "flush: only once",
+		name: "flush: does not set its timer again",
 		old: `	h.written, h.count, h.attrs = time.Now(), 0, nil
 	t.mu.Unlock()
 	time.AfterFunc(logInterval, func() { g.flush(kind, h) })
@@ -65,7 +65,7 @@ var logs = []mutation{
 		killer: "TestPanicsOfOnLeakAndLoggerAreContained",
 	},
 	{
-		name:   "write: no Logger, no log",
+		name:   "write: a nil Logger logs nothing",
 		old:    "		logger = slog.Default()\n",
 		new:    "		return\n",
 		killer: "TestWithoutLoggerSlogsDefaultIsUsed",

@@ -4,16 +4,16 @@
 //	go -C mutation run .
 //
 // It prints a line for each mutation, and the score. Its exit status is 1 if a
-// mutation survived that is not known to be equivalent, could not be applied,
-// or did not compile.
+// mutation could not be applied, did not compile, or survived without being known
+// as equivalent.
 //
 // These mutations were written by hand. Others are made from the syntax tree, so
-// that nobody chose them:
+// that nobody chooses them. This tries 300, spread over the files, and lists those
+// that survive:
 //
 //	go -C mutation run . -generate 300 -seed 1
 //
-// tries 300, spread over the files, and lists those that survive. That some do
-// is not an error. To try one again, or all of a file:
+// It is no error if some survive. To try one again, or all of a file:
 //
 //	go -C mutation run . -generate 300 -run '^write.go:123:'
 package main
@@ -35,14 +35,14 @@ import (
 )
 
 var (
-	generated = flag.Int("generate", 0, "try `n` generated mutations instead of those of the list")
-	seed      = flag.Uint64("seed", 1, "which of the generated mutations")
-	runFlag   = flag.String("run", "", "only of the mutations that match this `regexp`, as \"closer.go: claim: ...\" or \"closer.go:12:3: ...\"")
-	list      = flag.Bool("list", false, "print the mutations and do nothing")
+	generated = flag.Int("generate", 0, "try `n` generated mutations in place of the list")
+	seed      = flag.Uint64("seed", 1, "the seed that chooses the generated mutations")
+	runFlag   = flag.String("run", "", "try only the mutations that match this `regexp`; they look like \"closer.go: claim: ...\" or \"closer.go:12:3: ...\"")
+	list      = flag.Bool("list", false, "print the mutations, and do not try them")
 	root      = flag.String("root", "..", "the `directory` of the library")
-	parallel  = flag.Int("parallel", 2, "how many mutations to try at once")
-	trust     = flag.Bool("trust", false, "do not run the tests without a mutation first")
-	timeout   = flag.Duration("timeout", 2*time.Minute, "after this time a test that still runs has failed, if it is not known how long it takes")
+	parallel  = flag.Int("parallel", 2, "how many mutations to try at a time")
+	trust     = flag.Bool("trust", false, "do not first run the tests without a mutation")
+	timeout   = flag.Duration("timeout", 2*time.Minute, "how long a test may run, if nothing is known of its usual time")
 )
 
 func main() {
@@ -98,7 +98,7 @@ func run(ctx context.Context) error {
 	}
 	fmt.Printf("%d mutations, %d tests (%v)\n", len(chosen), len(r.tests), time.Since(start).Round(time.Second))
 
-	var mu sync.Mutex // guards what follows, and the output
+	var mu sync.Mutex // guards the variables below, and the output
 	var count [numVerdicts]int
 	var survivors []outcome
 	err = each(ctx, chosen, func(m mutation) error {
@@ -122,7 +122,7 @@ func run(ctx context.Context) error {
 		len(chosen), count[killed], count[equivalent], count[mistaken], count[survived], count[stale], count[broken], time.Since(start).Round(time.Second))
 	if *generated > 0 {
 		dead := count[killed] + count[mistaken]
-		fmt.Printf("score: %.1f%% of those that are not equivalent\n", 100*float64(dead)/float64(max(1, dead+count[survived])))
+		fmt.Printf("score: %.1f%% of the mutations that are not equivalent\n", 100*float64(dead)/float64(max(1, dead+count[survived])))
 		slices.SortFunc(survivors, func(a, b outcome) int { return cmp.Compare(a.id, b.id) })
 		for _, o := range survivors {
 			fmt.Println(o)
@@ -135,7 +135,7 @@ func run(ctx context.Context) error {
 	return nil
 }
 
-// A verdict is what came of a mutation.
+// A verdict is the result of trying a mutation.
 type verdict int
 
 const (

@@ -10,8 +10,8 @@ import (
 	"testing"
 )
 
-// TestMutationsApply: none is stale, and each has a name of its own, and
-// is killed by a test that there is.
+// TestMutationsApply: no mutation is stale, no two have the same name, and each is
+// killed by an existing test.
 func TestMutationsApply(t *testing.T) {
 	seen, tests := make(map[string]bool), testNames(t)
 	for _, m := range all() {
@@ -23,10 +23,10 @@ func TestMutationsApply(t *testing.T) {
 			t.Error(err)
 		}
 		if m.name == "" || seen[m.String()] {
-			t.Errorf("%v: a name that is not its own", m)
+			t.Errorf("%v: another mutation has the same name", m)
 		}
 		if m.killer != "" && !tests[m.killer] {
-			t.Errorf("%v: no test is named %s", m, m.killer)
+			t.Errorf("%v: there is no test %s", m, m.killer)
 		}
 		seen[m.String()] = true
 	}
@@ -35,7 +35,7 @@ func TestMutationsApply(t *testing.T) {
 	}
 }
 
-// TestMutationsCompile: what did not would be tried for nothing.
+// TestMutationsCompile: a mutation that does not compile tests nothing.
 func TestMutationsCompile(t *testing.T) {
 	lib, err := load(t.Context(), "..")
 	if err != nil {

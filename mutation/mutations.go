@@ -5,21 +5,21 @@ import (
 	"strings"
 )
 
-// A mutation breaks the library in one place. It is either ours or generated.
-// Our lists are one to each file of the library, in a file of the same name.
+// A mutation breaks the library in one place. It is written by us or generated.
+// We have a list for each file of the library, in a file of the same name.
 type mutation struct {
-	id   int    // by which the library that has many knows it, from 1
-	file string // of the library, filled in by all
+	id   int    // from 1; it chooses the mutation in a library that has many
+	file string // of the library; all sets it
 	name string // what is broken
 
 	old, new string // old occurs just once in file
-	at       int    // unless this is where it is
+	at       int    // if not 0, the place of old
 
-	alone      bool   // is built by itself: the depth of the stack matters, or what the compiler knows
+	alone      bool   // built by itself, because stack depth or the compiler's knowledge matters
 	killer     string // a test that fails, tried first
 	equivalent string // why no test can fail
 
-	edits        []edit // if it was generated, which has no old and new, unless it is built by itself
+	edits        []edit // of a generated mutation, in place of old and new, unless it is built by itself
 	line, column int
 }
 
@@ -95,7 +95,7 @@ func (m mutation) apply(source string) (string, error) {
 	return mutated, nil
 }
 
-// number gives each its id.
+// number sets the id of each mutation.
 func number(ms []mutation) {
 	for i := range ms {
 		ms[i].id = i + 1

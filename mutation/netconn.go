@@ -3,13 +3,13 @@ package main
 // netconn breaks netconn.go.
 var netconn = []mutation{
 	{
-		name:   "err: own ends give the StreamError",
+		name:   "err: an end by this side gives a StreamError",
 		old:    "ok && !local.Remote || err",
 		new:    "ok && !local.Remote && false || err",
 		killer: "TestNetConnCloseUnblocksReadAndWrite",
 	},
 	{
-		name:   "err: the peer's reset gives ErrClosed",
+		name:   "err: a reset by the peer gives ErrClosed",
 		old:    "ok && !local.Remote || err",
 		new:    "ok && local != nil || err",
 		killer: "TestNetConnCloseUnblocksReadAndWrite",

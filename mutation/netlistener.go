@@ -9,7 +9,7 @@ var netListeners = []mutation{
 		killer: "TestAcceptAfterCloseReturnsNoStream",
 	},
 	{
-		name:   "Close: closes a listener that another uses",
+		name:   "Close: closes a listener that somebody else uses",
 		old:    `	case n.busy:`,
 		new:    `	case false:`,
 		killer: "TestListenerHasOneUserAtATime",
@@ -41,7 +41,7 @@ var netListeners = []mutation{
 		killer: "TestNetListenerRefusesUniStreams",
 	},
 	{
-		name: "serve: what was written is lost",
+		name: "serve: loses what was written",
 		old: `		c.drainFor(c.guard.drainTimeout())
 `,
 		new: `		c.CloseWithError(0, "")
@@ -49,7 +49,7 @@ var netListeners = []mutation{
 		killer: "TestNetListenerCloseLosesNoAnswer",
 	},
 	{
-		name:   "serve: takes part in another's Shutdown",
+		name:   "serve: shuts down while another Shutdown is under way",
 		old:    `	if c.draining.Err() == nil { //`,
 		new:    `	if true { //`,
 		killer: "TestNetListenerLeavesShutdownItsTime",

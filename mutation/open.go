@@ -3,7 +3,7 @@ package main
 // open breaks open.go.
 var open = []mutation{
 	{
-		name:   "awaitSlot: slot lost when ctx ends as granted",
+		name:   "awaitSlot: loses a slot that is granted as ctx ends",
 		old:    "	c.kinds[k].slots.Leave(slot)\n",
 		new:    "",
 		killer: "TestOpensThatGiveUpLoseNoSlot",
@@ -22,7 +22,7 @@ var open = []mutation{
 		killer: "TestOpenAtTheLimitGetsTheSlotOfADroppedStream",
 	},
 	{
-		name: "awaitPeer: wrapped though the connection ended",
+		name: "awaitPeer: wraps the error although the connection ended",
 		old: `	if err != nil && c.lifetime.Err() == nil {
 		switch`,
 		new: `	if err != nil {
@@ -45,7 +45,7 @@ var open = []mutation{
 		killer: "TestShutdownRefusesStreamsOfThisSide",
 	},
 	{
-		name: "admit: opens during Shutdown",
+		name: "admit: allows opens during Shutdown",
 		old: `	if c.draining.Err() != nil && c.lifetime.Err() == nil {
 		return ErrShutdown
 	}

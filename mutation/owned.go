@@ -2,7 +2,7 @@ package main
 
 var ownedTransports = []mutation{
 	{
-		name: "update: never closes",
+		name: "update: never closes the transport",
 		old: `	case last:
 		o.close()
 `,

@@ -3,7 +3,7 @@ package main
 // reclaim breaks reclaim.go.
 var reclaim = []mutation{
 	{
-		name:   "dropped: unidirectional streams are ended though nobody wants one",
+		name:   "dropped: ends unidirectional streams although slots are not short",
 		old:    "if st.kind.uni() && !s.inTheWayLocked(st, r) {",
 		new:    "if false {",
 		killer: "TestDroppedControlStreamsLive",
@@ -27,13 +27,13 @@ var reclaim = []mutation{
 		killer: "TestDroppedStreamWhoseEndIsBeingConsumedIsNoLeak",
 	},
 	{
-		name:   "unsent: reported when it is ended",
+		name:   "unsent: reports the leak only at the end",
 		old:    "		if !st.reported {\n",
 		new:    "		if false {\n",
 		killer: "TestDroppedStreamIsReportedAndEnded",
 	},
 	{
-		name: "reclaim: FIN in place of reset",
+		name: "reclaim: sends FIN in place of a reset",
 		old: `	st.release(code)
 `,
 		new: `	if st.kind.sends() {
@@ -51,7 +51,7 @@ var reclaim = []mutation{
 		killer: "TestDroppedStreamIsReportedAndEnded",
 	},
 	{
-		name:   "reclaim: STOP_SENDING though it is forbidden",
+		name:   "reclaim: sends STOP_SENDING although it is forbidden",
 		old:    "drain := st.conn.guard.NoStopSending && st.receiveHalf == HalfOpen",
 		new:    "drain := false",
 		killer: "TestNoStopSendingDrainsWhatIsForgotten",
@@ -66,13 +66,13 @@ var reclaim = []mutation{
 		killer: "TestNoStopSendingReturnsCredit",
 	},
 	{
-		name:   "drain: a deadline that has passed hides what is there",
+		name:   "drain: a passed deadline hides data",
 		old:    "time.Now().Add(time.Millisecond)",
 		new:    "time.Now()",
 		killer: "TestNoStopSendingDrainsWhatIsForgotten",
 	},
 	{
-		name: "look: a collection that found nothing does not make the next rarer",
+		name: "look: asks as often after a collection that found nothing",
 		old: `		c.asking.Failed(now)
 `,
 		new: `		c.asking.Failed(now)
@@ -81,13 +81,13 @@ var reclaim = []mutation{
 		killer: "TestOpenThatWaitsAsksForFewCollections",
 	},
 	{
-		name:   "droppedOwing: a leak after the connection's end",
+		name:   "droppedOwing: finds a leak after the connection's end",
 		old:    "st != nil && !c.ended; st = st.next",
 		new:    "st != nil; st = st.next",
 		killer: "TestUncreditedStreamIsNoLeakOnceTheConnectionHasEnded",
 	},
 	{
-		name:   "leak: reported twice",
+		name:   "leak: reports a stream twice",
 		old:    "leaked := !st.reported && (",
 		new:    "leaked := (",
 		killer: "TestDroppedStreamIsReportedAndEnded",
@@ -105,7 +105,7 @@ var reclaim = []mutation{
 		killer: "TestDroppedStreamsAreFoundWithoutACallToUs",
 	},
 	{
-		name: "weaken: not those that owe their credit",
+		name: "weaken: leaves out streams that owe their credit",
 		old: `		if st.young != nil {
 			st.weakenLocked()`,
 		new: `		if false {

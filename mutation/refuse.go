@@ -16,7 +16,7 @@ var refuse = []mutation{
 		killer: "TestRefusingIsPaced",
 	},
 	{
-		name:   "refusalCode: the wrong code during Shutdown",
+		name:   "refusalCode: returns the wrong code during Shutdown",
 		old:    `	if c.draining.Err() != nil {`,
 		new:    `	if false {`,
 		killer: "TestEndOfOneConnDoesNotEndNetListener",

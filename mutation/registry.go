@@ -2,7 +2,7 @@ package main
 
 var registry = []mutation{
 	{
-		name: "effectiveLimit: 0 is none",
+		name: "effectiveLimit: 0 means none",
 		old: `		return 100
 `,
 		new: `		return 0
@@ -34,25 +34,25 @@ var registry = []mutation{
 		killer: "TestStreamsStayListedInOrderWhenOneGoes",
 	},
 	{
-		name:   "unregister: owing not noted",
+		name:   "unregister: does not note that credit is owed",
 		old:    `	if owes && (!dropped || c.guard.ReportOnly) {`,
 		new:    `	if false {`,
 		killer: "TestDroppedStreamGivesBackItsCredit",
 	},
 	{
-		name:   "unregister: credit of a dropped one not returned",
+		name:   "unregister: does not return the credit of a dropped stream",
 		old:    `	if owes && dropped && !c.guard.ReportOnly {`,
 		new:    `	if false {`,
 		killer: "TestDroppedStreamGivesBackItsCredit",
 	},
 	{
-		name:   "unregister: owes without RequireStreamCreditRelease",
+		name:   "unregister: credit is owed without RequireStreamCreditRelease",
 		old:    "c.creditRequired && st.kind.incoming()",
 		new:    "st.kind.incoming()",
 		killer: "TestStreamsThatComeAndGoLeaveNothing",
 	},
 	{
-		name: "openLocked: only the first kind",
+		name: "openLocked: counts only the first kind",
 		old: `		open += r.stats.Open
 `,
 		new: `		open += r.stats.Open * int64(1-min(k, 1))
@@ -60,7 +60,7 @@ var registry = []mutation{
 		killer: "TestListenerServeWaitsNoLongerThanDrainTimeout",
 	},
 	{
-		name: "openLocked: dropped unidirectional streams are waited for",
+		name: "openLocked: counts dropped unidirectional streams",
 		old: `			open -= r.dropped
 `,
 		new: `			_ = r
@@ -68,7 +68,7 @@ var registry = []mutation{
 		killer: "TestShutdownDoesNotWaitForDroppedControlStreams",
 	},
 	{
-		name: "register: a limit at which streams come and go is logged",
+		name: "register: logs a limit at which streams come and go",
 		old: `	r.beginWait(st.opened)
 `,
 		new:    "",
@@ -81,7 +81,7 @@ var registry = []mutation{
 		killer: "TestCrowdedSlotsComeBackAtOnce",
 	},
 	{
-		name: "unregister: a dropped one is counted for ever",
+		name: "unregister: counts a dropped stream for ever",
 		old: `		r.dropped--
 `,
 		new: `		_ = r

@@ -19,30 +19,30 @@ import (
 	"time"
 )
 
-// A runner tries mutations on its copy of the library, which it never writes
-// to: mutated files are an overlay of the build.
+// A runner tries mutations on its copy of the library. It never writes to the
+// copy: mutated files are an overlay of the build.
 type runner struct {
 	lib       *library
 	work      string
 	tests     []*test
-	inLibrary map[int]bool  // mutations that are built together, so that it is known which tests reach them
-	slack     time.Duration // beyond what tests take without a mutation
+	inLibrary map[int]bool  // mutations that are built together; we know which tests reach these
+	slack     time.Duration // extra time for tests with a mutation
 }
 
-// A test is a top-level one, of a package that may have mutations.
+// A test is a top-level test of a package that may have mutations.
 type test struct {
 	pkg     *goPackage
 	binary  string
 	name    string
-	long    bool          // skips something when -test.short is set, so it is not
-	failed  int           // how often it has, without a mutation
-	lingers bool          // leaves goroutines that end later, which the check for leaks sees when it runs alone
-	took    time.Duration // without a mutation; 0 if that is not known
-	reaches map[int]bool  // mutations; nil if that is not known
+	long    bool          // skips something with -test.short, so it runs without
+	failed  int           // how often it failed without a mutation
+	lingers bool          // leaves goroutines that end later; if only this test runs, the check for leaks sees them
+	took    time.Duration // without a mutation; 0 if not known
+	reaches map[int]bool  // mutations; nil if not known
 }
 
-// prepare builds the library that has all of ms that it can have, and runs its
-// tests, with none chosen.
+// prepare builds one library with as many of ms as possible, and runs its tests
+// with no mutation chosen.
 func (r *runner) prepare(ctx context.Context, ms []mutation) error {
 	files, in := r.lib.combined(ms)
 	r.inLibrary = in
@@ -57,9 +57,9 @@ func (r *runner) prepare(ctx context.Context, ms []mutation) error {
 	return each(ctx, r.tests, func(t *test) error { return r.learn(ctx, t) })
 }
 
-// learn requires that a test passes without a mutation, in a process of its
-// own, and learns which mutations it reaches, and how long it takes. One that
-// fails gets other chances: the machine may be busy.
+// learn runs a test without a mutation, in its own process, and requires that it
+// passes. It learns which mutations the test reaches, and how long it takes. A
+// test that fails gets more chances, since the machine may be busy.
 func (r *runner) learn(ctx context.Context, t *test) error {
 	for {
 		reached := filepath.Join(r.work, t.name+"."+path.Base(t.pkg.ImportPath)+".reached")
@@ -83,7 +83,7 @@ func (r *runner) learn(ctx context.Context, t *test) error {
 		t.took = time.Since(start)
 		t.reaches = make(map[int]bool)
 		data, err := os.ReadFile(reached)
-		if errors.Is(err, fs.ErrNotExist) { // not even the library is loaded, or nothing is reached
+		if errors.Is(err, fs.ErrNotExist) { // the library is not loaded, or the test reaches nothing
 			err = nil
 		}
 		for _, id := range strings.Fields(string(data)) {
@@ -94,8 +94,8 @@ func (r *runner) learn(ctx context.Context, t *test) error {
 	}
 }
 
-// try tells what comes of m. It runs the test that is known to fail, if there
-// is one, and then all that reach m, the fast ones first, until one fails.
+// try tries m. It runs the test that is known to fail, if there is one. Then it
+// runs all tests that reach m, the fast ones first, until one fails.
 func (r *runner) try(ctx context.Context, m mutation) outcome {
 	o := outcome{mutation: m}
 	tests := slices.DeleteFunc(slices.Clone(r.tests), func(t *test) bool {
@@ -144,9 +144,9 @@ func (r *runner) try(ctx context.Context, m mutation) outcome {
 	return o
 }
 
-// batches puts tests in processes: the killer by itself, then the fast ones,
-// then ever slower ones in ever larger batches, then those that differ in how
-// they are run.
+// batches distributes tests to processes: first the killer by itself, then the
+// fast tests, then slower tests in larger batches, then those that are run in a
+// different way.
 func batches(tests []*test, killer string) (bs [][]*test) {
 	tests = slices.Clone(tests)
 	kind := func(t *test) string { return fmt.Sprint(t.name != killer, t.long, t.lingers, t.binary) }
@@ -165,9 +165,9 @@ func batches(tests []*test, killer string) (bs [][]*test) {
 	return bs
 }
 
-// kill returns which of the tests, all of one binary, fails, or "". It has to
-// fail again, as the machine may be busy, and one that has failed without a
-// mutation twice in a row; flaky are those that did not.
+// kill runs tests of one binary, and returns the one that fails, or "". The test
+// has to fail again, since the machine may be busy. A test that has failed without
+// a mutation has to fail again twice in a row. flaky are the tests that did not.
 func (r *runner) kill(ctx context.Context, id int, tests []*test) (by string, flaky []string) {
 	for len(tests) > 0 && ctx.Err() == nil {
 		res := r.run(ctx, id, tests, "")
@@ -175,10 +175,10 @@ func (r *runner) kill(ctx context.Context, id int, tests []*test) (by string, fl
 			return "", flaky
 		}
 		suspects := slices.DeleteFunc(slices.Clone(tests), func(t *test) bool { return !slices.Contains(res.failed, t.name) })
-		if len(suspects) == 0 { // the check for leaks after all tests, or a crash before or after them
+		if len(suspects) == 0 { // the check for leaks failed after all tests, or a crash came before or after them
 			suspects = tests
 		}
-		again := 1 // how many failures it takes besides this one
+		again := 1 // how many more failures it takes
 		if doubtful := slices.ContainsFunc(suspects, func(t *test) bool { return t.failed > 0 }); doubtful {
 			again = 2
 		}
@@ -250,9 +250,8 @@ func (r *runner) list(ctx context.Context, name string) (tests []*test, err erro
 	return tests, nil
 }
 
-// result is what came of a run of tests. failure is "" if they passed, else it
-// says what failed first; failed are the tests that did, passed those that did
-// not.
+// result is the result of a run of tests. failure is "" if they passed. Otherwise
+// it says what failed first.
 type result struct {
 	failure string
 	failed  []string
@@ -266,11 +265,11 @@ var (
 	passLine = regexp.MustCompile(`(?m)^--- (?:PASS|SKIP): (\w+)`)
 	failLine = regexp.MustCompile(`(?m)^--- FAIL: (\w+)`)
 	runLine  = regexp.MustCompile(`(?m)^=== RUN   (\w+)$`)
-	// in what a timeout prints
+	// in the output of a timeout
 	runningLine = regexp.MustCompile(`(?m)^\t\t(\w+)(?:/.*)? \(.*\)$`)
 )
 
-// limit is how long tests may take.
+// limit returns how long tests may take.
 func (r *runner) limit(tests []*test) time.Duration {
 	var sum, most time.Duration
 	for _, t := range tests {
@@ -282,8 +281,8 @@ func (r *runner) limit(tests []*test) time.Duration {
 	return r.slack + 2*sum + 8*most
 }
 
-// run runs tests, all of one binary, with mutation id. It has which mutations
-// are reached written to a file, if that has a name.
+// run runs tests of one binary, with mutation id. If the file has a name, the
+// tests write there which mutations they reach.
 func (r *runner) run(ctx context.Context, id int, tests []*test, reached string) (res result) {
 	var names []string
 	for _, t := range tests {
@@ -293,7 +292,7 @@ func (r *runner) run(ctx context.Context, id int, tests []*test, reached string)
 	if !tests[0].long {
 		args = append(args, "-test.short")
 	}
-	ctx, cancel := context.WithTimeout(ctx, r.limit(tests)+10*time.Second) // a loop may keep even -test.timeout from its work
+	ctx, cancel := context.WithTimeout(ctx, r.limit(tests)+10*time.Second) // a loop may block even -test.timeout
 	defer cancel()
 	cmd := command(ctx, tests[0].binary, args...)
 	cmd.Dir = tests[0].pkg.Dir
@@ -333,7 +332,7 @@ func (r *runner) run(ctx context.Context, id int, tests []*test, reached string)
 	return res
 }
 
-// oneOf says which test it was, if only one can have been.
+// oneOf names the test, if only one is possible.
 func oneOf(names []string) string {
 	switch len(names) {
 	case 0:
@@ -344,8 +343,8 @@ func oneOf(names []string) string {
 	return fmt.Sprintf("%s or another of %d", names[0], len(names))
 }
 
-// copyModule copies a module, without the modules and hidden directories in it,
-// and without the workspace that it may be in.
+// copyModule copies a module, without modules and hidden directories inside it,
+// and without its workspace.
 func copyModule(to, from string) error {
 	return filepath.WalkDir(from, func(path string, d fs.DirEntry, err error) error {
 		if err != nil {

@@ -22,32 +22,32 @@ import (
 	"strings"
 )
 
-// Building takes longer than most tests do, so all mutations are built into one
-// library, and an environment variable says which is to be seen. A mutation
-// that was generated is a few insertions that keep what is there: a < b becomes
-// Less(17, a, b), x = y becomes if !On(17) { x = y }. They nest, add no line
-// and no frame to the stack of what they surround.
+// Building takes longer than most tests. So all mutations are built into one
+// library, and an environment variable chooses one. A generated mutation is a few
+// insertions that keep the old code: a < b becomes Less(17, a, b), and x = y
+// becomes if !On(17) { x = y }. They nest. They add no line, and no stack frame to
+// the code inside them.
 
 //go:embed mutant/mutant.go
 var helperSource string
 
 const (
-	helper   = "mutant_" // what package mutant is imported as
+	helper   = "mutant_" // the import name of package mutant
 	idMark   = "\x00"    // stands for the id in the text of an edit
 	chosenID = "QUICLIFE_MUTANT"
 	reachLog = "QUICLIFE_REACHED"
 )
 
-// An edit inserts text, after removing something. Where two are at one place,
-// what closes comes first, the inner before the outer, then what opens.
+// An edit removes some bytes, and inserts text. If several are at one place, the
+// closing ones come first, the inner before the outer, then the opening ones.
 type edit struct {
 	at, remove int // bytes
 	text       string
 	closes     bool
 }
 
-// A library is a copy of the module, of which the root package is mutated, and
-// those packages of the module that this one imports.
+// A library is a copy of the module. The root package is mutated, and the packages
+// of the module that it imports.
 type library struct {
 	dir, path string
 	set       *token.FileSet
@@ -75,7 +75,7 @@ func load(ctx context.Context, dir string) (*library, error) {
 		return nil, err
 	}
 	args := []string{"list", "-deps", "-export", "-json=ImportPath,Dir,Export,GoFiles,Module", "."}
-	cmd := goCommand(ctx, dir, append(args, "cmp", "os", "strconv", "sync/atomic")...) // which the helper imports
+	cmd := goCommand(ctx, dir, append(args, "cmp", "os", "strconv", "sync/atomic")...) // the helper imports these
 	cmd.Stderr = os.Stderr
 	out, err := cmd.Output()
 	if err != nil {
@@ -125,7 +125,7 @@ func load(ctx context.Context, dir string) (*library, error) {
 	return lib, nil
 }
 
-// goCommand runs in a module, whatever workspace there is.
+// goCommand returns a go command that runs in a module and ignores workspaces.
 func goCommand(ctx context.Context, dir string, args ...string) *exec.Cmd {
 	cmd := exec.CommandContext(ctx, "go", args...)
 	cmd.Dir, cmd.Env = dir, append(os.Environ(), "GOWORK=off")
@@ -138,8 +138,8 @@ type importerFunc func(path string) (*types.Package, error)
 
 func (f importerFunc) Import(path string) (*types.Package, error) { return f(path) }
 
-// newImporter knows what the compiler left of the packages that the library
-// imports, and the helper, which is not there yet.
+// newImporter imports the packages that the library imports, from the compiler's
+// export data, and the helper, which does not exist yet.
 func (lib *library) newImporter() types.Importer {
 	compiled := importer.ForCompiler(lib.set, "gc", func(path string) (io.ReadCloser, error) {
 		if lib.exports[path] == "" {
@@ -206,16 +206,16 @@ func rewrite(source string, ms []mutation) (string, []span) {
 	return out.String(), slices.Collect(maps.Values(spans))
 }
 
-// importing adds the import of the helper to a file, on the line of its package
-// clause, and returns how many bytes that adds there.
+// importing adds the import of the helper to a file, on the line of the package
+// clause. It returns how many bytes it added.
 func (lib *library) importing(f *ast.File, source string) (string, int) {
 	at := lib.set.Position(f.Name.End()).Offset
 	text := "; import " + helper + " " + strconv.Quote(lib.helperPath())
 	return source[:at] + text + source[at:], len(text)
 }
 
-// rewritten returns the files that generated mutations change, with all of them,
-// and where each of them is.
+// rewritten returns the files that generated mutations change, with all of these
+// mutations, and where each mutation is.
 func (lib *library) rewritten(ms []mutation) (files map[string]string, spans map[string][]span) {
 	files, spans = make(map[string]string), make(map[string][]span)
 	for _, p := range lib.packages {
@@ -235,8 +235,7 @@ func (lib *library) rewritten(ms []mutation) (files map[string]string, spans map
 	return files, spans
 }
 
-// check reports what the compiler would say of the library with some files
-// replaced.
+// check reports the compiler's errors for the library with some files replaced.
 func (lib *library) check(files map[string]string, report func(where token.Position, err error)) error {
 	for _, p := range lib.packages {
 		set := token.NewFileSet()
@@ -255,7 +254,7 @@ func (lib *library) check(files map[string]string, report func(where token.Posit
 		conf := types.Config{Importer: lib.importer, Error: func(err error) {
 			report(set.Position(err.(types.Error).Pos), err)
 		}}
-		conf.Check(p.ImportPath, set, syntax, nil) // all that it returns was reported
+		conf.Check(p.ImportPath, set, syntax, nil) // conf.Error got all errors
 	}
 	return nil
 }
@@ -268,7 +267,7 @@ func (lib *library) compiling(ms []mutation) ([]mutation, error) {
 		faulty := make(map[int]bool)
 		var fatal error
 		err := lib.check(files, func(where token.Position, err error) {
-			var inner, before span // a return that is missing is seen after what was dropped
+			var inner, before span // a missing return is reported after the dropped statement
 			for _, s := range spans[where.Filename] {
 				switch {
 				case s.to <= where.Offset && s.to > before.to:

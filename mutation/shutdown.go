@@ -3,14 +3,14 @@ package main
 // shutdown breaks shutdown.go.
 var shutdown = []mutation{
 	{
-		name: "Shutdown: opens go on",
+		name: "Shutdown: opens still succeed",
 		old: `	c.drain()
 	cut, err`,
 		new:    `	cut, err`,
 		killer: "TestShutdownAgainst",
 	},
 	{
-		name:   "Shutdown: the streams cut are not named",
+		name:   "Shutdown: does not name the streams that it cut",
 		old:    "&ShutdownError{Streams: cut, Err: err}",
 		new:    "&ShutdownError{Streams: cut[:0], Err: err}",
 		killer: "TestShutdownAgainst",
@@ -31,7 +31,7 @@ var shutdown = []mutation{
 		killer: "TestShutdownLosesNothing",
 	},
 	{
-		name:   "awaitEnd: an open under way is forgotten",
+		name:   "awaitEnd: forgets an open under way",
 		old:    `		if open == 0 { // else`,
 		new:    `		if true || open == 0 { // else`,
 		killer: "TestShutdownMissesStreamBeingOpened",
@@ -56,13 +56,13 @@ var shutdown = []mutation{
 		killer: "TestShutdownRefusesPeersStreamsAndLeavesOpenOnes",
 	},
 	{
-		name:   "awaitStreams: a cut by the end is taken for an end",
+		name:   "awaitStreams: takes streams that the connection's end cut for ended",
 		old:    `		if len(c.streamsCut()) == 0 {`,
 		new:    `		if true {`,
 		killer: "TestShutdownNamesStreamWhoseEndProgramNoticedFirst",
 	},
 	{
-		name: "awaitStreams: each call waits for its own",
+		name: "awaitStreams: each call waits on a channel of its own",
 		old: `	if c.drained == nil {
 		c.drained`,
 		new: `	if true {
@@ -70,13 +70,13 @@ var shutdown = []mutation{
 		killer: "TestConcurrentShutdownsBothNameWhatPeerCloseCuts",
 	},
 	{
-		name:   "cutStreams: streams are named again and again",
+		name:   "cutStreams: names a stream more than once",
 		old:    `		if !st.cutNoted {`,
 		new:    `		if true {`,
 		killer: "TestShutdownNamesStreamThatPeerCloseCuts",
 	},
 	{
-		name:   "peerClosed: what this side cuts has arrived",
+		name:   "peerClosed: takes what this side cut for arrived",
 		old:    "(e.Remote || c.arrived.Load())",
 		new:    "(e.Remote || c != nil)",
 		killer: "TestShutdownReturnsNilThoughThisSideCut",

@@ -3,7 +3,7 @@ package main
 // stats breaks stats.go.
 var stats = []mutation{
 	{
-		name: "public: ending shown",
+		name: "public: shows a half that is being ended",
 		old: `	if h >= halfEnding {
 		return HalfOpen`,
 		new: `	if h > halfDetached {
@@ -11,14 +11,14 @@ var stats = []mutation{
 		killer: "TestEachEndSettlesItsHalf",
 	},
 	{
-		name: "refresh: end not looked at",
+		name: "refresh: does not look for the connection's end",
 		old: `	c.endIfClosed()
 `,
 		new:    "",
 		killer: "TestConnectionEndIsSeenAtOnce",
 	},
 	{
-		name: "refresh: bubbles not looked at",
+		name: "refresh: does not look for dropped streams in a bubble",
 		old: `		tell(c.look())
 `,
 		new: `		_ = c
@@ -34,7 +34,7 @@ var stats = []mutation{
 		killer: "TestStreamsStopsAtBreak",
 	},
 	{
-		name:   "StreamInfo.String: the age when it is printed",
+		name:   "StreamInfo.String: prints the age of now, not of the snapshot",
 		old:    "i.Age.Round",
 		new:    "time.Since(i.Opened).Round",
 		killer: "TestStreamsTellWhatIsOpen",

@@ -37,7 +37,7 @@ var stream = []mutation{
 		killer: "TestStreamsOfRejected0RTTDoNotTouchThoseAfterIt",
 	},
 	{
-		name: "Write: the plain Write",
+		name: "Write: calls quic-go's plain Write",
 		old: `	n, err := s.st.write(p)
 `,
 		new: `	n, err := s.raw.Write(p)
@@ -45,7 +45,7 @@ var stream = []mutation{
 		killer: "TestEachEndSettlesItsHalf",
 	},
 	{
-		name: "Close: past the accounting",
+		name: "Close: bypasses the accounting",
 		old: `	err := s.st.close()
 `,
 		new: `	err := s.raw.Close()

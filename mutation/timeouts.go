@@ -3,13 +3,13 @@ package main
 // timeouts breaks timeouts.go.
 var timeouts = []mutation{
 	{
-		name:   "wake: a later time replaces an earlier",
+		name:   "wake: a later time replaces an earlier one",
 		old:    "if c.ended || c.sweepAt > 0 && c.sweepAt <= at {",
 		new:    "if c.ended {",
 		killer: "TestLongTimeoutHoldsUpNoShortOne",
 	},
 	{
-		name:   "wake: after the connection's end",
+		name:   "wake: sets a timer after the connection's end",
 		old:    "if c.ended || c.sweepAt > 0 && c.sweepAt <= at {",
 		new:    "if c.sweepAt > 0 && c.sweepAt <= at {",
 		killer: "TestEndedConnSetsNoTimer",
@@ -53,25 +53,25 @@ var timeouts = []mutation{
 		killer: "TestStallIsSeenWhoeverWaits",
 	},
 	{
-		name:   "timeouts: a Read that blocks is no reading",
+		name:   "timeouts: a blocked Read does not count as reading",
 		old:    "if st.readers.Load() > 0 && w.due != hasPassed {",
 		new:    "if false {",
 		killer: "TestHalfCloseTimeout",
 	},
 	{
-		name:   "passed: what moves is not seen",
+		name:   "passed: does not see that bytes moved",
 		old:    "case w.due == 0 || count != w.mark:",
 		new:    "case w.due == 0:",
 		killer: "TestIdleTimeout",
 	},
 	{
-		name:   "passed: seen too late",
+		name:   "passed: looks too late",
 		old:    "s.at(min(w.due, s.now+max(timeout/4, 1)))",
 		new:    "s.at(w.due)",
 		killer: "TestIdleTimeout",
 	},
 	{
-		name:   "timeouts: no time without end",
+		name:   "timeouts: a negative HalfCloseTimeout is not never",
 		old:    "if t := g.halfCloseTimeout(); t > 0 && ",
 		new:    "if t := g.halfCloseTimeout(); ",
 		killer: "TestNegativeHalfCloseTimeoutIsNever",

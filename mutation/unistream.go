@@ -11,7 +11,7 @@ var unistream = []mutation{
 		killer: "TestUniStreamIsFreedByEachEnd",
 	},
 	{
-		name:   "SendStream.SetReliableBoundary: past the accounting",
+		name:   "SendStream.SetReliableBoundary: bypasses the accounting",
 		old:    "{ s.st.setReliableBoundary() }",
 		new:    "{ s.raw.SetReliableBoundary() }",
 		killer: "TestUniStreamBoundaryHoldsAgainstReset",

@@ -3,7 +3,7 @@ package main
 // write breaks write.go.
 var write = []mutation{
 	{
-		name:   "beginWrite: no waiting for the turn",
+		name:   "beginWrite: does not wait for its turn",
 		old:    `if ok && st.writing != notWriting {`,
 		new:    `if ok && false {`,
 		killer: "TestCloseCutsSecondOfTwoBlockedWrites",
@@ -16,7 +16,7 @@ var write = []mutation{
 		killer: "TestCloseDuringBlockedWriteResetsStream",
 	},
 	{
-		name:   "canWrite: not after Detach",
+		name:   "canWrite: false after Detach",
 		old:    `return st.sendHalf == HalfOpen || st.sendHalf == halfDetached`,
 		new:    `return st.sendHalf == HalfOpen`,
 		killer: "TestDetachedStreamIsTheCallers",
@@ -46,19 +46,19 @@ var write = []mutation{
 		killer: "TestEachEndSettlesItsHalf",
 	},
 	{
-		name:   "endsSendHalf: a deadline ends it",
+		name:   "endsSendHalf: a deadline ends the half",
 		old:    "return !isDeadline(err) && err",
 		new:    "return err",
 		killer: "TestNothingCutLooksWhole",
 	},
 	{
-		name:   "endsSendHalf: ErrWriteLimitReached ends it",
+		name:   "endsSendHalf: ErrWriteLimitReached ends the half",
 		old:    " && err != quic.ErrWouldBlock && err != quic.ErrWriteLimitReached",
 		new:    " && err != quic.ErrWouldBlock",
 		killer: "TestNothingLost",
 	},
 	{
-		name: "writeAfterEnd: always ErrStreamClosed",
+		name: "writeAfterEnd: always returns ErrStreamClosed",
 		old: `err != nil && endsSendHalf(err) {
 		return st.sendCanceled(err)`,
 		new: `err != nil && endsSendHalf(err) {
@@ -98,19 +98,19 @@ var write = []mutation{
 		killer: "TestNothingLost",
 	},
 	{
-		name:   "tryWriteAll: a write under way ignored",
+		name:   "tryWriteAll: ignores a write under way",
 		old:    `busy, ok := st.writing != notWriting,`,
 		new:    `busy, ok := false,`,
 		killer: "TestTryWriteAllBesideBlockedWriteDoesNotHideIt",
 	},
 	{
-		name: "writeWithLimit(nil): plain Write",
+		name: "writeWithLimit(nil): calls quic-go's plain Write",
 		old: `	if limiter == nil {
 		return st.write(p)
 	}
 `,
 		new:        "",
-		equivalent: "it is just slower: the bytes are never queued",
+		equivalent: "it is only slower: the bytes are never queued",
 	},
 	{
 		name:   "setWriteDeadline: max(..., 1) dropped",
@@ -125,13 +125,13 @@ var write = []mutation{
 		killer: "TestNothingCutLooksWhole",
 	},
 	{
-		name:   "writeCounted: no progress with IdleTimeout",
+		name:   "writeCounted: counts no progress with IdleTimeout",
 		old:    `if st.conn.guard.IdleTimeout > 0 {`,
 		new:    `if false {`,
 		killer: "TestIdleTimeoutSparesWriteWhoseBytesMove",
 	},
 	{
-		name: "write: the plain Write",
+		name: "write: calls quic-go's plain Write",
 		old: `	n, err := st.send().WriteWithLimit(p, limiter)
 	st.written`,
 		new: `	n, err := st.send().(interface{ Write([]byte) (int, error) }).Write(p)
@@ -153,7 +153,7 @@ var write = []mutation{
 		killer: "TestQueueingStartsAnewAfterBarrier",
 	},
 	{
-		name:   "pastBarrier: a deadline after the last byte is a failure",
+		name:   "pastBarrier: a deadline after the last byte fails",
 		old:    `		if n > 0 && n == len(p) && isDeadline(err) {`,
 		new:    `		if false {`,
 		killer: "TestWholeWriteAtItsDeadlineSucceeds",

@@ -30,13 +30,13 @@ import (
 	"github.com/quiclife/quiclife/internal/quictest"
 )
 
-// costParts are what is measured, each in a process of its own, so that what
-// one part costs does not put off the collections of the next.
+// costParts are the things to measure. Each runs in its own process, so that the
+// cost of one does not delay the collections of the next.
 var costParts = []struct {
 	letter, name string
 	measure      func(t *testing.T, wrapped bool) []figure
 }{
-	{"a", "one holds all 100 slots, each stream dropped by the server, LIVE", holdSlots("drop")},
+	{"a", "one holds all 100 slots, the server drops each stream, LIVE", holdSlots("drop")},
 	{"a", "one holds all 100 slots, each handler blocked in Write, LIVE", holdSlots("write")},
 	{"b", "two open unidirectional streams in a loop, nobody handles them", openRefused},
 	{"c", "20 connections, 100 idle streams each, again and again, IdleTimeout 1 s", idleStreams},
@@ -46,12 +46,12 @@ var costParts = []struct {
 	{"f", "10,000 long polls, which wait for half a minute", longPolls},
 }
 
-// TestHostileCost measures what a hostile peer can cost a server, plain quic-go
-// and quiclife side by side, and prints a table. The server is in one process,
-// the peers are in another, so that the processor time is the server's own.
+// TestHostileCost measures what a hostile peer can cost a server, on plain quic-go
+// and on quiclife side by side, and prints a table. The server and the peers are
+// in different processes, so that the processor time is the server's only.
 //
-// QUICLIFE_HOSTILE_ONLY=abe runs these parts only, QUICLIFE_HOSTILE_HEAP is the
-// live heap of part a in bytes.
+// QUICLIFE_HOSTILE_ONLY=abe runs only these parts. QUICLIFE_HOSTILE_HEAP is the
+// live heap of part a, in bytes.
 func TestHostileCost(t *testing.T) {
 	if os.Getenv("QUICLIFE_HOSTILE") == "" {
 		t.Skip("run QUICLIFE_HOSTILE=1 go test -count=1 -run '^TestHostileCost$' -v ./integrationtests/hostile, which takes three minutes and up to 4 GiB of memory")
@@ -73,7 +73,7 @@ func TestHostileCost(t *testing.T) {
 	fmt.Print("\n" + table + "\n")
 }
 
-const partEnv = "QUICLIFE_HOSTILE_PART" // which of costParts
+const partEnv = "QUICLIFE_HOSTILE_PART" // the index in costParts
 
 type partResult struct {
 	Live           int // bytes of heap
@@ -103,9 +103,9 @@ func TestHostileCostPart(t *testing.T) {
 // A figure is a cell of the table.
 type figure struct{ Name, Value string }
 
-const costWindow = 5 * time.Second // how long each server is measured
+const costWindow = 5 * time.Second // the time for which each server is measured
 
-// ballast is live heap with pointers in it, as that of a server with many clients.
+// ballast is live heap with pointers in it, as in a server with many clients.
 var ballast []*ballastNode
 
 type ballastNode struct {
@@ -129,7 +129,7 @@ func fillHeap(t *testing.T) int {
 	return size
 }
 
-// A usage is what this process has used.
+// A usage is what this process has used so far.
 type usage struct {
 	at     time.Time
 	cpu    time.Duration
@@ -194,7 +194,8 @@ func newCostServer(t *testing.T, wrapped bool, guard *quiclife.Guard, conf *quic
 	return s, func() { tr.Close(); socket.Close() }
 }
 
-// serve handles all streams with the same loops, plain or wrapped, until ctx is done.
+// serve handles all streams until ctx is done, with the same loops whether plain or
+// wrapped.
 func (s *costServer) serve(ctx context.Context, handle func(costStream)) {
 	for {
 		accept, err := s.conns(ctx)
@@ -213,8 +214,8 @@ func (s *costServer) serve(ctx context.Context, handle func(costStream)) {
 	}
 }
 
-// serveListener serves in the background, with Listener.Serve if wrapped. It
-// returns a func that ends that, and the server.
+// serveListener serves in the background, with Listener.Serve if wrapped. The func
+// that it returns ends that, and the server.
 func (s *costServer) serveListener(t *testing.T, handle func(context.Context, costStream), stop func()) func() {
 	ctx, cancel := context.WithCancel(t.Context())
 	var served sync.WaitGroup
@@ -238,7 +239,7 @@ func costEcho(s costStream) {
 	s.CancelRead(0)
 }
 
-// byFirst has a stream handled by what its first byte asks for: g, an answer.
+// byFirst answers a stream whose first byte is g. Others go to the func other.
 func byFirst(other func(costStream)) func(costStream) {
 	return func(s costStream) {
 		b := make([]byte, 1)
@@ -250,7 +251,7 @@ func byFirst(other func(costStream)) func(costStream) {
 	}
 }
 
-// holdSlots has a peer hold all slots, while a good client asks.
+// holdSlots lets a peer hold all slots, while a good client asks.
 func holdSlots(what string) func(t *testing.T, wrapped bool) []figure {
 	return func(t *testing.T, wrapped bool) []figure {
 		s, stop := newCostServer(t, wrapped, &quiclife.Guard{}, nil)
@@ -275,7 +276,7 @@ func holdSlots(what string) func(t *testing.T, wrapped bool) []figure {
 	}
 }
 
-// openRefused has two peers open streams of a kind that nobody handles.
+// openRefused lets two peers open streams of a kind that nobody handles.
 func openRefused(t *testing.T, wrapped bool) []figure {
 	s, stop := newCostServer(t, wrapped, &quiclife.Guard{}, nil)
 	ctx, cancel := context.WithCancel(t.Context())
@@ -294,10 +295,10 @@ func openRefused(t *testing.T, wrapped bool) []figure {
 	figures := before.figures(t)[:1]
 	var result map[string]float64
 	peer.stop(&result)
-	return append(figures, figure{"streams refused in a second", fmt.Sprintf("%.0f", result["rate"])})
+	return append(figures, figure{"streams refused a second", fmt.Sprintf("%.0f", result["rate"])})
 }
 
-// idleStreams has streams time out, and their peers open others.
+// idleStreams lets streams time out, while their peers open others.
 func idleStreams(t *testing.T, wrapped bool) []figure {
 	lines := new(lineCounter)
 	s, stop := newCostServer(t, wrapped, &quiclife.Guard{IdleTimeout: time.Second, Logger: slog.New(slog.NewTextHandler(lines, nil))}, nil)
@@ -319,8 +320,8 @@ func idleStreams(t *testing.T, wrapped bool) []figure {
 	var result map[string]float64
 	peer.stop(&result)
 	return append(figures,
-		figure{"lines of log in a second", fmt.Sprintf("%.0f", float64(wrote)/costWindow.Seconds())},
-		figure{"streams opened in a second", fmt.Sprintf("%.0f", result["rate"])})
+		figure{"log lines a second", fmt.Sprintf("%.0f", float64(wrote)/costWindow.Seconds())},
+		figure{"streams opened a second", fmt.Sprintf("%.0f", result["rate"])})
 }
 
 type lineCounter struct{ atomic.Int64 }
@@ -330,7 +331,7 @@ func (l *lineCounter) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// stallWriters has handlers write to a peer that does not answer any more.
+// stallWriters lets handlers write to a peer that has stopped answering.
 func stallWriters(t *testing.T, wrapped bool) []figure {
 	const streams = 1000
 	s, stop := newCostServer(t, wrapped, &quiclife.Guard{}, &quic.Config{MaxIncomingStreams: streams})
@@ -359,10 +360,10 @@ func stallWriters(t *testing.T, wrapped bool) []figure {
 	time.Sleep(costWindow)
 	pinned := int64(quictest.HeapAlloc()) - int64(before)
 	peer.stop(new(map[string]float64))
-	return []figure{{"heap for a stream", fmt.Sprintf("%.1f kB", float64(pinned)/streams/1000)}}
+	return []figure{{"heap of a stream", fmt.Sprintf("%.1f kB", float64(pinned)/streams/1000)}}
 }
 
-// longPolls has 10,000 handlers hold streams that nobody reads or writes. From
+// longPolls lets 10,000 handlers hold streams that nobody reads or writes. From
 // outside that looks like a stalled connection.
 func longPolls(t *testing.T, wrapped bool) []figure {
 	const streams = 10_000
@@ -386,7 +387,7 @@ func longPolls(t *testing.T, wrapped bool) []figure {
 	return figures
 }
 
-// drain has peers keep the transports busy while the server shuts down.
+// drain lets peers keep the transports busy while the server shuts down.
 func drain(handlers bool) func(t *testing.T, wrapped bool) []figure {
 	return func(t *testing.T, wrapped bool) []figure {
 		mode := "datagrams"
@@ -404,10 +405,10 @@ func drain(handlers bool) func(t *testing.T, wrapped bool) []figure {
 			quiet = guard.Shutdown(until) == nil
 			cancel()
 		} else {
-			time.Sleep(costWindow) // it knows no shutdown: the traffic alone
+			time.Sleep(costWindow) // quic-go has no Shutdown: measure the traffic only
 		}
 		figures := before.figures(t)[:1]
-		if quiet { // the datagrams leave time enough in between
+		if quiet { // there is enough time between the datagrams
 			figures[0].Value += fmt.Sprintf(", all quiet after %.1f s", time.Since(before.at).Seconds())
 		}
 		peer.stop(new(map[string]float64))
@@ -415,10 +416,9 @@ func drain(handlers bool) func(t *testing.T, wrapped bool) []figure {
 	}
 }
 
-// A process is this test binary once more, as a server to be measured or as
-// the peers of one. A line on its stdin is a command, the end of it the end;
-// "ready" on its stdout says that it has done the last one, and at the end
-// come its figures.
+// A process is another process of this test binary. It is a server to be measured,
+// or the peers of one. Each line on its stdin is a command. It prints "ready" when
+// it has done one. When its stdin ends, it prints its figures and ends.
 type process struct {
 	t     *testing.T
 	cmd   *exec.Cmd
@@ -426,7 +426,7 @@ type process struct {
 	lines *bufio.Scanner
 }
 
-// startProcess runs a test in a process of its own.
+// startProcess runs a test in another process.
 func startProcess(t *testing.T, test string, env ...string) *process {
 	cmd := exec.Command(os.Args[0], "-test.run=^"+test+"$")
 	cmd.Env = append(append(os.Environ(), "QUIC_GO_DISABLE_RECEIVE_BUFFER_WARNING=true"), env...)
@@ -466,13 +466,13 @@ func (p *process) tell(command string) {
 	p.next("ready")
 }
 
-// stop has the process end, and returns what it found.
+// stop ends the process, and puts its figures into result.
 func (p *process) stop(result any) {
 	p.in.Close()
 	require.NoError(p.t, json.Unmarshal([]byte(p.next("result")), result))
 }
 
-// These are called in the process.
+// The funcs below are called in the process.
 
 func ready() { fmt.Println("ready") }
 
@@ -518,7 +518,7 @@ func TestHostileCostPeer(t *testing.T) {
 				p.openIdle(t)
 			}
 		}
-		time.Sleep(500 * time.Millisecond) // what goes at once
+		time.Sleep(500 * time.Millisecond) // until the first burst is over
 		ready()
 		start, before := time.Now(), p.opened.Load()
 		<-stdinClosed()
@@ -532,7 +532,7 @@ func TestHostileCostPeer(t *testing.T) {
 		ready()
 		bufio.NewReader(os.Stdin).ReadString('\n')
 		p.socket.deaf.Store(true)
-		time.Sleep(100 * time.Millisecond) // what was on its way
+		time.Sleep(100 * time.Millisecond) // for packets that were on their way
 		ready()
 		<-stdinClosed()
 	default:
@@ -554,7 +554,7 @@ type peers struct {
 	opened atomic.Int64
 }
 
-// A deafSocket takes packets, and hands on none once deaf is set.
+// A deafSocket drops all packets that come, once deaf is set.
 type deafSocket struct {
 	net.PacketConn
 	deaf atomic.Bool
@@ -587,7 +587,7 @@ func (p *peers) dial(t *testing.T, conf *quic.Config) *quic.Conn {
 	return c
 }
 
-// await frees the slot of s when the server has ended it.
+// await frees the slot of s when the server has ended the stream.
 func await(s *quic.Stream) {
 	io.Copy(io.Discard, s)
 	s.CancelWrite(0)
@@ -618,8 +618,8 @@ func (p *peers) holdSlots(t *testing.T, mode string) {
 	time.Sleep(300 * time.Millisecond)
 }
 
-// askUntil asks as a good client, 200 times a second, until done. It returns
-// the 99th percentile of the times in milliseconds.
+// askUntil asks as a good client does, 200 times a second, until done is closed.
+// It returns the 99th percentile of the times, in milliseconds.
 func (p *peers) askUntil(t *testing.T, done <-chan struct{}) float64 {
 	c := p.dial(t, nil)
 	var times []time.Duration

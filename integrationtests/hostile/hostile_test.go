@@ -1,4 +1,4 @@
-// Package hostile_test has peers on plain quic-go that do what they can to a
+// Package hostile_test has peers on plain quic-go that do their worst to a
 // wrapped server.
 package hostile_test
 
@@ -12,7 +12,7 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// eventually polls in real time, for what no channel tells.
+// eventually polls in real time, for what no channel reports.
 func eventually(t *testing.T, f func() bool, msg ...any) {
 	t.Helper()
 	require.Eventually(t, f, 20*time.Second, 2*time.Millisecond, msg...)

@@ -43,7 +43,7 @@ var hostilePeers = []struct {
 			if err != nil {
 				return
 			}
-			s.Write([]byte("x")) // to be seen, and then no more
+			s.Write([]byte("x")) // so that the server sees the stream
 			s.SetReadDeadline(time.Now().Add(10 * time.Millisecond))
 			s.Read(make([]byte, 10))
 		}
@@ -83,7 +83,7 @@ var hostilePeers = []struct {
 			}
 			last = s
 		}
-		last.Write([]byte("x")) // which opens them all
+		last.Write([]byte("x")) // opens the earlier ones, too
 		<-ctx.Done()
 	}},
 	{"stops sending on everything", func(ctx context.Context, c *quic.Conn) {
@@ -118,15 +118,15 @@ var hostilePeers = []struct {
 }
 
 const (
-	streamLimit = 16 // of each kind, for each connection
+	streamLimit = 16 // of each kind, on each connection
 	idleCode    = 77
 )
 
 // TestServerOfHostilePeerStaysWithinItsBounds: whatever a peer on plain quic-go
-// does, the wrapped server stays within its limits in streams, goroutines and
-// heap, and serves another connection meanwhile. Once the peer's streams have
-// timed out, nothing is kept of them, and when the peer is gone, nothing of it.
-// QUICLIFE_HOSTILE_FOR is how long each peer goes on, if not for 600 ms.
+// does, the wrapped server keeps its limits of streams, goroutines and heap. It
+// serves another connection meanwhile. Once the peer's streams have timed out, the
+// server keeps nothing of them. When the peer is gone, it keeps nothing of the
+// peer. Each peer goes on for 600 ms, or for QUICLIFE_HOSTILE_FOR.
 func TestServerOfHostilePeerStaysWithinItsBounds(t *testing.T) {
 	duration := 600 * time.Millisecond
 	if s := os.Getenv("QUICLIFE_HOSTILE_FOR"); s != "" {
@@ -155,7 +155,7 @@ func testHostilePeer(t *testing.T, do func(ctx context.Context, c *quic.Conn), d
 
 	bad, err := quic.DialAddr(t.Context(), addr, clientTLS, &quic.Config{InitialStreamReceiveWindow: 1000, MaxStreamReceiveWindow: 1000})
 	require.NoError(t, err)
-	// The attacker leaks too, in this process.
+	// The attacker leaks too, and is in this process.
 	ofAttacker := func() int64 { return int64(quictest.Held(bad)) * 16 << 10 }
 	heap, goroutines := liveHeap(), runtime.NumGoroutine()
 	attack, stopAttack := context.WithTimeout(t.Context(), duration)
@@ -176,7 +176,7 @@ func testHostilePeer(t *testing.T, do func(ctx context.Context, c *quic.Conn), d
 	}
 	attacking.Wait()
 	require.NoError(t, ask(t.Context(), good), "the good client")
-	t.Logf("at most %d streams, %d more goroutines, %d more kB of heap", mostStreams, mostGoroutines, mostHeap>>10)
+	t.Logf("at most %d streams, %d more goroutines, %d kB more heap", mostStreams, mostGoroutines, mostHeap>>10)
 	require.LessOrEqual(t, mostStreams, int64(streamLimit), "streams of a kind on one connection")
 	// a handler for each stream, on the attacker's side a goroutine for each, and the good client's own
 	require.Less(t, mostGoroutines, 2*streamLimit+2*streamLimit+20, "goroutines")
@@ -192,7 +192,7 @@ func testHostilePeer(t *testing.T, do func(ctx context.Context, c *quic.Conn), d
 			opened += stats.Incoming.Opened + stats.IncomingUni.Opened
 		}
 		return open == 0
-	}, "streams have not timed out")
+	}, "streams that have not timed out")
 	require.Less(t, liveHeap()-heap-ofAttacker(), int64(512<<10), "bytes of heap after %d streams", opened)
 
 	bad.CloseWithError(0, "")
@@ -202,11 +202,11 @@ func testHostilePeer(t *testing.T, do func(ctx context.Context, c *quic.Conn), d
 			conns++
 			open += conn.Stats().Open()
 		}
-		return open == 0 && conns == 1 // the good one
+		return open == 0 && conns == 1 // the good client's
 	}, "the hostile peer's connection is still there")
 }
 
-// serveEcho has g serve echoes until stop is called.
+// serveEcho serves echoes under g until stop is called.
 func serveEcho(t *testing.T, g *quiclife.Guard) (addr string, stop func()) {
 	serverTLS, _ := quictest.TLS()
 	ln, err := g.ListenAddr("127.0.0.1:0", serverTLS, &quic.Config{
@@ -218,8 +218,8 @@ func serveEcho(t *testing.T, g *quiclife.Guard) (addr string, stop func()) {
 		MaxConnectionReceiveWindow:     256 << 10,
 	})
 	require.NoError(t, err)
-	// The handlers' buffers are made beforehand, or they would count as heap:
-	// what is allocated while a collection runs is live to it.
+	// The handlers' buffers are made beforehand. Otherwise they would count as
+	// heap: a collection takes what is allocated while it runs for live.
 	buffers := make(chan []byte, 4*streamLimit)
 	for range cap(buffers) {
 		buffers <- make([]byte, 4096)
@@ -227,7 +227,7 @@ func serveEcho(t *testing.T, g *quiclife.Guard) (addr string, stop func()) {
 	copyTo := func(w io.Writer, r io.Reader) error {
 		b := <-buffers
 		defer func() { buffers <- b }()
-		_, err := io.CopyBuffer(struct{ io.Writer }{w}, r, b) // not ReadFrom, which brings a buffer of its own
+		_, err := io.CopyBuffer(struct{ io.Writer }{w}, r, b) // without ReadFrom, which allocates a buffer
 		return err
 	}
 	ctx, cancel := context.WithCancel(t.Context())
@@ -242,15 +242,15 @@ func serveEcho(t *testing.T, g *quiclife.Guard) (addr string, stop func()) {
 		cancel()
 		<-served
 		for conn := range g.Conns() {
-			t.Error("left after Serve:", conn.RemoteAddr())
+			t.Error("a connection is left after Serve:", conn.RemoteAddr())
 		}
 	}
 }
 
 var message = bytes.Repeat([]byte("good"), 2500)
 
-// ask has c's server echo a message. On a busy machine a stream may time out
-// between two of its bytes; then it asks again.
+// ask asks c's server to echo a message. On a busy machine a stream may time out
+// between two bytes. Then ask tries again.
 func ask(ctx context.Context, c *quiclife.Conn) error {
 	ctx, cancel := context.WithTimeout(ctx, 20*time.Second)
 	defer cancel()
@@ -270,8 +270,8 @@ func ask(ctx context.Context, c *quiclife.Conn) error {
 	}
 }
 
-// liveHeap is what three collections all find live: streams that come and go
-// while one runs are live to that one only.
+// liveHeap is the least that three collections find live. Streams that come and
+// go while one of them runs are live to that one only.
 func liveHeap() int64 {
 	return int64(min(quictest.HeapAlloc(), quictest.HeapAlloc(), quictest.HeapAlloc()))
 }

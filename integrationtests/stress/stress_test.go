@@ -1,4 +1,4 @@
-// Package stress_test calls everything at once, for as long as one likes.
+// Package stress_test calls everything at once, for as long as you like.
 package stress_test
 
 import (
@@ -23,10 +23,10 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// TestStress calls everything from many goroutines on many streams and
-// connections over loopback UDP, in real time, with garbage collections and
-// connections closed in the middle. In the end nothing is left of any stream.
-// QUICLIFE_STRESS is how long, if not 3 s, or 1 s with -short.
+// TestStress calls everything from many goroutines, on many streams and
+// connections over loopback UDP, in real time. Garbage collections run, and
+// connections are closed in the middle. In the end nothing is left of any stream.
+// It takes 3 s, or 1 s with -short, or as long as QUICLIFE_STRESS says.
 func TestStress(t *testing.T) {
 	duration := 3 * time.Second
 	if s := os.Getenv("QUICLIFE_STRESS"); s != "" {
@@ -52,15 +52,15 @@ func TestStress(t *testing.T) {
 	t.Logf("%d streams on %d connections", streams.Load(), conns.Load())
 }
 
-// A stressed connection: both of its ends, and how many streams they opened.
+// A stressed connection has both ends, and the number of streams they opened.
 type stressed struct {
 	client, server       *quiclife.Conn
 	rawClient, rawServer *quic.Conn
 	streams              atomic.Int64
 }
 
-// stressConn uses one connection for a while, then lets it rest and looks at
-// what is left, or closes it in the middle.
+// stressConn uses one connection for a while. Then it closes the connection in the
+// middle, or lets it rest and checks that nothing is left.
 func stressConn(t *testing.T, seed uint64) (streams int64) {
 	r := rand.New(rand.NewPCG(seed, 0))
 	conf := &quic.Config{
@@ -97,8 +97,8 @@ func stressConn(t *testing.T, seed uint64) (streams int64) {
 		c.client.CloseWithError(1, "cut short")
 		wg.Wait()
 		<-c.server.Context().Done()
-		require.Zero(t, c.client.Stats().Open(), "seed %d: streams of the client that was closed", seed)
-		require.Zero(t, c.server.Stats().Open(), "seed %d: streams of the server whose peer has closed", seed)
+		require.Zero(t, c.client.Stats().Open(), "seed %d: open streams of the client, which was closed", seed)
+		require.Zero(t, c.server.Stats().Open(), "seed %d: open streams of the server, whose peer has closed", seed)
 	} else {
 		wg.Wait()
 		c.requireNothingLeft(t, seed)
@@ -108,7 +108,7 @@ func stressConn(t *testing.T, seed uint64) (streams int64) {
 
 var data [50_000]byte
 
-// use calls at random on s, then s is dropped.
+// use makes random calls on s, and then drops s.
 func use(s *quiclife.Stream, seed uint64) {
 	r := rand.New(rand.NewPCG(seed, 1))
 	most, little := r.IntN(len(data)), r.IntN(500)
@@ -180,10 +180,10 @@ func useUni(ctx context.Context, end *quiclife.Conn) {
 	}
 }
 
-// requireNothingLeft requires that both ends live, and soon hold no stream.
+// requireNothingLeft requires that both ends are open, and soon hold no stream.
 func (c *stressed) requireNothingLeft(t *testing.T, seed uint64) {
 	t.Helper()
-	// Streams that nobody accepted hold their slots: accept and end them.
+	// Streams that nobody has accepted hold their slots. Accept and end them.
 	ctx, cancel := context.WithCancel(t.Context())
 	var wg sync.WaitGroup
 	for _, end := range []*quiclife.Conn{c.client, c.server} {

@@ -1,5 +1,5 @@
-// Package mutant is built into a library that has mutations. It says which of
-// them is chosen, and notes which are reached.
+// Package mutant is built into a library with mutations. It says which mutation is
+// chosen, and notes which are reached.
 package mutant
 
 import (
@@ -31,13 +31,13 @@ func On(id int) bool { return id == chosen || reached != nil && note(id) }
 
 func note(id int) bool {
 	if !noted[id].Swap(true) {
-		reached.WriteString(strconv.Itoa(id) + "\n") // at once: a test binary may leave by os.Exit
+		reached.WriteString(strconv.Itoa(id) + "\n") // written at once, since a test binary may call os.Exit
 	}
 	return false
 }
 
-// What follows stands for an expression. Each returns what the expression
-// does, or if id is chosen, what its mutation does.
+// Each func below stands for an expression. It returns the value of the
+// expression, or of its mutation if id is chosen.
 
 // Pick stands for a constant.
 func Pick[T any](id int, original, mutated T) T {

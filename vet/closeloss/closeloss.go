@@ -1,5 +1,5 @@
-// Package closeloss finds connections that are closed before what was written
-// can have arrived.
+// Package closeloss finds connections that are closed before the data written to
+// them can have arrived.
 package closeloss
 
 import (
@@ -10,13 +10,12 @@ import (
 
 const doc = `report CloseWithError right after Close of a stream
 
-CloseWithError drops what the peer has not acknowledged. Where it comes right
-after a Write and a Close of a stream of the same connection, with nothing in
-between that waits for the peer, the peer practically never gets the data. Wait
-for its answer, or use quiclife's Shutdown. The comment //quiclife:ended
-silences a line.`
+CloseWithError drops what the peer has not acknowledged. If it comes right after
+a Write and a Close of a stream, and nothing in between waits for the peer, the
+peer practically never gets the data. Wait for the peer's answer, or use
+quiclife's Shutdown. The comment //quiclife:ended silences a line.`
 
-// Analyzer reports connections that are closed right after a stream.
+// Analyzer reports connections that are closed right after one of their streams.
 var Analyzer = &analysis.Analyzer{
 	Name:     "closeloss",
 	Doc:      doc,
@@ -27,7 +26,7 @@ var Analyzer = &analysis.Analyzer{
 var tests bool
 
 func init() {
-	Analyzer.Flags.BoolVar(&tests, "tests", false, "look at _test.go files as well")
+	Analyzer.Flags.BoolVar(&tests, "tests", false, "check _test.go files as well")
 }
 
 func run(pass *analysis.Pass) (any, error) {

@@ -17,8 +17,9 @@ import (
 
 var ends = map[string]bool{"Close": true, "CancelRead": true, "CancelWrite": true, "Release": true, "Reset": true}
 
-// deleteEnds deletes each end of each stream that does not leave its function
-// and that nothing is said of, one at a time, and counts what is then found.
+// deleteEnds deletes the calls that end a stream, one at a time, and counts the
+// leaks that are then found. It takes streams that stay in their function and
+// have no finding.
 func (d *driver) deleteEnds(u *unit, opened []*streams.Opened, before []finding) {
 	for _, o := range opened {
 		at := d.fset.Position(o.Call.Pos())
@@ -60,8 +61,8 @@ func (d *driver) deleteEnds(u *unit, opened []*streams.Opened, before []finding)
 	d.run(u, analyzers...)
 }
 
-// describe says what the walk knows of the stream opened at line, in the run in which an end is
-// missing.
+// describe says what the walk knows about the stream opened at line, in the run
+// where an end is missing.
 func (d *driver) describe(opened []*streams.Opened, line int) string {
 	for _, now := range opened {
 		if d.fset.Position(now.Call.Pos()).Line == line {
@@ -100,8 +101,8 @@ type place struct {
 	call *ast.CallExpr
 }
 
-// endsOf returns the calls that end the stream in the variable, also in the
-// functions of the package that the variable is passed to.
+// endsOf returns the calls that end the stream in the variable. It also looks
+// into the functions of the package that get the variable as an argument.
 func endsOf(u *unit, variable types.Object, seen map[types.Object]bool) (found []place) {
 	if seen[variable] {
 		return nil
@@ -131,8 +132,8 @@ func endsOf(u *unit, variable types.Object, seen map[types.Object]bool) (found [
 	return found
 }
 
-// parameter returns the parameter that an argument of a call is for, if the
-// function is one of the package.
+// parameter returns the parameter that gets an argument of a call, if the
+// function is in the package.
 func parameter(u *unit, c *ast.CallExpr, index int) types.Object {
 	var sig *types.Signature
 	switch f := c.Fun.(type) {

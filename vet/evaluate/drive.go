@@ -10,7 +10,7 @@ import (
 	"golang.org/x/tools/go/analysis/passes/ctrlflow"
 )
 
-// factKey is what a fact is about.
+// factKey is the object of a fact, and the fact's type.
 type factKey struct {
 	object any // a types.Object or a *types.Package
 	of     reflect.Type
@@ -29,8 +29,8 @@ type finding struct {
 
 func (f finding) String() string { return f.pos + ": " + f.analyzer + ": " + f.message }
 
-// learn has the functions found that never return, in the packages that are not
-// the program's own.
+// learn finds the functions that never return, in packages that are not the
+// program's own.
 func (d *driver) learn() {
 	for _, u := range d.units {
 		if withBodies[u.PkgPath] && u.types != nil {
@@ -39,7 +39,7 @@ func (d *driver) learn() {
 	}
 }
 
-// run runs analyzers on u, and what they require.
+// run runs analyzers on u, and the analyzers that they require.
 func (d *driver) run(u *unit, analyzers ...*analysis.Analyzer) (found []finding, results map[*analysis.Analyzer]any) {
 	results = make(map[*analysis.Analyzer]any)
 	var one func(a *analysis.Analyzer)

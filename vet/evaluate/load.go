@@ -16,7 +16,7 @@ import (
 	"golang.org/x/tools/go/packages"
 )
 
-// unit is a package of a program, or one that it depends on.
+// unit is a package of a program, or of its dependencies.
 type unit struct {
 	*packages.Package
 	own   bool // of the program's own module
@@ -26,23 +26,23 @@ type unit struct {
 	errs  []error
 }
 
-// program is the packages of a module that use quic-go, and all that they
-// depend on, each after what it imports.
+// program has the packages of a module that use quic-go, and their dependencies.
+// Each comes after the packages that it imports.
 type program struct {
 	fset  *token.FileSet
 	units []*unit
 	by    map[string]*unit
 }
 
-// withBodies are packages of which the bodies matter, because of functions that
-// never return.
+// withBodies are the packages whose function bodies are read, because some of
+// their functions never return.
 var withBodies = map[string]bool{
 	"log": true, "os": true, "runtime": true, "testing": true, "github.com/sirupsen/logrus": true,
 	"go.uber.org/zap": true, "github.com/rs/zerolog": true, "github.com/rs/zerolog/log": true,
 }
 
-// load type-checks packages from source: those of the module in full, and of
-// the others the declarations.
+// load type-checks packages from source: those of the module in full, the others
+// without function bodies.
 func load(dir string, patterns []string) (*program, error) {
 	p := &program{fset: token.NewFileSet(), by: make(map[string]*unit)}
 	listed, err := packages.Load(&packages.Config{
@@ -119,8 +119,8 @@ func (p *program) imported(u *unit, path string) (*types.Package, error) {
 	return p.by[l.ID].types, nil
 }
 
-// sound says whether u can be analyzed. Errors in what it depends on do not
-// count, as long as they do not show here.
+// sound returns an error if u cannot be analyzed. Errors in a dependency do not
+// count, unless they cause errors here.
 func (u *unit) sound() error {
 	for _, err := range u.errs {
 		if e, ok := err.(types.Error); !ok || !e.Soft {
@@ -130,8 +130,8 @@ func (u *unit) sound() error {
 	return nil
 }
 
-// users returns the directories below dir, by their module's, that have a file
-// that imports quic-go and is no test.
+// users returns the directories below dir in which a file other than a test
+// imports quic-go, by the directory of their module.
 func users(dir string) (map[string][]string, error) {
 	found := make(map[string][]string)
 	last := ""

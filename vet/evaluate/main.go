@@ -1,16 +1,16 @@
 // Evaluate judges the analyzers on real programs that use quic-go.
 //
-//	go run ./evaluate -src DIR -half tuning     # what is reported in that half
+//	go run ./evaluate -src DIR -half tuning     # the findings in that set
 //	go run ./evaluate -src DIR -half held-out
-//	go run ./evaluate -src DIR -half second          # and third
+//	go run ./evaluate -src DIR -half second     # and third
 //	go run ./evaluate -src DIR -delete          # what is found when one end is deleted
-//	go run ./evaluate -dir PROGRAM              # one program, which is not in the list
+//	go run ./evaluate -dir PROGRAM              # one program that is not in the list
 //
-// The list modules.txt names the programs, with the commit of each. DIR has
-// their sources, in a directory for each, as in DIR/coredns/coredns; fetching
-// them is up to you. They are type-checked, never built or run. A program is in
-// the held-out half if the SHA-256 of its name is odd in its fourth byte. Those
-// marked second and third were added after the ones before had been looked at.
+// modules.txt lists the programs, each with its commit. DIR has a directory with
+// the source of each, such as DIR/coredns/coredns. You have to fetch them. They
+// are type-checked, never built or run. A program is in the held-out set if the
+// fourth byte of the SHA-256 of its name is odd. Programs marked second or third
+// were added after somebody had looked at the sets before.
 package main
 
 import (
@@ -41,13 +41,13 @@ var analyzers = []*analysis.Analyzer{streamleak.Analyzer, limitcompare.Analyzer,
 
 func main() {
 	log.SetFlags(0)
-	src := flag.String("src", "", "`directory` of the sources of the programs in modules.txt")
+	src := flag.String("src", "", "`directory` with the sources of the programs in modules.txt")
 	dir := flag.String("dir", "", "`directory` of one program")
-	half := flag.String("half", "", "tuning, held-out, second or third; all if empty")
-	deletes := flag.Bool("delete", false, "delete one end at a time, and count what is found")
+	half := flag.String("half", "", "the set: tuning, held-out, second or third; all if empty")
+	deletes := flag.Bool("delete", false, "delete one end at a time, and count the leaks that are found")
 	flag.Parse()
 	if (*src == "") == (*dir == "") {
-		log.Fatal("either -src or -dir is needed")
+		log.Fatal("set either -src or -dir")
 	}
 	if *dir != "" {
 		judge(*dir, *dir, *deletes)

@@ -1,4 +1,4 @@
-// Package halfclose finds streams of quic-go whose send half is ended, and whose
+// Package halfclose finds streams of quic-go whose send half is ended, but whose
 // receive half is not.
 package halfclose
 
@@ -8,17 +8,16 @@ import (
 	"github.com/quiclife/quiclife/vet/internal/streams"
 )
 
-const doc = `report streams of quic-go that are ended by half
+const doc = `report streams of quic-go with only the send half ended
 
-Close and CancelWrite end the send half of a stream. The receive half stays, and
-with it the stream, until somebody reads io.EOF or calls CancelRead. Reading
+Close and CancelWrite end the send half of a stream. The receive half stays open,
+and keeps the stream, until somebody reads io.EOF or calls CancelRead. Reading
 exactly the bytes of a message is not enough: the peer's FIN may come in a frame
 of its own.
 
-The analyzer reports a bidirectional stream of quic-go whose send half is ended
-and that does not leave its function, of which as much is read as was asked for,
-or nothing.
-Streams of quiclife end by themselves once the FIN has come. The comment
+The analyzer reports a bidirectional stream of quic-go that stays in its
+function, if its send half is ended, and its receive half is read in part or not
+at all. Streams of quiclife end by themselves once the FIN has come. The comment
 //quiclife:ended silences a line.`
 
 // Analyzer reports receive halves that are left open.
@@ -32,7 +31,7 @@ var Analyzer = &analysis.Analyzer{
 var tests bool
 
 func init() {
-	Analyzer.Flags.BoolVar(&tests, "tests", false, "look at _test.go files as well")
+	Analyzer.Flags.BoolVar(&tests, "tests", false, "check _test.go files as well")
 }
 
 func run(pass *analysis.Pass) (any, error) {
@@ -41,22 +40,22 @@ func run(pass *analysis.Pass) (any, error) {
 		if !ok || streams.Silent(pass, o.Call.Pos(), tests) {
 			continue
 		}
-		read := "it is not read"
+		read := "does not read the answer"
 		if e.Receive == streams.ReadPart {
-			read = "it need not have been read to io.EOF"
+			read = "may not have read to io.EOF"
 		}
 		end := "Close"
 		if e.Send == streams.SendCancelled {
 			end = "CancelWrite"
 		}
-		pass.Reportf(o.Call.Pos(), "the receive half of this stream leaks: %s ends the send half alone, and %s on the path that %s; read to io.EOF, or CancelRead", end, read, e.Where(pass))
+		pass.Reportf(o.Call.Pos(), "the receive half of this stream leaks: %s ends the send half only, and the path that %s %s; read to io.EOF, or CancelRead", end, e.Where(pass), read)
 	}
 	return nil, nil
 }
 
 // halfClosed returns the first end that leaves the receive half open, if the
-// function ends the send half wherever it lets go of the stream. Where a
-// function fails, its caller may well close the connection.
+// function ends the send half on every path. Paths that return an error do not
+// count, since the caller may close the connection then.
 func halfClosed(o *streams.Opened) (first streams.End, ok bool) {
 	if o.Library != streams.QuicGo || o.Kind != streams.Bidirectional || o.Escapes {
 		return first, false

@@ -18,10 +18,10 @@ import (
 
 const doc = `report == and switch on the errors of quiclife's opens
 
-OpenStream, OpenStreamSync and the like of quiclife return a *LimitError where
-quic-go returns the error of the context, or its *StreamLimitReachedError. The
-LimitError wraps these, so that errors.Is and errors.As find them; ==, a switch
-and a type assertion do not.`
+OpenStream, OpenStreamSync and the other opens of quiclife return a *LimitError
+where quic-go returns the context's error or a *StreamLimitReachedError. The
+*LimitError wraps these. errors.Is and errors.As find them. ==, a switch and a
+type assertion do not.`
 
 // Analyzer reports comparisons of the errors of quiclife's opens.
 var Analyzer = &analysis.Analyzer{
@@ -50,7 +50,7 @@ func run(pass *analysis.Pass) (any, error) {
 	return nil, nil
 }
 
-// check looks at all that is done with the error of one open.
+// check checks every use of the error of one open.
 func check(pass *analysis.Pass, open *ssa.Call, seen map[token.Pos]bool) {
 	for v := range mayBe(open) {
 		for _, use := range *v.Referrers() {
@@ -102,7 +102,7 @@ func mayBe(open *ssa.Call) map[ssa.Value]bool {
 	return found
 }
 
-// wrapped says whether what v is compared with may come in a LimitError.
+// wrapped says whether a LimitError may wrap what v is compared with.
 func wrapped(cmp *ssa.BinOp, v ssa.Value) bool {
 	other := cmp.Y
 	if other == v {
@@ -119,7 +119,7 @@ func wrapped(cmp *ssa.BinOp, v ssa.Value) bool {
 	return true
 }
 
-// loses says whether an assertion to t fails on the LimitError that wraps a t.
+// loses says whether an assertion to t fails on a LimitError that wraps a t.
 func loses(t types.Type) bool {
 	if p, ok := types.Unalias(t).(*types.Pointer); ok {
 		t = p.Elem()
@@ -131,7 +131,7 @@ func loses(t types.Type) bool {
 	return named.Obj().Name() == "StreamLimitReachedError" || named.Obj().Pkg().Path() == "net" && named.Obj().Name() == "Error"
 }
 
-// report reports the comparison at pos, which is where SSA has it: the operator
+// report reports the comparison at pos. That is its position in SSA: the operator
 // of a binary expression, or the expression of a case.
 func report(pass *analysis.Pass, pos token.Pos) {
 	d := analysis.Diagnostic{Pos: pos, Message: "the error of an open may be a *LimitError that wraps what it is compared with: use errors.Is"}
@@ -158,7 +158,7 @@ func report(pass *analysis.Pass, pos token.Pos) {
 	pass.Report(d)
 }
 
-// edit makes a comparison errors.Is.
+// edit replaces a comparison with errors.Is.
 func edit(pass *analysis.Pass, n *ast.BinaryExpr) analysis.TextEdit {
 	not := ""
 	if n.Op == token.NEQ {
@@ -171,7 +171,7 @@ func edit(pass *analysis.Pass, n *ast.BinaryExpr) analysis.TextEdit {
 	return analysis.TextEdit{Pos: n.Pos(), End: n.End(), NewText: []byte(not + is(pass, x, y))}
 }
 
-// isErrorVariable says whether e is a variable of a function.
+// isErrorVariable says whether e is a local variable.
 func isErrorVariable(pass *analysis.Pass, e ast.Expr) bool {
 	id, ok := ast.Unparen(e).(*ast.Ident)
 	if !ok {
@@ -181,7 +181,7 @@ func isErrorVariable(pass *analysis.Pass, e ast.Expr) bool {
 	return ok && v.Parent() != pass.Pkg.Scope()
 }
 
-// edits make a switch on an error one without a tag.
+// edits turns a switch on an error into a switch without a tag.
 func edits(pass *analysis.Pass, n *ast.SwitchStmt) []analysis.TextEdit {
 	if !isErrorVariable(pass, n.Tag) {
 		return nil
@@ -211,8 +211,8 @@ func source(pass *analysis.Pass, e ast.Expr) string {
 	return b.String()
 }
 
-// fix is a fix of these edits, and of the imports if need be. It is none where
-// errors means something else.
+// fix returns a fix of these edits, and imports errors if necessary. It returns
+// none where the name errors means something else.
 func fix(pass *analysis.Pass, file *ast.File, pos token.Pos, edits ...analysis.TextEdit) []analysis.SuggestedFix {
 	if len(edits) == 0 {
 		return nil
@@ -237,7 +237,7 @@ func fix(pass *analysis.Pass, file *ast.File, pos token.Pos, edits ...analysis.T
 	return []analysis.SuggestedFix{{Message: "Use errors.Is", TextEdits: edits}}
 }
 
-// importErrors adds the import, before the first in parentheses if there is one.
+// importErrors adds the import, in the first group of imports if there is one.
 func importErrors(file *ast.File) analysis.TextEdit {
 	for _, d := range file.Decls {
 		g, ok := d.(*ast.GenDecl)
@@ -245,7 +245,7 @@ func importErrors(file *ast.File) analysis.TextEdit {
 			continue
 		}
 		if g.Lparen.IsValid() && len(g.Specs) > 0 {
-			// In the order of the names, as gofmt has it.
+			// In the order that gofmt wants.
 			at := g.Specs[0].Pos()
 			for i, s := range g.Specs {
 				if s.(*ast.ImportSpec).Path.Value > `"errors"` {

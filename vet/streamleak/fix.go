@@ -12,8 +12,9 @@ import (
 //	name, err := conn.OpenStream()
 //
 // whose call's parenthesis is at lparen, and the if statement after it that
-// returns. It returns the end of the latter, or token.NoPos if the code looks
-// different, or is in a loop, where a defer comes too late.
+// returns. It returns the name, and the end of the if statement. The end is
+// token.NoPos if the code looks different, or is in a loop, where a defer runs
+// too late.
 func afterErrorCheck(file *ast.File, lparen token.Pos) (name string, end token.Pos) {
 	path, _ := astutil.PathEnclosingInterval(file, lparen, lparen)
 	var assign *ast.AssignStmt
@@ -40,7 +41,7 @@ func afterErrorCheck(file *ast.File, lparen token.Pos) (name string, end token.P
 	return "", token.NoPos
 }
 
-// next returns the if statement that follows the one that is given.
+// next returns the if statement that follows the given statement, or nil.
 func next(list []ast.Stmt, after ast.Node) *ast.IfStmt {
 	for i, s := range list {
 		if s == after && i+1 < len(list) {
@@ -51,8 +52,8 @@ func next(list []ast.Stmt, after ast.Node) *ast.IfStmt {
 	return nil
 }
 
-// variable returns what assign assigns the stream to, and the end of check, if
-// they look as they should.
+// variable returns the variable that assign assigns the stream to, and the end
+// of check, if both look as afterErrorCheck expects.
 func variable(assign *ast.AssignStmt, check *ast.IfStmt) (string, token.Pos) {
 	if assign == nil || check == nil || check.Init != nil || check.Else != nil || len(assign.Lhs) != 2 || len(assign.Rhs) != 1 {
 		return "", token.NoPos

@@ -1,5 +1,5 @@
 // Package streamleak finds streams that a function opens or accepts, and then
-// lets go of without having ended them.
+// drops.
 package streamleak
 
 import (
@@ -12,12 +12,12 @@ import (
 
 const doc = `report streams that are neither ended nor handed on
 
-A stream of quic-go or quiclife that a function opens or accepts has to be
-ended on every path on which the function returns: by Close, CancelWrite,
-Release and the like, or by whoever it is handed to. Else it takes one of the
-peer's slots until the connection ends.
+A function that opens or accepts a stream of quic-go or quiclife has to end it
+on every path: by Close, CancelWrite, Release and the like, or by handing it to
+code that ends it. Otherwise the stream takes one of the peer's slots until the
+connection ends.
 
-The analyzer is silent where it does not know what becomes of a stream. The
+The analyzer is silent where it does not know what happens to a stream. The
 comment //quiclife:ended silences a line.`
 
 // Analyzer reports streams that are not ended on some path.
@@ -31,7 +31,7 @@ var Analyzer = &analysis.Analyzer{
 var tests bool
 
 func init() {
-	Analyzer.Flags.BoolVar(&tests, "tests", false, "look at _test.go files as well")
+	Analyzer.Flags.BoolVar(&tests, "tests", false, "check _test.go files as well")
 }
 
 func run(pass *analysis.Pass) (any, error) {
@@ -74,9 +74,9 @@ func message(pass *analysis.Pass, o *streams.Opened, e streams.End) string {
 	return "this stream leaks: " + half + " ended on the path that " + e.Where(pass)
 }
 
-// fixes suggests a deferred Release, where that is right for certain: the type
-// has it, nobody else uses the stream, and on no path that leaks is something
-// written that the peer is to get.
+// fixes suggests a deferred Release where that is certain to be right: the type
+// has it, nobody else uses the stream, and no path that leaks has written
+// something that the peer should get.
 func fixes(pass *analysis.Pass, o *streams.Opened, leaks []streams.End) []analysis.SuggestedFix {
 	if o.Library != streams.Quiclife || o.Escapes {
 		return nil

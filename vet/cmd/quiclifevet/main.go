@@ -4,12 +4,11 @@
 //	quiclifevet ./...
 //	go tool quiclifevet ./...   # after go get -tool github.com/quiclife/quiclife/vet/cmd/quiclifevet
 //
-// It has the analyzers streamleak, limitcompare, halfclose and closeloss;
-// quiclifevet help says what each of them reports. The last one is off unless it
-// is asked for: with -closeloss, or with others beside it that are to run as
-// well, as in -closeloss -streamleak. A line with the comment
-// //quiclife:ended is left alone. With -fix, which needs the second or third
-// form, what it suggests is done.
+// It has the analyzers streamleak, limitcompare, halfclose and closeloss.
+// "quiclifevet help" says what each of them reports. closeloss is off by
+// default. The flag -closeloss runs only closeloss; -closeloss -streamleak runs
+// both. A line with the comment //quiclife:ended is left alone. -fix applies
+// what the findings suggest; it works with the second and the third form.
 package main
 
 import (
@@ -38,7 +37,7 @@ func main() {
 	multichecker.Main(analyzers...)
 }
 
-// named says whether the arguments name an analyzer that is off otherwise, or
+// named says whether the arguments name an analyzer that is off by default, or
 // ask for the flags or for help.
 func named(args []string, analyzer string) bool {
 	for _, arg := range args {
@@ -50,8 +49,8 @@ func named(args []string, analyzer string) bool {
 	return false
 }
 
-// calledByGoVet says whether the arguments are those with which go vet calls
-// its tools.
+// calledByGoVet says whether these are the arguments that go vet gives to its
+// tools.
 func calledByGoVet(args []string) bool {
 	for _, arg := range args {
 		if arg == "-V=full" || arg == "-flags" || strings.HasSuffix(arg, ".cfg") {

@@ -10,7 +10,7 @@ import (
 	"github.com/quiclife/quiclife/vet/internal/vettest"
 )
 
-// build returns the path of the command.
+// build builds the command, and returns its path.
 func build(t *testing.T) string {
 	t.Helper()
 	tool := filepath.Join(t.TempDir(), "quiclifevet")
@@ -20,7 +20,7 @@ func build(t *testing.T) string {
 	return tool
 }
 
-// run runs a command on the code of the tests, and returns what it says.
+// run runs a command on the test code, and returns its output.
 func run(t *testing.T, name string, args ...string) (string, error) {
 	t.Helper()
 	cmd := exec.CommandContext(t.Context(), name, args...)

@@ -10,9 +10,9 @@ import (
 	"golang.org/x/tools/go/ssa"
 )
 
-// Build builds the SSA form of the packages that matter, and of no others,
-// where x/tools' buildssa would build that of all that a program depends on.
-// Its result is nil for a package that does not matter.
+// Build builds the SSA form of the packages that matter. x/tools' buildssa would
+// build it for all dependencies of a program. The result is nil for a package
+// that does not matter.
 var Build = &analysis.Analyzer{
 	Name:       "quicssa",
 	Doc:        "build the SSA form of packages that use quic-go or quiclife",
@@ -49,9 +49,9 @@ func build(pass *analysis.Pass) (any, error) {
 	return funcs, nil
 }
 
-// matters says whether the package may have streams in its hands: it imports
-// one of the libraries, through others perhaps, or it is of the program's own
-// module and may have helpers that read and write.
+// matters says whether the package may handle streams. It may if it imports one
+// of the libraries, perhaps through others. It also may if it is in the program's
+// own module, since it may have helpers that read and write.
 func matters(pass *analysis.Pass) bool {
 	if m := pass.Module; m != nil && m.Path != "" && m.Path != "std" && m.Version == "" {
 		return true

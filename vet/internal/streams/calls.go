@@ -35,8 +35,8 @@ func (w *walk) call(in *ssa.Call, s *state) []*state {
 		return w.starts(closure, s)
 	}
 	if closure, ok := c.Value.(*ssa.MakeClosure); ok && !w.passes(c, s) {
-		// It shares variables with this function, so what it does may hang on
-		// what has happened here: it gets the benefit of the doubt.
+		// The closure shares variables with this function, so what it does may
+		// depend on what has happened here. Assume that it ends what it may end.
 		return w.unless(!w.apply(w.closureEffect(closure, s), s), s)
 	}
 	if !w.passes(c, s) {
@@ -52,7 +52,7 @@ func (w *walk) call(in *ssa.Call, s *state) []*state {
 	return w.fork(in, effect, s)
 }
 
-// goes runs a go statement. Nobody looks at what the function returns.
+// goes runs a go statement. The results of the function are lost.
 func (w *walk) goes(in *ssa.Go, s *state) []*state {
 	c := &in.Call
 	if w.closes(c) {
@@ -105,7 +105,8 @@ func (w *walk) starts(c *ssa.MakeClosure, s *state) []*state {
 	return w.fork(nil, effect, s)
 }
 
-// deferred runs a defer statement. What will be called counts from here on.
+// deferred runs a defer statement. The effects of the deferred call count from
+// here on.
 func (w *walk) deferred(in *ssa.Defer, s *state) []*state {
 	c := &in.Call
 	w.noteDefer(in, s)
@@ -139,7 +140,7 @@ func (w *walk) deferred(in *ssa.Defer, s *state) []*state {
 	return w.unless(!w.apply(effect, s), s)
 }
 
-// passes says whether the stream is an argument of c, or what it calls.
+// passes says whether the stream is an argument of c, or the value that c calls.
 func (w *walk) passes(c *ssa.CallCommon, s *state) bool {
 	for _, arg := range c.Args {
 		if w.isStream(arg, s) {
@@ -159,13 +160,13 @@ func (w *walk) builtin(c *ssa.CallCommon, s *state) (escapes, ok bool) {
 	return w.passes(c, s) && (b.Name() == "append" || b.Name() == "copy"), true
 }
 
-// method runs a method of the stream, or of something that wraps it. result is
-// the call if its results can be looked at.
+// method runs a method of the stream, or of a wrapper around it. result is the
+// call, or nil if nobody can look at its results.
 func (w *walk) method(in ssa.CallInstruction, result *ssa.Call, name string, s *state) []*state {
 	c := in.Common()
 	for i, arg := range c.Args {
 		if (i > 0 || c.IsInvoke()) && w.isStream(arg, s) {
-			return w.unless(true, s) // an argument of its own method, or of something that holds it
+			return w.unless(true, s) // the stream is an argument of its own method, or of a wrapper's
 		}
 	}
 	if isWrapper(receiver(c).Type()) {
@@ -196,7 +197,7 @@ func (w *walk) method(in ssa.CallInstruction, result *ssa.Call, name string, s *
 		w.do(result, opWrite, s)
 	case "SetDeadline", "SetReadDeadline", "SetWriteDeadline":
 		if result != nil {
-			s.isNil[result] = true // they cannot fail, though their signature says so
+			s.isNil[result] = true // they never fail, whatever their signature says
 		}
 	case "Peek", "StreamID", "Context", "Conn", "Info", "SetPriority",
 		"SetReliableBoundary", "SetReceiveFinalSizeCallback", "ReleaseStreamCredit":
@@ -206,8 +207,8 @@ func (w *walk) method(in ssa.CallInstruction, result *ssa.Call, name string, s *
 	return []*state{s}
 }
 
-// do notes that the stream is read or written by c, which is nil if nobody can
-// look at its results.
+// do notes that c reads or writes the stream. c is nil if nobody can look at its
+// results.
 func (w *walk) do(c *ssa.Call, o op, s *state) {
 	switch o {
 	case opRead, opScan:
@@ -247,8 +248,8 @@ func (w *walk) knownOps(c *ssa.CallCommon, s *state) (ops []op) {
 	return ops
 }
 
-// argEffect is what the function that c calls does with the stream. It is false
-// if that is not known.
+// argEffect returns what the function that c calls does with the stream, and
+// false if that is not known.
 func (w *walk) argEffect(c *ssa.CallCommon, s *state) (Effect, bool) {
 	callee := c.StaticCallee()
 	if callee == nil {
@@ -261,7 +262,7 @@ func (w *walk) argEffect(c *ssa.CallCommon, s *state) (Effect, bool) {
 			continue
 		}
 		if found {
-			return Effect{}, false // handed over twice
+			return Effect{}, false // it gets the stream twice
 		}
 		found = true
 		effect = w.pkg.paramEffect(callee, i)
@@ -281,8 +282,7 @@ func bindings(v ssa.Value) []ssa.Value {
 	return nil
 }
 
-// closureEffect is what a closure does with the stream that it shares, if it
-// does.
+// closureEffect returns what a closure does with the stream, if it shares it.
 func (w *walk) closureEffect(c *ssa.MakeClosure, s *state) Effect {
 	effect := Effect{Outcomes: []Outcome{{}}}
 	fn := c.Fn.(*ssa.Function)
@@ -294,8 +294,8 @@ func (w *walk) closureEffect(c *ssa.MakeClosure, s *state) Effect {
 	return effect
 }
 
-// storesRoot says whether the stream is put into the variable b somewhere in
-// this function.
+// storesRoot says whether this function stores the stream in the variable b
+// somewhere.
 func (w *walk) storesRoot(b ssa.Value) bool {
 	if !w.cells[b] {
 		return false
@@ -308,7 +308,7 @@ func (w *walk) storesRoot(b ssa.Value) bool {
 	return false
 }
 
-// fork goes on with each of the outcomes that a call may have.
+// fork continues with each of the outcomes that a call may have.
 func (w *walk) fork(in *ssa.Call, e Effect, s *state) (next []*state) {
 	if e.Keeps {
 		w.escapes = true
@@ -327,8 +327,8 @@ func (w *walk) fork(in *ssa.Call, e Effect, s *state) (next []*state) {
 	return next
 }
 
-// distinct joins the outcomes that a caller could tell apart by results that
-// are not followed here.
+// distinct joins the outcomes that a caller could only tell apart by results that
+// the walk does not follow.
 func (w *walk) distinct(in *ssa.Call, outcomes []Outcome) []Outcome {
 	if in == nil {
 		return outcomes
@@ -354,7 +354,7 @@ func (w *walk) distinct(in *ssa.Call, outcomes []Outcome) []Outcome {
 	return joined
 }
 
-// errorOf returns the value that is the error of a call, if it is used.
+// errorOf returns the error of a call, or nil if nothing uses it.
 func errorOf(in *ssa.Call) ssa.Value {
 	if in == nil {
 		return nil
@@ -374,8 +374,8 @@ func errorOf(in *ssa.Call) ssa.Value {
 	return nil
 }
 
-// apply joins all that a call may do, and returns false if it keeps the
-// stream. It is for calls of which this function cannot say when they do what.
+// apply joins all outcomes of a call, and returns false if the call keeps the
+// stream. It is for calls whose outcome this function cannot tell.
 func (w *walk) apply(e Effect, s *state) bool {
 	if e.Keeps {
 		return false
@@ -406,7 +406,7 @@ func (w *walk) noteDefer(in *ssa.Defer, s *state) {
 	s.defers = append(s.defers, d)
 }
 
-// runDefers looks for a connection that is closed right after the stream was.
+// runDefers looks for a connection that is closed right after the stream.
 func (w *walk) runDefers(s *state) {
 	for i := len(s.defers) - 1; i >= 0; i-- {
 		switch d := s.defers[i]; {
@@ -422,8 +422,8 @@ func (w *walk) runDefers(s *state) {
 	}
 }
 
-// closes says whether c closes a connection: any of the libraries', or that of
-// the stream, by whatever method sounds like it.
+// closes says whether c closes a connection: any connection of the libraries, or
+// the stream's own, by a method whose name begins with close or shutdown.
 func (w *walk) closes(c *ssa.CallCommon) bool {
 	if isConnClose(c) {
 		return true
@@ -432,8 +432,8 @@ func (w *walk) closes(c *ssa.CallCommon) bool {
 	return (strings.HasPrefix(name, "close") || strings.HasPrefix(name, "shutdown")) && sameValue(w.conn, receiver(c))
 }
 
-// isConnClose says whether c closes a connection of one of the libraries, or of
-// something that has their method.
+// isConnClose says whether c closes a connection of one of the libraries, or of a
+// type that has the same method.
 func isConnClose(c *ssa.CallCommon) bool {
 	switch MethodName(c) {
 	case "CloseWithError":
@@ -445,7 +445,7 @@ func isConnClose(c *ssa.CallCommon) bool {
 	return false
 }
 
-// receiverPackage returns the package that the receiver's type is of, or nil.
+// receiverPackage returns the package of the receiver's type, or nil.
 func receiverPackage(c *ssa.CallCommon) *types.Package {
 	r := receiver(c)
 	if r == nil {
@@ -461,8 +461,8 @@ func receiverPackage(c *ssa.CallCommon) *types.Package {
 	return nil
 }
 
-// passive says whether c is sure not to wait for a peer: logging, formatting,
-// what works on errors, unlocking, cancelling.
+// passive says whether c certainly does not wait for a peer: it logs, formats,
+// works on errors, unlocks or cancels.
 func passive(c *ssa.CallCommon) bool {
 	if _, ok := c.Value.(*ssa.Builtin); ok {
 		return true

@@ -8,19 +8,19 @@ import (
 	"golang.org/x/tools/go/ssa"
 )
 
-// function is what the walks through one function share.
+// function has what all walks through one function share.
 type function struct {
 	fn *ssa.Function
 	// reach[i][j] says that block j runs at block i or later.
 	reach [][]bool
-	// conds has the conditions that are tested more than once, by key.
+	// conds has the conditions that are tested more than once, by their staticKey.
 	conds map[string]*condition
-	// cells are variables in memory of which every use is known: those that
-	// closures share.
+	// cells are variables in memory whose every use is known: those shared with
+	// closures.
 	cells map[ssa.Value]bool
 }
 
-// condition is one that several branches test.
+// condition is a condition that several branches test.
 type condition struct {
 	tests []*ssa.BasicBlock
 	atoms []ssa.Value
@@ -69,8 +69,7 @@ func newFunction(fn *ssa.Function) *function {
 	return f
 }
 
-// isCell says whether all uses of the variable at v are loads, stores and
-// captures.
+// isCell says whether the variable at v is only loaded, stored and captured.
 func isCell(v ssa.Value) bool {
 	p, ok := v.Type().Underlying().(*types.Pointer)
 	if !ok || !tracked(p.Elem()) {
@@ -116,8 +115,8 @@ func (f *function) used(v ssa.Value, b *ssa.BasicBlock) bool {
 	return false
 }
 
-// forget drops from s what no longer matters in block b, and what its
-// instructions will compute anew.
+// forget drops from s what no longer matters in block b, and what the
+// instructions of b will compute anew.
 func (f *function) forget(s *state, b *ssa.BasicBlock) {
 	stale := func(v ssa.Value) bool {
 		in, ok := v.(ssa.Instruction)
@@ -153,7 +152,7 @@ func (f *function) forget(s *state, b *ssa.BasicBlock) {
 	}
 }
 
-// held says whether a phi or a cell stands for v, or for a part of it.
+// held says whether a phi or a cell stands for v, or for a part of v.
 func held(s *state, v ssa.Value) bool {
 	for _, x := range s.val {
 		if x == v {
@@ -166,7 +165,7 @@ func held(s *state, v ssa.Value) bool {
 	return false
 }
 
-// usedExtracts is used, for a value that may be a tuple.
+// usedExtracts is like used, for a value that may be a tuple.
 func (f *function) usedExtracts(v ssa.Value, b *ssa.BasicBlock) bool {
 	if _, ok := v.Type().(*types.Tuple); !ok {
 		return f.used(v, b)
@@ -190,8 +189,8 @@ func stripNot(v ssa.Value) (_ ssa.Value, negated bool) {
 }
 
 // staticKey describes v so that two loads of the same field, or two
-// comparisons of the same values, have the same key. It takes memory to be
-// constant, which can only make the walk believe that a path is impossible.
+// comparisons of the same values, have the same key. It assumes that memory does
+// not change. If that is wrong, the walk may take a path for impossible.
 func staticKey(v ssa.Value, depth int, atoms *[]ssa.Value) string {
 	if depth < 6 {
 		switch v := v.(type) {
@@ -225,7 +224,7 @@ func staticKey(v ssa.Value, depth int, atoms *[]ssa.Value) string {
 	return fmt.Sprintf("%p", v)
 }
 
-// sameValue says whether a and b are the same, as far as staticKey tells.
+// sameValue says whether a and b are the same value, as far as staticKey knows.
 func sameValue(a, b ssa.Value) bool {
 	var atoms []ssa.Value
 	return a != nil && b != nil && staticKey(a, 0, &atoms) == staticKey(b, 0, &atoms)

@@ -1,12 +1,12 @@
 package streams
 
-// An op is what a call does with a stream that it is given.
+// An op is what a call does with a stream that it gets.
 type op uint8
 
 const (
-	opNone  op = iota // looks at it, sets a deadline
-	opRead            // reads as much as it is told to; an error ends the receive half
-	opScan            // the same, but says false instead of returning an error
+	opNone  op = iota // neither reads nor writes
+	opRead            // reads as much as was asked for; an error ends the receive half
+	opScan            // the same, but returns false in place of an error
 	opDrain           // reads to the end, or fails
 	opWrite           // an error ends the send half
 	opWrapR           // returns something that reads from it
@@ -60,8 +60,8 @@ var wrappers = map[string]bool{
 	"io.LimitedReader": true,
 }
 
-// wrapperMethods says what the methods of the wrappers do with the stream; the
-// others do nothing with it.
+// wrapperMethods says what the methods of the wrappers do with the stream.
+// Methods that are not here do nothing with it.
 var wrapperMethods = map[string]op{
 	"Read": opRead, "ReadByte": opRead, "ReadBytes": opRead, "ReadLine": opRead, "ReadRune": opRead, "ReadSlice": opRead,
 	"ReadString": opRead, "Peek": opRead, "Discard": opRead, "Decode": opRead, "DecodeElement": opRead, "Token": opRead,

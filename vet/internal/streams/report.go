@@ -8,8 +8,8 @@ import (
 	"golang.org/x/tools/go/analysis"
 )
 
-// Silent says whether nothing shall be reported at pos: its line has the
-// comment //quiclife:ended, or it is in a test, where the streams go with the
+// Silent says whether to report nothing at pos: because its line has the comment
+// //quiclife:ended, or because it is in a test, where streams end with their
 // connections.
 func Silent(pass *analysis.Pass, pos token.Pos, tests bool) bool {
 	at := pass.Fset.Position(pos)

@@ -24,7 +24,7 @@ type Receive uint8
 
 const (
 	Unread       Receive = iota
-	ReadPart             // as much as was asked for; its end need not have been seen
+	ReadPart             // as much as was asked for, perhaps without the io.EOF
 	ReadMaybe            // perhaps to its end
 	ReceiveEnded         // by io.EOF or another error, CancelRead, Release and the like
 )
@@ -37,8 +37,8 @@ type Halves struct {
 	Last    op // opRead or opWrite: the last of the two that succeeded, or opNone
 }
 
-// join is the better of two ends: where it cannot be told which of them it
-// was, the stream is taken to have been ended.
+// join returns the better of two ends. If the walk does not know which of them
+// happened, it assumes that the stream was ended.
 func (h Halves) join(o Halves) Halves {
 	h.Send = max(h.Send, o.Send)
 	h.Receive = max(h.Receive, o.Receive)
@@ -52,24 +52,25 @@ func (h Halves) join(o Halves) Halves {
 // state is what is known at a point of a path.
 type state struct {
 	Halves
-	// val is what phis, variables that closures share, and loads from those
-	// stand for.
+	// val has what phis, variables shared with closures, and loads from these
+	// variables stand for.
 	val map[ssa.Value]ssa.Value
-	// isNil and conds are what the branches that were taken have said.
+	// isNil and conds have what the branches on the path say.
 	isNil map[ssa.Value]bool
 	conds map[string]bool
-	// ops are the calls that have read or written, for whoever looks at their
-	// errors.
+	// ops has the calls that have read or written. A later check of their errors
+	// needs them.
 	ops map[ssa.Value]op
-	// defers are calls that will run, in their order, as far as they matter for
-	// the loss of data.
+	// defers has the deferred calls in their order, as far as they matter for the
+	// loss of data.
 	defers []deferred
 	// connEnds says that the connection will be closed on return.
 	connEnds bool
-	// unsure says that an opener's error went through a check that is not
-	// understood, so there may be no stream.
+	// unsure says that the error of an open went through a check that the walk
+	// does not understand, so there may be no stream.
 	unsure bool
-	// justClosed says that nothing has waited since the stream was closed.
+	// justClosed says that the function has not waited for anything since it
+	// closed the stream.
 	justClosed bool
 }
 
@@ -90,7 +91,7 @@ func (s *state) clone() *state {
 	return &c
 }
 
-// key is equal for states that are equal.
+// key is the same for equal states.
 func (s *state) key() string {
 	var parts []string
 	for k, v := range s.val {

@@ -12,8 +12,8 @@ import (
 	"golang.org/x/tools/go/ssa"
 )
 
-// Analyzer finds the streams that a package opens and accepts, and what
-// becomes of them. Its facts say what functions do with their parameters.
+// Analyzer finds the streams that a package opens and accepts, and what happens
+// to them. Its facts say what functions do with their parameters.
 var Analyzer = &analysis.Analyzer{
 	Name:       "quicstreams",
 	Doc:        "follow the streams of quic-go and quiclife\n\nIt reports nothing; other analyzers use what it finds.",
@@ -28,8 +28,8 @@ type Opened struct {
 	Call    *ssa.Call
 	Kind    Kind
 	Library Library
-	// Ends are the places where a path lets go of the stream without having
-	// handed it on, in the order of the source.
+	// Ends are the places where a path drops the stream without having handed it
+	// on, in the order of the source.
 	Ends []End
 	// Escapes says that on some path the stream is handed on.
 	Escapes bool
@@ -38,15 +38,15 @@ type Opened struct {
 	Losses []token.Pos
 }
 
-// An End is where a path lets go of a stream.
+// An End is where a path drops a stream.
 type End struct {
 	Pos   token.Pos // the return, or the call that opens the next stream
-	Loop  bool      // it is the latter
-	Fails bool      // it is a return of an error
+	Loop  bool      // it is the call that opens the next stream
+	Fails bool      // it returns an error
 	Halves
 }
 
-// Where says where the path goes that lets go of the stream.
+// Where says where the path goes that drops the stream.
 func (e End) Where(pass *analysis.Pass) string {
 	if e.Loop {
 		return "goes on to the next stream"
@@ -54,14 +54,14 @@ func (e End) Where(pass *analysis.Pass) string {
 	return fmt.Sprintf("returns at line %d", pass.Fset.Position(e.Pos).Line)
 }
 
-// Leaks says whether the stream is still open there, for all that is known.
+// Leaks says whether the stream is still open there, as far as the walk knows.
 func (e End) Leaks(o *Opened) bool {
 	switch o.Kind {
 	case ReceiveOnly:
 		return e.Receive == Unread
 	case SendOnly:
-		// The control streams of many protocols are written once, and then let
-		// go of for as long as the connection lives.
+		// In many protocols a control stream is written once and then dropped,
+		// and stays open as long as its connection.
 		return e.Send == SendOpen && (!e.Wrote || o.endsSend())
 	}
 	return e.Send == SendOpen
@@ -80,14 +80,14 @@ func (o *Opened) endsSend() bool {
 // An Outcome is one way in which a function may return.
 type Outcome struct {
 	Halves
-	Err      nilness // of the last result, if that is an error
+	Err      nilness // of the last result, if its type is error
 	ConnEnds bool    // the connection is closed
 }
 
-// An Effect is what a function does with a stream that it is given. Without
-// outcomes it never returns the stream to its caller's care.
+// An Effect is what a function does with a stream that it gets. If it has no
+// outcomes, the function never gives the stream back to its caller.
 type Effect struct {
-	Keeps    bool // on some path: handed on, or nobody knows
+	Keeps    bool // some path hands the stream on, or does something unknown
 	Outcomes []Outcome
 }
 
@@ -103,9 +103,9 @@ func (e Effect) String() string {
 	return "ends"
 }
 
-// fact is what is known of a function in packages that import its own.
+// fact is what packages that import a function's package know of it.
 type fact struct {
-	Params     []param // those that can be handed a stream
+	Params     []param // those that may be a stream
 	ClosesConn bool
 }
 
@@ -127,7 +127,7 @@ func (f *fact) String() string {
 	return strings.Join(parts, ", ")
 }
 
-// pkg is the package that is analyzed.
+// pkg is the package being analyzed.
 type pkg struct {
 	pass      *analysis.Pass
 	functions map[*ssa.Function]*function
@@ -136,7 +136,7 @@ type pkg struct {
 	callers   map[*ssa.Function][]ssa.CallInstruction
 }
 
-// effectKey is a parameter, or a variable of a closure, of a function.
+// effectKey is a parameter of a function, or a free variable of a closure.
 type effectKey struct {
 	fn    *ssa.Function
 	index int
@@ -180,7 +180,7 @@ func run(pass *analysis.Pass) (any, error) {
 	return found, nil
 }
 
-// opened follows the stream that call c opens, if it does.
+// opened follows the stream that call c opens. It returns nil if c opens none.
 func (p *pkg) opened(fn *ssa.Function, b *ssa.BasicBlock, i int, c *ssa.Call) *Opened {
 	kind, lib, ok := Opens(c)
 	if !ok {
@@ -196,7 +196,7 @@ func (p *pkg) opened(fn *ssa.Function, b *ssa.BasicBlock, i int, c *ssa.Call) *O
 		}
 	}
 	if stream == nil || len(*stream.Referrers()) == 0 {
-		o.Escapes = true // none is expected, only the error is wanted
+		o.Escapes = true // the function wants only the error, and expects no stream
 		return o
 	}
 	w := p.newWalk(fn, stream)
@@ -261,8 +261,8 @@ func (w *walk) deferredBefore(b *ssa.BasicBlock, i int, s *state) {
 	}
 }
 
-// exits says whether the process ends after fn has returned: it is main, or all
-// that call it are such functions, and not in a loop.
+// exits says whether the process ends after fn has returned: because fn is main,
+// or because only such functions call it, and not in a loop.
 func (p *pkg) exits(fn *ssa.Function, depth int) bool {
 	if p.pass.Pkg.Name() != "main" || fn.Parent() != nil {
 		return false
@@ -283,8 +283,8 @@ func (p *pkg) exits(fn *ssa.Function, depth int) bool {
 	return len(p.callers[fn]) > 0
 }
 
-// failureCloses says whether the functions of the package that call fn close
-// connections. They are taken to do it where fn fails, as in a handshake.
+// failureCloses says whether all functions of the package that call fn close
+// connections. We assume that they do so when fn fails, as in a handshake.
 func (p *pkg) failureCloses(fn *ssa.Function) bool {
 	for _, c := range p.callers[fn] {
 		if !p.closesConn(c.Parent()) {
@@ -307,7 +307,7 @@ func (p *pkg) exportFact(fn *ssa.Function, obj *types.Func) {
 	}
 }
 
-// paramEffect is what fn does with its parameter of that index.
+// paramEffect returns what fn does with the parameter of that index.
 func (p *pkg) paramEffect(fn *ssa.Function, index int) Effect {
 	if o := fn.Origin(); o != nil {
 		fn = o
@@ -329,7 +329,7 @@ func (p *pkg) paramEffect(fn *ssa.Function, index int) Effect {
 	return p.effect(effectKey{fn: fn, index: index}, fn.Params[index])
 }
 
-// freeVarEffect is what a closure does with the stream in a variable that it
+// freeVarEffect returns what a closure does with the stream in a variable that it
 // shares with the function around it.
 func (p *pkg) freeVarEffect(fn *ssa.Function, index int) Effect {
 	return p.effect(effectKey{fn: fn, index: index, free: true}, fn.FreeVars[index])

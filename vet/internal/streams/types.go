@@ -9,7 +9,7 @@ import (
 	"golang.org/x/tools/go/ssa"
 )
 
-// Import paths by which the types are known.
+// The import paths of the libraries.
 const (
 	quicgoPath   = "github.com/quic-go/quic-go"
 	quiclifePath = "github.com/quiclife/quiclife"
@@ -24,7 +24,7 @@ const (
 	ReceiveOnly
 )
 
-// A Library says whose type a stream is of.
+// A Library is the library that a stream's type belongs to.
 type Library uint8
 
 const (
@@ -33,8 +33,8 @@ const (
 	Either // the type is a type parameter
 )
 
-// streamType says whether t is a stream of one of the libraries: a pointer to
-// its struct, or the interface that older versions of quic-go have.
+// streamType says whether t is a stream of one of the libraries: a pointer to the
+// struct, or the interface of older versions of quic-go.
 func streamType(t types.Type) (Kind, Library, bool) {
 	t = types.Unalias(t)
 	p, isPointer := t.(*types.Pointer)
@@ -60,7 +60,7 @@ func streamType(t types.Type) (Kind, Library, bool) {
 	return 0, 0, false
 }
 
-// libraryOf says which of the libraries p is, vendored or not.
+// libraryOf says which of the libraries p is. It may be vendored.
 func libraryOf(p *types.Package) (Library, bool) {
 	if p == nil {
 		return 0, false
@@ -83,8 +83,9 @@ var openers = map[string]bool{
 	"AcceptStream": true, "AcceptUniStream": true,
 }
 
-// Opens says whether c opens or accepts a stream: a method of that name, of
-// one of the libraries or of an interface, with the results that theirs have.
+// Opens says whether c opens or accepts a stream. It does if it calls a method of
+// one of the libraries, or of an interface, with the name and the results of
+// theirs.
 func Opens(c *ssa.Call) (Kind, Library, bool) {
 	results := c.Call.Signature().Results()
 	if results.Len() != 2 || !isError(results.At(1).Type()) {
@@ -99,7 +100,7 @@ func Opens(c *ssa.Call) (Kind, Library, bool) {
 		return genericStream(results.At(0).Type(), name)
 	}
 	if callee := c.Call.StaticCallee(); callee != nil && callee.Object() != nil {
-		// A method of somebody else's may keep the stream as well.
+		// A method of another package may keep the stream, too.
 		if _, ours := libraryOf(callee.Object().Pkg()); !ours {
 			return 0, 0, false
 		}
@@ -107,8 +108,8 @@ func Opens(c *ssa.Call) (Kind, Library, bool) {
 	return kind, lib, true
 }
 
-// genericStream is streamType for a type parameter that stands for a stream of
-// either library, by the name of the method that returns it.
+// genericStream is like streamType, for a type parameter that stands for a stream
+// of either library. The name of the method that returns it tells the kind.
 func genericStream(t types.Type, method string) (Kind, Library, bool) {
 	if _, ok := types.Unalias(t).(*types.TypeParam); !ok || !isStreamInterface(t) {
 		return 0, 0, false
@@ -164,14 +165,14 @@ var errorType = types.Universe.Lookup("error").Type()
 
 func isError(t types.Type) bool { return types.Identical(t, errorType) }
 
-// methods are those that a stream may have, of either library.
+// methods are the methods of a stream, in either library.
 var methods = map[string]bool{
 	"Read": true, "Write": true, "Close": true, "CancelRead": true, "CancelWrite": true, "Peek": true,
 	"SetDeadline": true, "SetReadDeadline": true, "SetWriteDeadline": true, "StreamID": true, "Context": true,
 }
 
-// couldHold says whether a parameter of type t may be handed a stream, or one
-// of the standard library's wrappers of one.
+// couldHold says whether an argument of type t may be a stream, or a wrapper of
+// the standard library around one.
 func couldHold(t types.Type) bool {
 	if _, _, ok := streamType(t); ok {
 		return true
@@ -179,8 +180,8 @@ func couldHold(t types.Type) bool {
 	return isStreamInterface(t) || isWrapper(t)
 }
 
-// isStreamInterface says whether t is an interface, or a type parameter
-// constrained by one, that has methods and which a stream satisfies.
+// isStreamInterface says whether t is an interface with methods that a stream
+// satisfies, or a type parameter with such a constraint.
 func isStreamInterface(t types.Type) bool {
 	if !types.IsInterface(t) { // type parameters count as interfaces
 		return false
@@ -200,7 +201,7 @@ func isStreamInterface(t types.Type) bool {
 	return in.NumMethods() > 0
 }
 
-// isWrapper says whether t is what one of the wrapping functions returns.
+// isWrapper says whether t is the result type of a function that wraps a stream.
 func isWrapper(t types.Type) bool {
 	p, ok := types.Unalias(t).(*types.Pointer)
 	if !ok {

@@ -8,18 +8,18 @@ import (
 	"golang.org/x/tools/go/ssa"
 )
 
-// A walk goes along all paths of a function from where a stream is first held,
-// as long as the function alone is answerable for it. A path ends silently
-// where the stream is handed on, where its connection is closed, or where the
-// walk does not understand what happens to it.
+// A walk follows all paths of a function from where it gets a stream, as long as
+// only this function has to end the stream. A path ends without a finding where
+// the stream is handed on, where its connection is closed, or where the walk does
+// not understand what happens to it.
 type walk struct {
 	*function
 	pkg *pkg
-	// root is the stream: a result of origin, a parameter, or the variable of a
-	// closure (then it stands for what is in it).
+	// root is the stream: a result of origin, a parameter, or the free variable of
+	// a closure. In the last case it stands for the variable's value.
 	root   ssa.Value
 	origin ssa.Instruction
-	conn   ssa.Value // that opened the stream, if known
+	conn   ssa.Value // the connection that opened the stream, if known
 
 	seen     map[visit]bool
 	steps    int
@@ -30,21 +30,21 @@ type walk struct {
 	losses   map[token.Pos]bool
 }
 
-// visit is a block and what was known on entry.
+// visit is a block, and what was known when the walk entered it.
 type visit struct {
 	block *ssa.BasicBlock
 	key   string
 }
 
-// point is where a path goes on.
+// point is where a path continues.
 type point struct {
 	block *ssa.BasicBlock
 	at    int
 	s     *state
 }
 
-// maxSteps bounds the blocks that one walk enters. A walk that is not done
-// by then says nothing.
+// maxSteps bounds the blocks that one walk enters. A walk that reaches it finds
+// nothing.
 const maxSteps = 20000
 
 func (p *pkg) function(fn *ssa.Function) *function {
@@ -63,7 +63,8 @@ func (p *pkg) newWalk(fn *ssa.Function, root ssa.Value) *walk {
 	}
 }
 
-// run walks from instruction at of block b. It returns false if it has given up.
+// run walks from the instruction of block b with index at. It returns false if it
+// gave up.
 func (w *walk) run(b *ssa.BasicBlock, at int, s *state) bool {
 	w.todo = []point{{b, at, s}}
 	for len(w.todo) > 0 {
@@ -78,7 +79,7 @@ func (w *walk) run(b *ssa.BasicBlock, at int, s *state) bool {
 	return true
 }
 
-// block runs one block from p on, and queues what comes after it.
+// block runs one block from p on, and queues the blocks after it.
 func (w *walk) block(p point) {
 	s := p.s
 	for i := p.at; i < len(p.block.Instrs); i++ {
@@ -111,7 +112,7 @@ func (w *walk) block(p point) {
 	}
 }
 
-// enter goes from one block to another.
+// enter continues a path in the block to.
 func (w *walk) enter(from, to *ssa.BasicBlock, s *state) {
 	edge := 0
 	for i, p := range to.Preds {
@@ -190,8 +191,8 @@ func (w *walk) isStream(v ssa.Value, s *state) bool {
 	return false
 }
 
-// wraps returns the argument of c that is the stream, if c returns something
-// that reads from it or writes to it.
+// wraps returns the argument of c that is the stream, if c returns something that
+// reads from the stream or writes to it.
 func (w *walk) wraps(c *ssa.Call, s *state) ssa.Value {
 	for i, o := range known[fullName(&c.Call)] {
 		if (o == opWrapR || o == opWrapW) && i < len(c.Call.Args) && w.isStream(c.Call.Args[i], s) {
@@ -201,7 +202,7 @@ func (w *walk) wraps(c *ssa.Call, s *state) ssa.Value {
 	return nil
 }
 
-// A nilness is what is known of an error, or of another value that may be nil.
+// A nilness is what is known about an error, or another value that may be nil.
 type nilness uint8
 
 const (
@@ -243,7 +244,7 @@ func (w *walk) nilness(v ssa.Value, s *state) nilness {
 	return maybeNil
 }
 
-// resultOf is what is known of the error that c returns.
+// resultOf returns what is known about the error that c returns.
 func resultOf(c *ssa.CallCommon) nilness {
 	name := fullName(c)
 	switch {
@@ -262,7 +263,7 @@ func resultOf(c *ssa.CallCommon) nilness {
 	return maybeNil
 }
 
-// branch goes on at the successors of an if that are possible.
+// branch continues at the successors of an if that are possible.
 func (w *walk) branch(b *ssa.BasicBlock, in *ssa.If, s *state) {
 	for i, taken := range []bool{true, false} {
 		next := s
@@ -275,7 +276,7 @@ func (w *walk) branch(b *ssa.BasicBlock, in *ssa.If, s *state) {
 	}
 }
 
-// assume notes in s that cond is taken, and says whether that is possible.
+// assume notes in s whether cond is taken, and says whether that is possible.
 func (w *walk) assume(cond ssa.Value, taken bool, s *state) bool {
 	for range 10 {
 		stripped, negated := stripNot(w.resolve(cond, s))
@@ -333,9 +334,9 @@ func (w *walk) assumeEqual(x, y ssa.Value, equal bool, s *state) bool {
 	return true
 }
 
-// learnNil is learn, and says whether that is possible. Functions check their
-// parameters out of caution, but are not called with a stream and a connection
-// that is nil.
+// learnNil is like learn, and says whether that is possible. Functions check
+// their parameters out of caution, but nobody calls them with a stream and a nil
+// connection.
 func (w *walk) learnNil(v ssa.Value, null bool, s *state) bool {
 	if _, given := w.resolve(v, s).(*ssa.Parameter); given && null && !isError(v.Type()) {
 		return false
@@ -359,7 +360,8 @@ func (w *walk) assumeType(a *ssa.TypeAssert, ok bool, s *state) bool {
 	return true
 }
 
-// assumeCall is for conditions that are calls: a Scan, or a check of an error.
+// assumeCall is for conditions that are calls: a Scan, or a function that checks
+// an error.
 func (w *walk) assumeCall(c *ssa.Call, taken bool, s *state) bool {
 	if s.ops[c] == opScan && !taken {
 		s.Receive = ReceiveEnded
@@ -381,14 +383,14 @@ func (w *walk) assumeCall(c *ssa.Call, taken bool, s *state) bool {
 				w.learn(c.Call.Args[0], false, s)
 			}
 		default:
-			// It may tell the errors that end a half from nil.
+			// It may tell nil from the errors that end a half.
 			s.unsure = s.unsure || s.ops[tuple(w.resolve(c.Call.Args[0], s))] != opNone
 		}
 	}
 	return true
 }
 
-// tuple returns the call that v is a result of, or v.
+// tuple returns the call that returns v as one of its results, or else v.
 func tuple(v ssa.Value) ssa.Value {
 	if e, ok := v.(*ssa.Extract); ok {
 		return e.Tuple
@@ -396,8 +398,8 @@ func tuple(v ssa.Value) ssa.Value {
 	return v
 }
 
-// learn notes that v is nil, or is not. An error of a Read or a Write ends that
-// half.
+// learn notes whether v is nil. An error of a Read ends the receive half, and an
+// error of a Write the send half.
 func (w *walk) learn(v ssa.Value, null bool, s *state) {
 	v = w.resolve(v, s)
 	s.isNil[v] = null
@@ -419,8 +421,8 @@ func (w *walk) learn(v ssa.Value, null bool, s *state) {
 	}
 }
 
-// instr runs one instruction. It returns the states after it: none where the
-// path ends, several where it is not known which of them it will be.
+// instr runs one instruction. It returns the states after it: none if the path
+// ends, several if the walk does not know which of them it will be.
 func (w *walk) instr(in ssa.Instruction, s *state) []*state {
 	switch in := in.(type) {
 	case *ssa.Call:
@@ -487,7 +489,7 @@ func (w *walk) store(in *ssa.Store, s *state) []*state {
 	if !w.isStream(in.Val, s) {
 		return []*state{s}
 	}
-	// Closures that share the variable, and were made before.
+	// Look at the closures that share the variable and were made before.
 	for _, ref := range *in.Addr.Referrers() {
 		c, ok := ref.(*ssa.MakeClosure)
 		if !ok || !c.Block().Dominates(in.Block()) {
@@ -508,8 +510,7 @@ func (w *walk) store(in *ssa.Store, s *state) []*state {
 	return []*state{s}
 }
 
-// calledOnly says whether all that is done with a closure is to call it, defer
-// it or start it.
+// calledOnly says whether the function only calls, defers or starts a closure.
 func calledOnly(c *ssa.MakeClosure) bool {
 	for _, use := range *c.Referrers() {
 		call, ok := use.(ssa.CallInstruction)
@@ -528,7 +529,7 @@ func calledOnly(c *ssa.MakeClosure) bool {
 	return true
 }
 
-// closure ends the path where a closure takes the stream away.
+// closure ends the path if a closure takes the stream away.
 func (w *walk) closure(in *ssa.MakeClosure, s *state) []*state {
 	only := calledOnly(in)
 	for _, b := range in.Bindings {
@@ -542,8 +543,8 @@ func (w *walk) closure(in *ssa.MakeClosure, s *state) []*state {
 	return []*state{s}
 }
 
-// capturesStream says whether b, a variable or a value that a closure has, is
-// the stream or holds it.
+// capturesStream says whether b, which a closure captures, is the stream or holds
+// it.
 func (w *walk) capturesStream(b ssa.Value, s *state) bool {
 	if w.isStream(b, s) {
 		return true
@@ -556,7 +557,7 @@ func (w *walk) capturesStream(b ssa.Value, s *state) bool {
 func (w *walk) reopened(b *ssa.BasicBlock, s *state) {
 	for v := range s.val {
 		if _, phi := v.(*ssa.Phi); phi && w.used(v, b) && w.isStream(v, s) {
-			return // it is still held
+			return // the function still holds it
 		}
 	}
 	if !s.unsure {
@@ -592,7 +593,7 @@ func (w *walk) returns(in *ssa.Return, s *state) {
 		w.outcomes[out] = true
 		return
 	}
-	// Whoever looks at the error will know.
+	// The caller learns which, if it looks at the error.
 	good, bad := out, out
 	good.Err, bad.Err = isNil, notNil
 	switch failed {

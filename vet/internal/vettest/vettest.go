@@ -1,4 +1,4 @@
-// Package vettest knows where the code is that the analyzers are tested on.
+// Package vettest finds the code that the analyzers are tested on.
 package vettest
 
 import (
@@ -6,12 +6,12 @@ import (
 	"testing"
 )
 
-// Current returns the directory of code that uses quic-go as it is, and
-// quiclife. It is called from packages one or two directories below vet/.
+// Current returns the directory of the code that uses today's quic-go, and
+// quiclife. Packages one or two directories below vet/ may call it.
 func Current(t testing.TB) string { return dir(t, "testdata") }
 
-// Old returns that of code for quic-go before v0.53, when its streams were
-// interfaces.
+// Old returns the directory of the code for quic-go before v0.53, when its
+// streams were interfaces.
 func Old(t testing.TB) string { return dir(t, "testdata/old") }
 
 func dir(t testing.TB, name string) string {

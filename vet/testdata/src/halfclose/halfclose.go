@@ -17,7 +17,7 @@ import (
 )
 
 func exact(ctx context.Context, c *quic.Conn) error {
-	s, err := c.OpenStreamSync(ctx) // want `the receive half of this stream leaks: Close ends the send half alone, and it need not have been read to io.EOF on the path that returns at line \d+; read to io.EOF, or CancelRead`
+	s, err := c.OpenStreamSync(ctx) // want `the receive half of this stream leaks: Close ends the send half only, and the path that returns at line \d+ may not have read to io.EOF; read to io.EOF, or CancelRead`
 	if err != nil {
 		return err
 	}
@@ -31,7 +31,7 @@ func exact(ctx context.Context, c *quic.Conn) error {
 }
 
 func notAtAll(c *quic.Conn) error {
-	s, err := c.OpenStream() // want `and it is not read on the path`
+	s, err := c.OpenStream() // want `does not read the answer; read`
 	if err != nil {
 		return err
 	}
@@ -42,7 +42,7 @@ func notAtAll(c *quic.Conn) error {
 }
 
 func once(c *quic.Conn) error {
-	s, err := c.OpenStream() // want `it need not have been read to io.EOF`
+	s, err := c.OpenStream() // want `may not have read to io.EOF`
 	if err != nil {
 		return err
 	}
@@ -58,7 +58,7 @@ func once(c *quic.Conn) error {
 }
 
 func lengthPrefixed(c *quic.Conn) error {
-	s, err := c.OpenStream() // want `it need not have been read to io.EOF`
+	s, err := c.OpenStream() // want `may not have read to io.EOF`
 	if err != nil {
 		return err
 	}
@@ -72,7 +72,7 @@ func lengthPrefixed(c *quic.Conn) error {
 }
 
 func helper(c *quic.Conn) error {
-	s, err := c.OpenStream() // want `it need not have been read to io.EOF`
+	s, err := c.OpenStream() // want `may not have read to io.EOF`
 	if err != nil {
 		return err
 	}
@@ -82,7 +82,7 @@ func helper(c *quic.Conn) error {
 }
 
 func decoder(c *quic.Conn) (err error) {
-	s, err := c.OpenStream() // want `it need not have been read to io.EOF`
+	s, err := c.OpenStream() // want `may not have read to io.EOF`
 	if err != nil {
 		return err
 	}
@@ -93,7 +93,7 @@ func decoder(c *quic.Conn) (err error) {
 
 func serve(ctx context.Context, c *quic.Conn) {
 	for {
-		s, err := c.AcceptStream(ctx) // want `it need not have been read to io.EOF on the path that goes on to the next stream`
+		s, err := c.AcceptStream(ctx) // want `the path that goes on to the next stream may not have read to io.EOF`
 		if err != nil {
 			return
 		}
@@ -111,7 +111,7 @@ func answer(s *quic.Stream) {
 }
 
 func cancelWriteOnly(ctx context.Context, c *quic.Conn) {
-	s, err := c.AcceptStream(ctx) // want `CancelWrite ends the send half alone, and it need not have been read to io.EOF`
+	s, err := c.AcceptStream(ctx) // want `CancelWrite ends the send half only, and the path that returns at line \d+ may not have read to io.EOF`
 	if err != nil {
 		return
 	}

@@ -14,9 +14,8 @@ import (
 	"golang.org/x/mod/zip"
 )
 
-// published are the modules that a program can require, by folder. The root
-// comes first: the others require a version of it.
-var published = []string{"."}
+// published are the folders of the modules that are tagged.
+var published = []string{".", "metrics", "vet", "cmd/quicwho"}
 
 // strangers is a program that uses the published modules.
 const strangers = `package main
@@ -26,10 +25,12 @@ import (
 	"fmt"
 
 	quic "github.com/quiclife/quiclife"
+	"github.com/quiclife/quiclife/metrics"
 )
 
 func main() {
 	ln, err := quic.ListenAddr("127.0.0.1:0", nil, nil)
+	_ = metrics.NewCollector(quic.DefaultGuard, "default")
 	fmt.Println(ln == nil, err != nil, quic.DefaultGuard.Shutdown(context.Background()))
 }
 `
@@ -41,17 +42,13 @@ func TestPublishedModulesBuildForAStranger(t *testing.T) {
 	root, err := filepath.Abs("..")
 	require.NoError(t, err)
 	proxy := t.TempDir()
-	requires := make(map[string]string)
+	mod := "module stranger\n\ngo 1.26.0\n"
 	for _, folder := range published {
 		v := publish(t, proxy, filepath.Join(root, folder))
-		requires[v.Path] = v.Version
+		mod += "\nrequire " + v.Path + " " + v.Version + "\n"
 	}
 	program := t.TempDir()
 	require.NoError(t, os.WriteFile(filepath.Join(program, "main.go"), []byte(strangers), 0o666))
-	mod := "module stranger\n\ngo 1.26.0\n"
-	for path, version := range requires {
-		mod += "\nrequire " + path + " " + version + "\n"
-	}
 	require.NoError(t, os.WriteFile(filepath.Join(program, "go.mod"), []byte(mod), 0o666))
 
 	var env struct{ GOMODCACHE, GOPROXY string }
@@ -59,10 +56,16 @@ func TestPublishedModulesBuildForAStranger(t *testing.T) {
 	require.NoError(t, err)
 	require.NoError(t, json.Unmarshal(out, &env))
 	cache := t.TempDir() // another cache, since the version it downloads is not the one that will be tagged
-	for _, args := range [][]string{{"mod", "tidy"}, {"run", "."}} {
+	bin := t.TempDir()
+	for _, args := range [][]string{
+		{"mod", "tidy"},
+		{"run", "."},
+		{"install", "github.com/quiclife/quiclife/cmd/quicwho@" + nextVersion},
+		{"install", "github.com/quiclife/quiclife/vet/cmd/quiclifevet@" + nextVersion},
+	} {
 		cmd := exec.CommandContext(t.Context(), "go", args...)
 		cmd.Dir = program
-		cmd.Env = append(os.Environ(), "GOWORK=off", "GOFLAGS=-modcacherw",
+		cmd.Env = append(os.Environ(), "GOWORK=off", "GOFLAGS=-modcacherw", "GOBIN="+bin,
 			"GOMODCACHE="+cache,
 			"GOPROXY=file://"+filepath.ToSlash(proxy)+",file://"+filepath.ToSlash(env.GOMODCACHE)+"/cache/download,"+env.GOPROXY,
 			"GOSUMDB=off")
@@ -71,6 +74,10 @@ func TestPublishedModulesBuildForAStranger(t *testing.T) {
 		if args[0] == "run" {
 			require.Contains(t, string(out), "true true <nil>")
 		}
+	}
+	for _, command := range []string{"quicwho", "quiclifevet"} {
+		out, _ := exec.CommandContext(t.Context(), filepath.Join(bin, command), "-h").CombinedOutput() // its status is 2
+		require.Contains(t, string(out), command)
 	}
 }
 

@@ -73,11 +73,11 @@ func TestTextsKeepTheRoomReckonedWith(t *testing.T) {
 }
 
 func TestNamesOfEventsDoNotCollide(t *testing.T) {
-	for _, at := range [][]float64{{1, 2, 3, 4}, {19, 19.2, 19.6, 20}, {0, 0, 20, 20}, {5, 18, 19}} {
+	for _, at := range [][]float64{{1, 2, 3, 4}, {1, 3, 6}, {19, 19.2, 19.6, 20}, {0, 0, 20, 20}, {5, 18, 19}} {
 		var s series
 		for i, x := range at {
 			s.held = append(s.held, struct{ X, Y float64 }{20, 0})
-			s.events = append(s.events, event{x, "something happens " + strconv.Itoa(i)})
+			s.events = append(s.events, event{x, "event " + strconv.Itoa(i)})
 		}
 		marks := picture{all: []*series{&s}}.marks()
 		for i, a := range marks {

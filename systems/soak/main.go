@@ -210,12 +210,13 @@ func (k *soak) start(ctx context.Context) error {
 	for start := time.Now(); runtime.NumGoroutine() > goroutines && time.Since(start) < restTime; {
 		time.Sleep(20 * time.Millisecond)
 	}
+	left := max(runtime.NumGoroutine()-goroutines, 0)
 	after := rig.Heap()
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	r.Check(after <= heap+maxGrowth, "the heap is as small as before", "%.1f MiB before, %.1f MiB after, at most %.1f MiB; %d MiB more are allowed",
 		mib(heap), mib(after), mib(k.most), maxGrowth>>20)
-	r.Check(runtime.NumGoroutine() <= goroutines, "no goroutine is left", "%d are", max(runtime.NumGoroutine()-goroutines, 0))
+	r.Check(left == 0, "no goroutine is left", "%d are", left)
 	r.Check(k.verified.Load() > 0, "proper calls are answered", "%d were, %d were cut by the end of their connection", k.verified.Load(), k.ended.Load())
 	seen := "nothing does"
 	if len(k.failures) > 0 {

@@ -43,7 +43,7 @@ func count(t *testing.T, svg, text string, want int) {
 
 func TestPictureNamesLibrariesAndPanels(t *testing.T) {
 	svg := paint(t, measured, picture{title: "proxy: a proxy"})
-	for _, text := range []string{"proxy: a proxy", "quic-go", "quiclife", "streams that quic-go holds, both ends", "live heap, MiB", "12,000"} {
+	for _, text := range []string{"proxy: a proxy", "quic-go", "quiclife", "streams that quic-go holds, both ends", "live heap, MiB", "10,000"} {
 		count(t, svg, text, 1)
 	}
 	count(t, svg, "seconds", 2)
@@ -92,6 +92,48 @@ func TestNamesOfEventsDoNotCollide(t *testing.T) {
 					t.Errorf("events at %v: the line of %q or %q crosses the other's name", at, a.name, b.name)
 				}
 			}
+		}
+	}
+}
+
+// With many events each name is drawn once, or the curves would have no room.
+func TestManyEventsAreNamedOnce(t *testing.T) {
+	p := picture{all: []*series{{}, {}}}
+	for i, s := range p.all {
+		s.held = append(s.held, struct{ X, Y float64 }{20, 0})
+		for n := range 4 {
+			s.events = append(s.events, event{float64(2*n + i), "something happens " + strconv.Itoa(n)})
+		}
+	}
+	named := make(map[string]int)
+	marks := p.marks()
+	for _, m := range marks {
+		if m.row >= 0 {
+			named[m.name]++
+		}
+	}
+	for name, n := range named {
+		if n != 1 {
+			t.Errorf("%q is drawn %d times", name, n)
+		}
+	}
+	if len(marks) != 8 || len(named) != 4 {
+		t.Errorf("there are %d lines and %d names, not 8 and 4", len(marks), len(named))
+	}
+}
+
+func TestTicks(t *testing.T) {
+	for _, c := range []struct {
+		highest float64
+		most    int
+		want    string
+	}{{17.2, 9, "0 2 4 6 8 10 12 14 16"}, {12600, 5, "0 5,000 10,000"}, {100000, 5, "0 20,000 40,000 60,000 80,000 100,000"}, {1, 5, "0 0.2 0.4 0.6 0.8 1"}, {3, 9, "0 0.5 1 1.5 2 2.5 3"}} {
+		var got []string
+		for _, tick := range (ticks{c.highest, c.most}).Ticks(0, 0) {
+			got = append(got, tick.Label)
+		}
+		if strings.Join(got, " ") != c.want {
+			t.Errorf("up to %g there are ticks at %v, not at %s", c.highest, got, c.want)
 		}
 	}
 }

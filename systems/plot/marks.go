@@ -21,8 +21,9 @@ type mark struct {
 const (
 	together  = 0.025 // of the width: events of two series that are one in the picture
 	rowHeight = 1.3 * fontSize
+	mostRows  = 3                  // of names; if there are more, each name is drawn once
 	plain     = 66 * vg.Millimeter // at least so wide is a panel where names go
-	high      = 45 * vg.Millimeter // and at least so high
+	high      = 55 * vg.Millimeter // and at least so high
 )
 
 // share is how much of the height of a panel the names of the marks take.
@@ -60,6 +61,14 @@ func (p picture) marks() (marks []mark) {
 	}
 	slices.SortStableFunc(marks, func(a, b mark) int { return cmp.Compare(a.at, b.at) })
 	arrange(marks, width)
+	if rows(marks) > mostRows { // the colours say enough
+		for i := range marks {
+			if slices.ContainsFunc(marks, func(m mark) bool { return m.row >= 0 && m.name == marks[i].name && m.of < marks[i].of }) {
+				marks[i].row = -1
+			}
+		}
+		arrange(marks, width)
+	}
 	return marks
 }
 

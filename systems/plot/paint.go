@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"image/color"
+	"math"
 	"regexp"
 	"strconv"
 
@@ -23,7 +24,7 @@ type picture struct {
 }
 
 const (
-	pageWidth, pageHeight = 20 * vg.Centimeter, 8 * vg.Centimeter
+	pageWidth, pageHeight = 20 * vg.Centimeter, 9 * vg.Centimeter
 	margin                = 3 * vg.Millimeter
 	fontSize              = 9.5 // a picture is shown a third larger
 )
@@ -153,7 +154,7 @@ func (p picture) panel(title string, marks []mark, of func(*series) plotter.XYs)
 	}
 	top = max(1.05*top, 1)
 	panel.X.Max, panel.Y.Max = p.last(), top/(1-share(rows(marks)))
-	panel.X.Tick.Marker, panel.Y.Tick.Marker = ticks{p.last()}, ticks{top}
+	panel.X.Tick.Marker, panel.Y.Tick.Marker = ticks{p.last(), 9}, ticks{top, 5}
 	return panel, nil
 }
 
@@ -167,26 +168,32 @@ func (p picture) last() (last float64) {
 	return last
 }
 
-// ticks go up to a highest one, above which there are names. Those of the
-// default ones that have no label say nothing.
-type ticks struct{ highest float64 }
+// ticks go up to a highest one, above which there are names.
+type ticks struct {
+	highest float64
+	most    int
+}
 
-func (t ticks) Ticks(lowest, _ float64) (major []plot.Tick) {
-	for _, tick := range (plot.DefaultTicks{}).Ticks(lowest, t.highest) {
-		if !tick.IsMinor() {
-			tick.Label = grouped(tick.Value)
-			major = append(major, tick)
-		}
+func (t ticks) Ticks(float64, float64) (all []plot.Tick) {
+	step := math.Pow(10, math.Floor(math.Log10(t.highest)))
+	for t.highest/step < float64(t.most) {
+		step /= 10
 	}
-	return major
+	for i := 0; t.highest/step > float64(t.most); i++ {
+		step *= []float64{2, 2.5, 2}[i%3] // 1, 2, 5, 10
+	}
+	for i := 0.0; i*step <= t.highest; i++ {
+		all = append(all, plot.Tick{Value: i * step, Label: grouped(i * step)})
+	}
+	return all
 }
 
 // grouped is a number with a comma between thousands.
 func grouped(v float64) string {
-	s := strconv.FormatFloat(v, 'f', -1, 64)
 	if v != float64(int(v)) {
-		return s
+		return strconv.FormatFloat(v, 'g', 6, 64)
 	}
+	s := strconv.Itoa(int(v))
 	for at := len(s) - 3; at > 0; at -= 3 {
 		s = s[:at] + "," + s[at:]
 	}

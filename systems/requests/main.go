@@ -29,8 +29,8 @@
 //     keeps each stream whose FIN does not come together with the answer, here
 //     one in some thousands, since it never reads the io.EOF.
 //   - A server that has changed nothing but its import line drops its streams,
-//     and they come back once the garbage collector has found them: at most 100
-//     a second. Slow, but not stuck, and each is reported.
+//     and they come back once the garbage collector has found them. That is
+//     slower, and goes in steps, but it does not get stuck. Each is reported.
 package main
 
 import (

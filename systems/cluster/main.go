@@ -101,7 +101,7 @@ func system(conf config) lab.System {
 
 // run starts the cluster, has it work, and ends it step by step.
 func run(ctx context.Context, r *lab.Run, conf config) error {
-	goroutines := runtime.NumGoroutine() + 1 // with the one of Watch
+	goroutines := runtime.NumGoroutine()
 	load, endLoad := context.WithCancel(context.WithoutCancel(ctx))
 	defer endLoad()
 	c := newCluster(load, r, conf)
@@ -130,6 +130,7 @@ func run(ctx context.Context, r *lab.Run, conf config) error {
 	c.Event(gossipEnds, "")
 	c.checkStreams("when gossip has ended", 0, settle)
 
+	c.StopWatching() // what follows closes the connections, whatever they hold
 	err := c.stop()
 	c.check(err == nil, "stopping the nodes: %w", err)
 	c.checkLedgers()

@@ -71,13 +71,14 @@ func load[D conn[S, C], S io.WriteCloser, C io.ReadWriteCloser](ctx context.Cont
 		y.Check(y.leaks.Load() == 0, "the collector leaks no stream", "%d reported; %d of the producers were, and ended", y.leaks.Load(), y.forgotten.Load())
 	}
 
+	y.StopWatching() // what follows closes the connections, whatever they hold
 	y.add("shutdown", y.shutdown())
 	running.Wait()
 	y.add("producer process", survivor.wait())
 	y.add("closing", y.service.close())
 	y.checkFile()
 	y.Check(len(y.wrong) == 0, "each shutdown ends, all else goes well", "%s", problems(y.wrong))
-	after := func() int { return runtime.NumGoroutine() - goroutines - 1 } // Watch has one
+	after := func() int { return runtime.NumGoroutine() - goroutines }
 	poll(y.rest, func() bool { return after() <= 0 })
 	y.Check(after() <= 0, "it can be closed, and nothing goes on", "%s", lab.Left(nil, after()))
 	y.Shown = fmt.Sprintf("%d batches went wrong and left nothing behind; no line that was acknowledged is missing.", y.refused.Load()+y.panicked.Load())

@@ -128,8 +128,8 @@ func run(ctx context.Context, r *lab.Run, sz size, start starter) error {
 	}
 	w := &world{size: sz}
 	heap := rig.Heap() // also lets go of what the run before has left, for the picture
-	r.Watch(func() lab.Sample { return w.look(r.Plain) })
 	goroutines := runtime.NumGoroutine()
+	r.Watch(func() lab.Sample { return w.look(r.Plain) })
 	var err error
 	if w.net, err = start(sz, &w.conns); err != nil {
 		return err
@@ -155,6 +155,7 @@ func run(ctx context.Context, r *lab.Run, sz size, start starter) error {
 	w.awaitRest()
 	v.waiting, v.held, v.open, v.used = w.counts.calls.Load(), w.conns.Held(), w.conns.Open(), perConn()
 	v.lost = w.lost()
+	r.StopWatching() // what follows closes the connections, whatever they hold
 	v.stopErr = w.stop()
 	v.goroutines = w.awaitGoroutines(goroutines)
 	v.say(r)

@@ -70,7 +70,7 @@ func (s System) Main() {
 }
 
 // Do runs the system as opt says. It returns what is wrong with it; with Plot,
-// where all versions are run, with the one on quiclife.
+// where all versions are run, with those on quiclife.
 func (s System) Do(w io.Writer, opt Options) error {
 	if err := opt.check(); err != nil {
 		fmt.Fprintln(w, err)
@@ -84,8 +84,10 @@ func (s System) Do(w io.Writer, opt Options) error {
 	var verdict error
 	run := func(plain, imported bool) {
 		opt.Plain, opt.Import = plain, imported
-		var r *Run
-		r, verdict = s.once(w, opt)
+		r, err := s.once(w, opt)
+		if !plain {
+			verdict = errors.Join(verdict, err)
+		}
 		runs = append(runs, r)
 		fmt.Fprintln(w)
 	}

@@ -19,7 +19,7 @@ type mark struct {
 }
 
 const (
-	together  = 0.04  // of the width: events of two series that are one in the picture
+	together  = 0.04 // of the width: events of two series that are one in the picture
 	rowHeight = 1.3 * fontSize
 	mostRows  = 3                  // of names; if there are more, each name is drawn once
 	plain     = 66 * vg.Millimeter // at least so wide is a panel where names go

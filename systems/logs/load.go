@@ -68,7 +68,7 @@ func load[D conn[S, C], S io.WriteCloser, C io.ReadWriteCloser](ctx context.Cont
 	y.Check(left() == 0 && survivor.held.Load() <= 0 && (y.Plain || open() == 0), "at rest quic-go holds no stream", "%s", seen)
 	y.Check(grown < maxGrowth>>20, "the heap is as small as before", "%.1f MiB more; %d MiB are allowed", max(grown, 0), maxGrowth>>20)
 	if !y.Plain {
-		y.Check(y.leaks.Load() == 0, "the collector leaks no stream", "%d reported; %d of the producers were, and ended", y.leaks.Load(), y.forgotten.Load())
+		y.Check(y.leaks.Load() == 0, "the collector leaks no stream", "%d reported; the producers forgot %d, which were ended", y.leaks.Load(), y.forgotten.Load())
 	}
 
 	y.StopWatching() // what follows closes the connections, whatever they hold

@@ -73,8 +73,8 @@ func system(p patience) lab.System {
 		Name:  "logs",
 		Title: "a collector of log lines, faulty batches, a restart, and kill -9",
 		About: fmt.Sprintf("%d producers send batches of %d lines, each batch on a unidirectional stream. The collector parses\n"+
-			"them, writes and syncs them to a file, and then acknowledges the batch. One batch in five goes wrong:\n"+
-			"a line is malformed, or the parser panics, or the producer stops in the middle and forgets it.", producers+1, batchLines),
+			"them, writes and syncs them to a file, and then acknowledges the batch. One batch in five goes wrong: a\n"+
+			"line is malformed, or the parser panics, or the producer stops in the middle and forgets it.", producers+1, batchLines),
 		For:      10 * time.Second,
 		Requests: "batches stored; batches that were refused, or that the parser panicked at",
 		Columns:  []lab.Term{{Name: "lines", Meaning: "lines stored"}},
@@ -92,7 +92,7 @@ func main() {
 	if isChild() {
 		os.Exit(childMain())
 	}
-	system(patience{stall: 3 * time.Second / 2, dead: 6 * time.Second, rest: 5 * time.Second / 2, drain: 8 * time.Second}).Main()
+	system(patience{stall: 3 * time.Second / 2, dead: 6 * time.Second, rest: 5 * time.Second, drain: 8 * time.Second}).Main()
 }
 
 const (

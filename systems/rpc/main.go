@@ -60,8 +60,8 @@ func system(sz *size) lab.System {
 		Name:  "rpc",
 		Title: "an RPC server with more callers than it has room for",
 		About: fmt.Sprintf("As many connections as the server has room for: up to %d, or -conns. One caller in ten goes silent\n"+
-			"in the middle of requests, three in a hundred call methods that panic, fail and hang, the others call\n"+
-			"Echo. Then more connections are tried, and a cache is made to fill the heap.", mostConns),
+			"in the middle of requests, three in a hundred call methods that panic, fail and hang, the others\n"+
+			"call Echo. Then more connections are tried, and a cache is made to fill the heap.", mostConns),
 		For:      12 * time.Second,
 		Requests: "calls of Echo that are over; those that failed",
 		Columns: []lab.Term{

@@ -73,7 +73,7 @@ func system(p patience) lab.System {
 		Name:  "logs",
 		Title: "a collector of log lines, faulty batches, a restart, and kill -9",
 		About: fmt.Sprintf("%d producers send batches of %d lines, each batch on a unidirectional stream. The collector parses\n"+
-			"them, writes and syncs them to a file, and then acknowledges the batch. One batch in five goes wrong: a\n"+
+			"them, writes and syncs them to a file, and then acknowledges the batch. One in five goes wrong: a\n"+
 			"line is malformed, or the parser panics, or the producer stops in the middle and forgets it.", producers+1, batchLines),
 		For:      10 * time.Second,
 		Requests: "batches stored; batches that were refused, or that the parser panicked at",

@@ -68,8 +68,8 @@ func (s *side) each(do func(*node) error) error {
 
 func newCluster(load context.Context, r *lab.Run, conf config) *cluster {
 	c := &cluster{Run: r, conf: conf, load: load, ends: make(map[*end]struct{})}
-	c.servers = side{name: "servers to clients", other: &c.clients, answer: answerAsServer}
-	c.clients = side{name: "clients to servers", other: &c.servers, answer: clientsAnswer}
+	c.servers = side{name: "servers", other: &c.clients, answer: answerAsServer}
+	c.clients = side{name: "clients", other: &c.servers, answer: clientsAnswer}
 	add := func(s *side, name string) {
 		s.nodes = append(s.nodes, &node{c: c, side: s, name: name, net: newNetwork(c, name)})
 	}
@@ -128,6 +128,7 @@ func (c *cluster) restartClients() {
 		case <-c.load.Done():
 		}
 		n := c.clients.nodes[clients-1-i%restarting]
+		c.Event(restart, "%s", n.name)
 		start := time.Now()
 		err := n.stop()
 		c.stops = append(c.stops, time.Since(start))

@@ -18,7 +18,7 @@
 //
 // To be seen: on quic-go the held streams climb to the limit, "s>c stuck", the
 // connections on which a server's last open failed, to 9, those of the clients
-// that never restart, and "fullest app" stays far below "fullest held": the
+// that never restart, and "top open" stays far below "top held": the
 // two counts for the connection end that holds the most. What the clients said
 // last before they restarted is lost.
 //
@@ -57,6 +57,12 @@ const (
 	maxGrowth    = 2 << 20          // bytes of heap that may be left after the load
 )
 
+const (
+	restart    = "restart"
+	loadEnds   = "load ends"
+	gossipEnds = "gossip ends"
+)
+
 // A config is what tests change.
 type config struct {
 	maxStreams int64         // MaxIncomingStreams of all nodes
@@ -71,15 +77,30 @@ func main() { system(defaults).Main() }
 func system(conf config) lab.System {
 	return lab.System{
 		Name:  "cluster",
-		About: fmt.Sprintf("%d servers and %d clients open streams to each other, at most %d on a connection.", servers, clients, conf.maxStreams),
-		For:   10 * time.Second,
-		Run:   func(ctx context.Context, r *lab.Run) error { return run(ctx, r, conf) },
+		Title: "nodes that open streams to each other, and restart",
+		About: fmt.Sprintf("%d servers and %d clients, a connection from each client to each server, at most %d streams on each.\n"+
+			"Both sides send requests and answer them, and gossip on one stream that stays open. The servers'\n"+
+			"handler ends its streams; the clients' handler, by somebody else, forgets to on two of its paths.", servers, clients, conf.maxStreams),
+		For:      10 * time.Second,
+		Requests: "requests answered, in both directions; those that failed",
+		Columns: []lab.Term{
+			{Name: "top open", Meaning: "streams the program counts as open on the connection end that holds most"},
+			{Name: "top held", Meaning: "streams that quic-go keeps on that end: both counts should say the same"},
+			{Name: "s>c stuck", Meaning: "connections on which a server could not open its last stream to a client"},
+			{Name: "c>s stuck", Meaning: "the same for clients"},
+		},
+		Events: []lab.Term{
+			{Name: restart, Meaning: fmt.Sprintf("a client is shut down and comes back; %d of them do, in turn", restarting)},
+			{Name: loadEnds, Meaning: "no more requests; only the gossip goes on"},
+			{Name: gossipEnds, Meaning: "the clients say goodbye, and so do the servers; no stream should be left"},
+		},
+		Run: func(ctx context.Context, r *lab.Run) error { return run(ctx, r, conf) },
 	}
 }
 
 // run starts the cluster, has it work, and ends it step by step.
 func run(ctx context.Context, r *lab.Run, conf config) error {
-	goroutines := runtime.NumGoroutine() + 1 // with the one of Watch
+	goroutines := runtime.NumGoroutine()
 	load, endLoad := context.WithCancel(context.WithoutCancel(ctx))
 	defer endLoad()
 	c := newCluster(load, r, conf)
@@ -95,31 +116,32 @@ func run(ctx context.Context, r *lab.Run, conf config) error {
 	for _, e := range c.all() {
 		e.loading.Wait()
 	}
+	c.Event(loadEnds, "")
 	c.checkLoad()
 
 	settle := conf.settle
-	if !c.checkStreams(2, settle) { // on each end: the gossip to the peer, and the peer's
+	if !c.checkStreams("with gossip alone", 2, settle) { // on each end: the gossip to the peer, and the peer's
 		settle /= 5 // what has not come back by now will not
 	}
 	growth := int64(rig.Heap()) - int64(before)
-	c.check(growth < maxGrowth, "the heap has grown by %.1f MiB", float64(growth)/(1<<20))
+	c.Check(growth < maxGrowth, "the heap is as small as before", "%.1f MiB more; %d MiB are allowed", float64(max(growth, 0))/(1<<20), maxGrowth>>20)
 	c.endGossip()
-	c.checkStreams(0, settle)
+	c.Event(gossipEnds, "")
+	c.checkStreams("when gossip has ended", 0, settle)
 
+	c.StopWatching() // what follows closes the connections, whatever they hold
 	err := c.stop()
 	c.check(err == nil, "stopping the nodes: %w", err)
 	c.checkLedgers()
-	c.check(await(stopTime, func() bool { return runtime.NumGoroutine() <= goroutines }),
-		"%d goroutines are left, there were %d", runtime.NumGoroutine(), goroutines)
-	slices.Sort(c.stops)
-	c.Printf("answered     %d requests of servers by clients, %d of clients by servers", c.servers.answered.Load(), c.clients.answered.Load())
-	c.Printf("gossip       %d messages of servers, %d of clients", c.servers.heard.Load(), c.clients.heard.Load())
-	c.Printf("restarts     %d; to stop took %v, at most %v", len(c.stops), c.stops[len(c.stops)/2].Round(time.Millisecond), c.stops[len(c.stops)-1].Round(time.Millisecond))
-	c.Printf("heap         grown by %.1f MiB", float64(growth)/(1<<20))
-	if !c.Plain {
-		c.Printf("leaks        %d found and ended", c.leaks.Load())
+	c.check(await(stopTime, func() bool { return runtime.NumGoroutine() <= goroutines }), "%d goroutines are left", runtime.NumGoroutine()-goroutines)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.Check(len(c.problems) == 0, "nothing else goes wrong", "%s", problems(c.problems))
+	c.Shown = fmt.Sprintf("Both counts agree, and %d restarts lost nothing. %d streams were forgotten, found and ended.", len(c.stops), c.leaks.Load())
+	if c.Plain {
+		c.Shown = "Streams that one handler forgot stay, up to the limit, and the program's own count does not show it."
 	}
-	return errors.Join(c.problems...)
+	return nil
 }
 
 // look samples all ends of all connections.
@@ -132,8 +154,8 @@ func (c *cluster) look() lab.Sample {
 		Limit:    servers * clients * c.conf.maxStreams * 2 * 2, // both directions, both ends
 		Held:     n.held,
 		More: []lab.Value{
-			{Name: "fullest app", Value: fmt.Sprint(n.fullest.open())},
-			{Name: "fullest held", Value: fmt.Sprint(n.fullest.held())},
+			{Name: "top open", Value: fmt.Sprint(n.fullest.open())},
+			{Name: "top held", Value: fmt.Sprint(n.fullest.held())},
 			{Name: "s>c stuck", Value: fmt.Sprint(c.stuck(&c.servers))},
 			{Name: "c>s stuck", Value: fmt.Sprint(c.stuck(&c.clients))},
 		},
@@ -167,11 +189,12 @@ func (c *cluster) stuck(s *side) int {
 // checkLoad judges what came through under load.
 func (c *cluster) checkLoad() {
 	for _, s := range []*side{&c.servers, &c.clients} {
-		if s.failures() > 0 {
-			c.check(false, "%s: %d opens failed, stuck on %d of %d connections, %d requests failed otherwise (the other way, %d and %d failed): %w",
-				s.name, s.refused.Load(), c.stuck(s), servers*clients, s.failed.Load(), s.other.refused.Load(), s.other.failed.Load(), *s.first.Load())
+		seen := fmt.Sprintf("%d; %d opens failed (stuck on %d of %d connections), %d others",
+			s.answered.Load(), s.refused.Load(), c.stuck(s), servers*clients, s.failed.Load())
+		if first := s.first.Load(); first != nil {
+			seen += fmt.Sprintf(", the first: %v", *first)
 		}
-		c.check(s.answered.Load() >= servers*clients, "%s: only %d requests answered", s.name, s.answered.Load())
+		c.Check(s.failures() == 0 && s.answered.Load() >= servers*clients, "requests of "+s.name+" are answered", "%s", seen)
 	}
 	whole := func() bool { return len(c.all()) == 2*servers*clients } // a server may learn of a restart later
 	c.check(await(stopTime, whole), "%d ends of connections are alive, not %d", len(c.all()), 2*servers*clients)
@@ -179,26 +202,40 @@ func (c *cluster) checkLoad() {
 
 // checkStreams waits until on each end of each connection want streams are
 // open, by the application's count, and held, and reports whether they are.
-func (c *cluster) checkStreams(want int64, settle time.Duration) bool {
+func (c *cluster) checkStreams(when string, want int64, settle time.Duration) bool {
 	ok := await(settle, func() bool {
 		runtime.GC() // a busy program has it all the time, and finds its dropped streams by it
 		return all(c.all(), func(e *end) bool { return e.open() == want && e.held() == want })
 	})
 	n, gossip := c.count(), want*int64(len(c.all()))
-	c.Printf("at rest      the application counts %d streams, quic-go holds %d, gossip accounts for %d", n.open, n.held, gossip)
-	c.check(ok, "at rest, the application counts %d streams and quic-go holds %d, gossip accounts for %d; at %s it is %d, %d and %d",
-		n.open, n.held, gossip, n.fullest.name, n.fullest.open(), n.fullest.held(), want)
+	seen := fmt.Sprintf("the program counts %d, quic-go holds %d", n.open, n.held)
+	if !ok {
+		seen += fmt.Sprintf("; on %s %d and %d", n.fullest.name, n.fullest.open(), n.fullest.held())
+	}
+	c.Check(ok, fmt.Sprintf("%s, %d streams are left", when, gossip), "%s", seen)
 	return ok
 }
 
 // checkLedgers compares, once all is over, what was sent and what arrived.
 func (c *cluster) checkLedgers() {
+	slices.Sort(c.stops)
+	var lost, said int64
 	for _, s := range []*side{&c.servers, &c.clients} {
-		c.check(s.given.Load() == s.answered.Load(), "%s: %d answers given, %d received", s.name, s.given.Load(), s.answered.Load())
-		said, heard := s.said.Load(), s.heard.Load()
-		c.check(said == heard, "%s: %d of %d gossip messages lost in %d restarts", s.name, said-heard, said, len(c.stops))
+		c.check(s.given.Load() == s.answered.Load(), "requests of %s: %d answers given, %d received", s.name, s.given.Load(), s.answered.Load())
+		lost += s.said.Load() - s.heard.Load()
+		said += s.said.Load()
 	}
+	c.Check(lost == 0, "restarts lose no message", "%d of %d gossip messages lost in %d restarts, which took up to %v",
+		lost, said, len(c.stops), c.stops[len(c.stops)-1].Round(time.Millisecond))
 	c.check(c.gossipLeaks.Load() == 0, "%d gossip streams were taken for leaked", c.gossipLeaks.Load())
+}
+
+// problems says what has gone wrong.
+func problems(all []error) string {
+	if len(all) == 0 {
+		return "nothing"
+	}
+	return errors.Join(all...).Error()
 }
 
 func all(ends []*end, is func(*end) bool) bool {

@@ -39,10 +39,10 @@ func (l *ledger) of(producer int) (n int) {
 // checkFile compares the file with what the producers were told: each line of
 // an acknowledged batch is there once, and no line is torn or changed. Of a
 // batch that is there its producer was told, unless it was killed.
-func (y *site) checkFile(v *verdict) {
+func (y *site) checkFile() {
 	found, lines, err := readFile(io.NewSectionReader(y.file, 0, 1<<62))
 	if err != nil {
-		v.add("file", err)
+		y.add("file", err)
 		return
 	}
 	y.told.mu.Lock()
@@ -63,11 +63,8 @@ func (y *site) checkFile(v *verdict) {
 			untold++
 		}
 	}
-	y.Printf("file     %d lines; %d batches acknowledged, %d of their lines missing; not acknowledged: %d batches of the killed producer, %d of others",
-		lines, len(y.told.acked), missing, untoldKilled, untold)
-	v.check(missing == 0, "%d lines were acknowledged, and are not in the file", missing)
-	v.check(twice == 0, "%d batches were acknowledged twice", twice)
-	v.check(untold == 0, "%d batches are in the file, and their producer was not told", untold)
+	y.Check(missing == 0, "what was acknowledged is in the file", "%d lines of %d batches; %d are missing", lines, len(y.told.acked), missing)
+	y.Check(twice == 0 && untold == 0, "what is in the file was acknowledged", "%d batches were not, %d twice, %d just before kill -9", untold, twice, untoldKilled)
 }
 
 // A set has the lines of a batch that were found.

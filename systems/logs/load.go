@@ -30,8 +30,7 @@ func load[D conn[S, C], S io.WriteCloser, C io.ReadWriteCloser](ctx context.Cont
 		running.Go(func() { produce(loading, p, y.addr, clientTLS, dial) })
 	}
 	y.Watch(y.look)
-	var v verdict
-	survivor, err := y.disturb(ctx, &v)
+	survivor, err := y.disturb(ctx)
 	if err != nil {
 		stop()
 		err = errors.Join(err, y.shutdown())
@@ -40,17 +39,18 @@ func load[D conn[S, C], S io.WriteCloser, C io.ReadWriteCloser](ctx context.Cont
 	}
 	<-ctx.Done()
 
+	y.Event(loadEnds, "")
 	lines, seconds := y.lines.Load(), time.Since(y.Start).Seconds()
-	y.Printf("load     %.0f lines/s and %.0f batches/s stored, %.1f allocations per line, both ends",
-		float64(lines)/seconds, float64(y.stored.Load())/seconds, float64(mallocs()-allocs)/float64(max(lines, 1)))
+	perLine := float64(mallocs()-allocs) / float64(max(lines, 1))
 	stuck := y.stuck()
-	v.check(stuck == 0, "%d of %d producers are stuck: not one batch sent in %v", stuck, producers, y.stall)
+	y.Check(stuck == 0, "all producers send on", "%d of %d stuck; %.0f lines/s, %.0f batches/s, %.1f allocs a line",
+		stuck, producers, float64(lines)/seconds, float64(y.stored.Load())/seconds, perLine)
 	stop()
 
 	// At rest each end of a connection has its control stream, and no other. That
 	// of the killed producer is gone.
 	const ends = 2*producers + 1
-	v.add("producer process", survivor.rest())
+	y.add("producer process", survivor.rest())
 	left := func() int64 { return y.conns.Held() - int64(y.conns.Len()) }
 	open := func() int64 { return y.conns.Open() - int64(y.conns.Len()) }
 	poll(max(0, time.Until(y.killedAt.Add(y.dead)))+y.rest, func() bool {
@@ -58,31 +58,39 @@ func load[D conn[S, C], S io.WriteCloser, C io.ReadWriteCloser](ctx context.Cont
 		return y.idle() && survivor.held.Load() >= 0 && y.conns.Len() <= ends && left() == 0 && (y.Plain || open() == 0)
 	})
 	grown := float64(rig.Heap())/(1<<20) - float64(heap)/(1<<20)
-	y.Printf("at rest  %d streams held, the heap has grown by %.1f MiB; %d batches refused, %d panics; leaks: the collector's %d, the producers' %d",
-		left(), grown, y.refused.Load(), y.panicked.Load(), y.leaks.Load(), y.forgotten.Load())
-	v.check(y.idle(), "producers did not come to rest")
-	v.check(y.conns.Len() <= ends, "%d ends of connections instead of %d: that of the killed producer is left", y.conns.Len(), ends)
-	v.check(left() == 0, "quic-go holds %d streams", left())
-	v.check(y.Plain || open() == 0, "%d streams are counted open", open())
-	v.check(survivor.held.Load() >= 0, "producer %d, a process, did not come to rest", survivor.id)
-	v.check(survivor.held.Load() <= 0, "quic-go holds %d streams in the process of producer %d", survivor.held.Load(), survivor.id)
-	v.check(grown < maxGrowth>>20, "the heap has grown by %.1f MiB", grown)
-	v.check(y.refused.Load() > 0 && y.panicked.Load() > 0, "nothing went wrong: that was no test")
-	v.check(y.leaks.Load() == 0, "the collector leaked %d streams", y.leaks.Load())
+	y.check(y.refused.Load() > 0 && y.panicked.Load() > 0, "no batch went wrong: that was no test")
+	y.check(y.idle() && survivor.held.Load() >= 0, "producers did not come to rest")
+	y.check(y.conns.Len() <= ends, "%d ends of connections instead of %d: that of the killed producer is left", y.conns.Len(), ends)
+	seen := fmt.Sprintf("%d, and %d in the other process", left(), survivor.held.Load())
+	if !y.Plain {
+		seen += fmt.Sprintf("; %d counted open", open())
+	}
+	y.Check(left() == 0 && survivor.held.Load() <= 0 && (y.Plain || open() == 0), "at rest quic-go holds no stream", "%s", seen)
+	y.Check(grown < maxGrowth>>20, "the heap is as small as before", "%.1f MiB more; %d MiB are allowed", max(grown, 0), maxGrowth>>20)
+	if !y.Plain {
+		y.Check(y.leaks.Load() == 0, "the collector leaks no stream", "%d reported; the producers forgot %d, which were ended", y.leaks.Load(), y.forgotten.Load())
+	}
 
-	v.add("shutdown", y.shutdown())
+	y.StopWatching() // what follows closes the connections, whatever they hold
+	y.add("shutdown", y.shutdown())
 	running.Wait()
-	v.add("producer process", survivor.wait())
-	v.add("closing", y.service.close())
-	y.checkFile(&v)
-	v.check(poll(y.rest, func() bool { return runtime.NumGoroutine() <= goroutines+1 }), // Watch has one
-		"%d goroutines are left", runtime.NumGoroutine()-goroutines-1)
-	return errors.Join(v...)
+	y.add("producer process", survivor.wait())
+	y.add("closing", y.service.close())
+	y.checkFile()
+	y.Check(len(y.wrong) == 0, "each shutdown ends, all else goes well", "%s", problems(y.wrong))
+	after := func() int { return runtime.NumGoroutine() - goroutines }
+	poll(y.rest, func() bool { return after() <= 0 })
+	y.Check(after() <= 0, "it can be closed, and nothing goes on", "%s", lab.Left(nil, after()))
+	y.Shown = fmt.Sprintf("%d batches went wrong and left nothing behind; no line that was acknowledged is missing.", y.refused.Load()+y.panicked.Load())
+	if y.Plain {
+		y.Shown = "Each batch that goes wrong keeps its stream, and its handler may wait for ever. Sooner or later the producers stand still."
+	}
+	return nil
 }
 
 // disturb restarts the collector early in the load, and kills a producer in
 // the middle. It returns the one that takes its place.
-func (y *site) disturb(ctx context.Context, v *verdict) (*child, error) {
+func (y *site) disturb(ctx context.Context) (*child, error) {
 	serverTLS, _ := rig.TLS()
 	o := order{ID: producers + 1, Addr: y.addr, Cert: serverTLS.Certificates[0].Certificate[0], Plain: y.Plain, Dead: y.dead, Rest: y.rest / 2}
 	victim, err := startChild(o, y.told.add)
@@ -90,21 +98,22 @@ func (y *site) disturb(ctx context.Context, v *verdict) (*child, error) {
 		return nil, err
 	}
 	working := func(c *child) { // so that also where all is slow there is something to disturb
-		v.check(poll(slowStart, func() bool { return y.told.of(c.id) >= 20 }), "producer %d, a process, had no 20 batches acknowledged in %v", c.id, slowStart)
+		y.check(poll(slowStart, func() bool { return y.told.of(c.id) >= 20 }), "producer %d, a process, had no 20 batches acknowledged in %v", c.id, slowStart)
 	}
 	pause(ctx, y.For/8)
 	working(victim)
-	before, begin := y.stored.Load(), time.Now()
-	v.add("restart", y.shutdown())
-	y.Printf("restart  the collector shut down in %v, after %d batches, and another listens", time.Since(begin).Round(time.Millisecond), before)
-	v.add("restart", y.service.listen())
+	y.Event(shutdown, "after %d batches", y.stored.Load())
+	begin := time.Now()
+	y.add("restart", y.shutdown())
+	y.add("restart", y.service.listen())
+	y.Event(restarted, "%v later", time.Since(begin).Round(time.Millisecond))
 
 	pause(ctx, y.For/2-time.Since(y.Start))
-	before = int64(y.told.of(victim.id))
+	before := int64(y.told.of(victim.id))
 	poll(slowStart, func() bool { return int64(y.told.of(victim.id)) > before }) // in the middle of its work
-	v.add("kill", victim.kill())
+	y.add("kill", victim.kill())
 	y.killed, y.killedAt = victim.id, time.Now()
-	y.Printf("kill -9  producer %d, a process, after %d acknowledgements", victim.id, y.told.of(victim.id))
+	y.Event(kill, "producer %d, after %d acknowledgements", victim.id, y.told.of(victim.id))
 	o.ID++
 	survivor, err := startChild(o, y.told.add)
 	if err == nil {
@@ -159,18 +168,24 @@ func (y *site) idle() bool {
 	return true
 }
 
-// A verdict is all that is wrong.
-type verdict []error
+// problems says what has gone wrong.
+func problems(all []error) string {
+	if len(all) == 0 {
+		return "so it was"
+	}
+	return errors.Join(all...).Error()
+}
 
-func (v *verdict) check(ok bool, format string, args ...any) {
+// check notes what is wrong, if something is not ok.
+func (y *site) check(ok bool, format string, args ...any) {
 	if !ok {
-		*v = append(*v, fmt.Errorf(format, args...))
+		y.wrong = append(y.wrong, fmt.Errorf(format, args...))
 	}
 }
 
-func (v *verdict) add(what string, err error) {
+func (y *site) add(what string, err error) {
 	if err != nil {
-		*v = append(*v, fmt.Errorf("%s: %w", what, err))
+		y.wrong = append(y.wrong, fmt.Errorf("%s: %w", what, err))
 	}
 }
 

@@ -71,9 +71,20 @@ type patience struct {
 func system(p patience) lab.System {
 	return lab.System{
 		Name:  "logs",
-		About: fmt.Sprintf("%d producers send batches of %d lines, one in five goes wrong; requests are batches", producers+1, batchLines),
-		For:   10 * time.Second,
-		Run:   func(ctx context.Context, r *lab.Run) error { return run(ctx, r, p) },
+		Title: "a collector of log lines, faulty batches, a restart, and kill -9",
+		About: fmt.Sprintf("%d producers send batches of %d lines, each batch on a unidirectional stream. The collector parses\n"+
+			"them, writes and syncs them to a file, and then acknowledges the batch. One in five goes wrong: a\n"+
+			"line is malformed, or the parser panics, or the producer stops in the middle and forgets it.", producers+1, batchLines),
+		For:      10 * time.Second,
+		Requests: "batches stored; batches that were refused, or that the parser panicked at",
+		Columns:  []lab.Term{{Name: "lines", Meaning: "lines stored"}},
+		Events: []lab.Term{
+			{Name: shutdown, Meaning: "the collector is asked to finish what it has begun and to stop"},
+			{Name: restarted, Meaning: "another collector has taken its place"},
+			{Name: kill, Meaning: "a producer, a process of its own, is killed; another takes its place"},
+			{Name: loadEnds, Meaning: "the producers stop; what is open should come to its end"},
+		},
+		Run: func(ctx context.Context, r *lab.Run) error { return run(ctx, r, p) },
 	}
 }
 
@@ -81,8 +92,15 @@ func main() {
 	if isChild() {
 		os.Exit(childMain())
 	}
-	system(patience{stall: 3 * time.Second / 2, dead: 6 * time.Second, rest: 5 * time.Second / 2, drain: 8 * time.Second}).Main()
+	system(patience{stall: 3 * time.Second / 2, dead: 6 * time.Second, rest: 5 * time.Second, drain: 8 * time.Second}).Main()
 }
+
+const (
+	shutdown  = "shutdown"
+	restarted = "restarted"
+	kill      = "kill -9"
+	loadEnds  = "load ends"
+)
 
 // A service is a collector on the network, on quic-go or on quiclife.
 type service interface {
@@ -132,4 +150,5 @@ type site struct {
 	killedAt  time.Time
 	leaks     atomic.Int64 // by the collector
 	forgotten atomic.Int64 // by the producers in this process
+	wrong     []error      // what else went wrong
 }

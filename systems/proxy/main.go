@@ -52,10 +52,18 @@ const (
 func init() { runtime.MemProfileRate = 16 << 10 }
 
 var system = lab.System{
-	Name: "proxy",
-	About: fmt.Sprintf("%d clients, one request at a time each, through an edge, %d QUIC connections and a tunnel end to an origin.\n"+
-		"One request in ten is left by its client half-way.", clients, connections),
-	For: 11 * time.Second,
+	Name:  "proxy",
+	Title: "an HTTP reverse proxy over QUIC, whose clients may leave",
+	About: fmt.Sprintf("%d clients send requests, one at a time each, to an edge. The edge passes them on over %d QUIC\n"+
+		"connections, a stream for each request, to a tunnel end, and that to the origin server. One client\n"+
+		"in ten leaves in the middle of its answer or of its upload.", clients, connections),
+	For:      11 * time.Second,
+	Requests: "HTTP requests done, or left by their clients; those that failed",
+	Columns: []lab.Term{
+		{Name: "in flight", Meaning: "requests that the edge is working on"},
+		{Name: "newStream", Meaning: "the part of the heap that was allocated to make streams"},
+	},
+	Events: []lab.Term{{Name: "load ends", Meaning: "the clients stop; now all streams should go"}},
 	Run: func(ctx context.Context, r *lab.Run) error {
 		if r.Plain {
 			return run(ctx, r, quicgo())
@@ -78,6 +86,7 @@ func run[L listener[C], C conn](ctx context.Context, r *lab.Run, lib library[L, 
 
 	heap, share := rig.Heap(), newStreamShare()
 	l.run(ctx)
+	r.Event("load ends", "")
 	p.rest()
 	heapAfter, shareAfter := rig.Heap(), newStreamShare()
 	held, open, alive, leaks := p.conns.Held(), p.conns.Open(), p.conns.Len(), p.leaks()
@@ -87,29 +96,25 @@ func run[L listener[C], C conn](ctx context.Context, r *lab.Run, lib library[L, 
 	poll(func() bool { return left() <= 0 })
 
 	whole, gone, failed := l.whole.Load(), l.left.Load(), l.failed.Load()
-	r.Printf("answered %d whole, %d left half-way by their clients, %d failed", whole, gone, failed)
-	r.Printf("heap     %.1f MiB before, %.1f MiB after", mib(heap), mib(heapAfter))
-	r.Printf("of it    %.1f%% newStream before, %.1f%% after", 100*share, 100*shareAfter)
-	r.Printf("held     at most %d streams beyond those of requests in flight; in the end %d", spare, held)
-
-	var verdict []error
-	check := func(ok bool, format string, args ...any) {
-		if !ok {
-			verdict = append(verdict, fmt.Errorf(format, args...))
-		}
+	answered := fmt.Sprintf("%d whole, %d left by their clients, %d failed", whole, gone, failed)
+	if l.first != nil {
+		answered += fmt.Sprintf(", the first: %v", l.first)
 	}
-	check(failed == 0, "%d requests failed, the first: %w", failed, l.first)
-	check(whole > 0 && gone > 0, "no requests of some kind")
-	check(alive == 2*connections, "%d ends of connections are left of %d", alive, 2*connections)
-	check(spare <= maxSpare, "streams held: %d more than two for each request in flight", spare)
-	check(held == 0, "%d streams are held in the end", held)
-	check(open == 0, "%d streams are counted open in the end", open)
-	check(leaks == 0, "%d leaks were reported", leaks)
-	check(shareAfter <= maxShare, "%.0f%% of the heap is newStream", 100*shareAfter)
-	check(heapAfter <= heap+maxGrowth, "the heap has grown by %.1f MiB", mib(heapAfter)-mib(heap))
-	check(closed == nil, "closing: %w", closed)
-	check(left() <= 0, "%d goroutines are left", left())
-	return errors.Join(verdict...)
+	r.Check(failed == 0 && whole > 0 && gone > 0, "every request is answered", "%s", answered)
+	r.Check(alive == 2*connections, "no connection ends", "%d of %d ends are alive", alive, 2*connections)
+	r.Check(spare <= maxSpare, "held follows the requests in flight", "at most %d more than these need; %d are allowed", spare, maxSpare)
+	r.Check(held == 0, "at rest quic-go holds no stream", "%d streams held", held)
+	r.Check(heapAfter <= heap+maxGrowth, "the heap is as small as before", "%.1f MiB before, %.1f MiB after; %d MiB more are allowed", mib(heap), mib(heapAfter), maxGrowth>>20)
+	r.Check(shareAfter <= maxShare, "newStream takes nearly nothing of it", "%.1f%% before, %.1f%% after; %.0f%% are allowed", 100*share, 100*shareAfter, 100*maxShare)
+	if !r.Plain {
+		r.Check(open+leaks == 0, "the program has forgotten no stream", "%d counted open, %d leaks reported", open, leaks)
+	}
+	r.Check(closed == nil && left() <= 0, "it can be closed, and nothing goes on", "%s", lab.Left(closed, left()))
+	r.Shown = "Each stream went when its request was over. Memory depends on the load, not on the past."
+	if r.Plain {
+		r.Shown = fmt.Sprintf("%d streams outlived their requests. More requests leave more, until memory is full.", held)
+	}
+	return nil
 }
 
 // poll waits until ok, but no longer than restTime.

@@ -35,7 +35,9 @@ type opener[S stream] interface {
 func request[S stream](ctx context.Context, c opener[S], n int64, t *tally) error {
 	s, err := c.OpenStream()
 	if _, full := errors.AsType[*quic.StreamLimitReachedError](err); full {
-		t.note(&t.full, err)
+		if t.note(&t.full, err) {
+			t.reached()
+		}
 		s, err = c.OpenStreamSync(ctx)
 	}
 	if err != nil {
@@ -86,6 +88,7 @@ func load[S stream](ctx context.Context, c opener[S], n int64, t *tally) {
 type tally struct {
 	made, failed atomic.Int64 // of the client
 	unanswered   atomic.Int64 // by the server
+	reached      func()       // is called when the client is at the limit, the first time
 	last         atomic.Int64 // when the last answer came, in Unix nanoseconds
 
 	mu      sync.Mutex // guards the fields below
@@ -93,11 +96,13 @@ type tally struct {
 	stopped error      // the first failure of the client
 }
 
-// note keeps err if it is the first of its kind.
-func (t *tally) note(first *error, err error) {
+// note keeps err if it is the first of its kind, and says whether it is.
+func (t *tally) note(first *error, err error) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if *first == nil {
-		*first = err
+	if *first != nil {
+		return false
 	}
+	*first = err
+	return true
 }

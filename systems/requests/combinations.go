@@ -74,7 +74,7 @@ func (c combination) start() (*pair, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%v: %w", c, err)
 	}
-	p.leaks = leaks
+	p.leaks, p.reached, p.over = leaks, func() {}, func() {}
 	return p, nil
 }
 
@@ -87,6 +87,7 @@ func (c combination) run(ctx context.Context, p *pair) result {
 	defer cancel()
 	start := time.Now()
 	p.load(ctx, c.requests)
+	p.over()
 	await(func() (left int64) {
 		if c.client != onQuicGo {
 			left += p.client.Held() + p.client.Open()
@@ -141,6 +142,15 @@ func (r result) said() string {
 	return fmt.Sprintf("  OpenStream: %v\n  OpenStreamSync, after %v: %v", r.full, r.within-r.took, r.stopped)
 }
 
+// rest says what is left, and what is wrong.
+func (r result) rest() string {
+	s := fmt.Sprintf("%d held by the client, %d by the server, %d counted open; %d leaks reported", r.heldByClient, r.heldByServer, r.open, r.leaks)
+	if wrong := r.problems(); len(wrong) > 0 {
+		return s + "\n" + wrong.String()
+	}
+	return s
+}
+
 // problems is what is wrong. What quic-go does is shown, not checked.
 func (r result) problems() (wrong problems) {
 	check := func(ok bool, format string, args ...any) {
@@ -187,9 +197,16 @@ func (p *problems) check(ok bool, format string, args ...any) {
 	}
 }
 
+func (p problems) String() string {
+	if len(p) == 0 {
+		return "all do"
+	}
+	return errors.Join(p...).Error()
+}
+
 // show prints a table of the results.
 func show(r *lab.Run, results []result) {
-	r.Printf("\n%-9s %-15s %16s %7s  %-11s %11s %11s %6s",
+	r.Printf("%-9s %-15s %16s %7s  %-11s %11s %11s %6s",
 		"client", "server", "requests", "in", "stopped by", "client held", "server held", "leaks")
 	for _, res := range results {
 		r.Printf("%-9s %-15s %16s %7v  %-11s %11d %11d %6d", res.client, res.server, fmt.Sprintf("%d of %d", res.made, res.requests),
@@ -197,7 +214,7 @@ func show(r *lab.Run, results []result) {
 	}
 	for _, res := range results {
 		if res.stoppedBy() == "the limit" {
-			r.Printf("\n%v\n%s", res.combination, res.said())
+			r.Printf("What the client was told, %v:\n%s", res.combination, res.said())
 		}
 	}
 }

@@ -22,6 +22,7 @@ type pair struct {
 	client, server lab.Conns     // an end each
 	load           func(ctx context.Context, n int64)
 	ended          atomic.Bool
+	over           func() // is called when the load is
 	end            func() error
 }
 

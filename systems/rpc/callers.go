@@ -258,7 +258,8 @@ func (l *latencies) quantile(q float64) time.Duration {
 
 func (l *latencies) median() time.Duration { return l.quantile(0.5) }
 
+const unit = 10 * time.Microsecond // to which times are shown
+
 func (l *latencies) String() string {
-	const unit = 10 * time.Microsecond
 	return fmt.Sprintf("median %v, 99%% within %v", l.median().Round(unit), l.quantile(0.99).Round(unit))
 }

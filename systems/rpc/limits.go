@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"github.com/quic-go/quic-go"
+
+	"github.com/quiclife/quiclife/systems/internal/lab"
 )
 
 const (
@@ -64,7 +66,7 @@ func (w *world) dial(t *try) (conn, bool) {
 }
 
 // tryLimits makes the tries: above MaxConns until so late, then the others.
-func (w *world) tryLimits(until time.Time) {
+func (w *world) tryLimits(r *lab.Run, until time.Time) {
 	// All are there. Those that get in all the same stay, but for the sake of
 	// the machine no more than a fifth.
 	for n := 0; (n < fewestTries || time.Now().Before(until)) && w.tries.full.let < w.size.conns/5; n++ {
@@ -83,6 +85,7 @@ func (w *world) tryLimits(until time.Time) {
 
 	// There is room for three, and one that fills the heap.
 	w.ask(stays, "Load")
+	r.Event(cacheFull, "")
 	poll(time.Second, func() bool { // the limit may be seen a little later
 		var early try
 		if c, ok := w.dial(&early); ok {
@@ -96,6 +99,7 @@ func (w *world) tryLimits(until time.Time) {
 		}
 	}
 	w.ask(stays, "Drop")
+	r.Event(cacheDropped, "")
 	w.tries.afterDrop = w.awaitRoom()
 }
 

@@ -58,8 +58,24 @@ func main() {
 func system(sz *size) lab.System {
 	return lab.System{
 		Name:  "rpc",
-		About: "Callers that go silent, methods that panic, hang and fail, and more connections than there is room for.",
-		For:   12 * time.Second,
+		Title: "an RPC server with more callers than it has room for",
+		About: fmt.Sprintf("As many connections as the server has room for: up to %d, or -conns. One caller in ten goes silent\n"+
+			"in the middle of requests, three in a hundred call methods that panic, fail and hang, the others\n"+
+			"call Echo. Then more connections are tried, and a cache is made to fill the heap.", mostConns),
+		For:      12 * time.Second,
+		Requests: "calls of Echo that are over; those that failed",
+		Columns: []lab.Term{
+			{Name: "conn ends", Meaning: "ends of connections: two for each"},
+			{Name: "refused", Meaning: "connections that the server has refused"},
+			{Name: "silent", Meaning: "requests of which the caller sent a part and then no more"},
+			{Name: "freed", Meaning: "of these, those that the server has given up on"},
+		},
+		Events: []lab.Term{
+			{Name: connected, Meaning: "the server is full; from now on more connections are tried"},
+			{Name: cacheFull, Meaning: "a cache fills the heap, above MaxHeap; again connections are tried"},
+			{Name: cacheDropped, Meaning: "the cache is dropped, and there is room again"},
+			{Name: loadEnds, Meaning: "no more calls; what is open should come to its end"},
+		},
 		Run: func(ctx context.Context, r *lab.Run) error {
 			start := startGuarded
 			if r.Plain {
@@ -75,6 +91,13 @@ func system(sz *size) lab.System {
 		},
 	}
 }
+
+const (
+	connected    = "connected"
+	cacheFull    = "cache full"
+	cacheDropped = "cache dropped"
+	loadEnds     = "load ends"
+)
 
 // A network is a server and the sockets of its callers, on one of the
 // libraries.
@@ -105,8 +128,8 @@ func run(ctx context.Context, r *lab.Run, sz size, start starter) error {
 	}
 	w := &world{size: sz}
 	heap := rig.Heap() // also lets go of what the run before has left, for the picture
-	r.Watch(func() lab.Sample { return w.look(r.Plain) })
 	goroutines := runtime.NumGoroutine()
+	r.Watch(func() lab.Sample { return w.look(r.Plain) })
 	var err error
 	if w.net, err = start(sz, &w.conns); err != nil {
 		return err
@@ -117,24 +140,26 @@ func run(ctx context.Context, r *lab.Run, sz size, start starter) error {
 	if err := w.connect(); err != nil {
 		return errors.Join(err, w.stop())
 	}
-	r.Printf("%d connections in %.1f s", sz.conns, time.Since(begin).Seconds())
+	r.Event(connected, "%d connections in %.1f s", sz.conns, time.Since(begin).Seconds())
 	v := verdict{world: w, fresh: perConn()}
 
 	load, stopLoad := context.WithCancel(context.Background())
 	defer stopLoad()
 	w.startCalls(load)
-	w.tryLimits(time.Now().Add(time.Until(r.Start.Add(r.For)) / 2))
+	w.tryLimits(r, time.Now().Add(time.Until(r.Start.Add(r.For))/2))
 	<-ctx.Done()
 	v.live = int64(rig.LiveHeap())
 	stopLoad()
+	r.Event(loadEnds, "")
 
 	w.awaitRest()
 	v.waiting, v.held, v.open, v.used = w.counts.calls.Load(), w.conns.Held(), w.conns.Open(), perConn()
 	v.lost = w.lost()
+	r.StopWatching() // what follows closes the connections, whatever they hold
 	v.stopErr = w.stop()
 	v.goroutines = w.awaitGoroutines(goroutines)
-	v.print(r)
-	return v.err()
+	v.say(r)
+	return nil
 }
 
 // affordable makes a few connections, to see how many this machine is for now.

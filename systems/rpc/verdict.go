@@ -29,51 +29,54 @@ const (
 	growth = 32 << 10
 )
 
-func (v *verdict) print(r *lab.Run) {
-	idle, other := v.net.leaks()
-	r.Printf("heap of a connection, both ends: %s fresh, %s after the calls; the whole heap at the end of the load: %s, limit %s",
-		kib(v.fresh), kib(v.used), mib(v.live), mib(v.maxHeap()))
-	r.Printf("above MaxConns: %v; once three have left, one is let in after %v", &v.tries.full, v.tries.afterLeave.Round(time.Millisecond))
-	r.Printf("above MaxHeap: %v; once the cache is dropped, one is let in after %v", &v.tries.heap, v.tries.afterDrop.Round(time.Millisecond))
-	r.Printf("silent calls: %d, ended by IdleTimeout %d (%d reported as leaks, %d others)", v.counts.silent.Load(), v.counts.idled.Load(), idle, other)
-	r.Printf("Panic, Fail, Hang: %d called, %d told what happened", v.counts.broken.Load(), v.counts.told.Load())
-	r.Printf("Echo: %d answered, %d failed; beside those: %v; elsewhere: %v", v.counts.echoed.Load(), v.counts.failed.Load(), &v.counts.beside, &v.counts.elsewhere)
-	r.Printf("at rest: %d streams held by quic-go, %d counted open", v.held, v.open)
-}
-
-// err says what is wrong.
-func (v *verdict) err() error {
-	var errs []error
-	check := func(ok bool, format string, args ...any) {
-		if !ok {
-			errs = append(errs, fmt.Errorf(format, args...))
-		}
-	}
+// say says what was expected and what was seen.
+func (v *verdict) say(r *lab.Run) {
 	c, t := &v.counts, &v.tries
-	check(t.full.let == 0 && t.full.refused > 0, "above MaxConns %d connections were let in, %d refused", t.full.let, t.full.refused)
-	check(t.heap.let == 0 && t.heap.refused > 0, "above MaxHeap %d connections were let in, %d refused", t.heap.let, t.heap.refused)
-	for _, t := range []*try{&t.full, &t.heap} {
-		check(t.err == nil, "a connection was not refused, but failed: %w", t.err)
-		check(t.took.median() < promptly, "half of the refusals took longer than %v", t.took.median())
+	for _, limit := range []struct {
+		name, until string
+		*try
+		room time.Duration
+	}{
+		{"MaxConns", "others have left", &t.full, t.afterLeave},
+		{"MaxHeap", "the cache is dropped", &t.heap, t.afterDrop},
+	} {
+		seen := limit.String()
+		if limit.err != nil {
+			seen += fmt.Sprintf(", and another failed: %v", limit.err)
+		}
+		r.Check(limit.let == 0 && limit.refused > 0 && limit.err == nil && limit.took.median() < promptly,
+			"above "+limit.name+" all are refused at once", "%s", seen)
+		seen = "it is, after " + limit.room.Round(time.Millisecond).String()
+		if limit.room < 0 {
+			seen = "none is"
+		}
+		r.Check(limit.room >= 0, "one is let in once "+limit.until, "%s", seen)
 	}
-	check(t.afterLeave >= 0, "no connection was let in after others had left")
-	check(t.afterDrop >= 0, "no connection was let in after the cache was dropped")
-	check(t.err == nil, "%w", t.err)
-	check(v.live <= v.maxHeap(), "the heap at the end of the load was %s, above the limit of %s", mib(v.live), mib(v.maxHeap()))
-	check(v.used <= v.fresh+growth, "the heap of a connection, both ends, grew from %s to %s", kib(v.fresh), kib(v.used))
-
 	idle, other := v.net.leaks()
-	check(c.silent.Load() > 0 && c.idled.Load() == c.silent.Load(), "of %d silent calls the server ended %d", c.silent.Load(), c.idled.Load())
-	check(idle == c.idled.Load() && other == 0, "%d idle streams and %d others were reported, not %d and 0", idle, other, c.idled.Load())
-	check(c.broken.Load() > 0 && c.told.Load() == c.broken.Load(), "of %d calls that panic, fail or hang, %d came back with the wrong error or none", c.broken.Load(), c.broken.Load()-c.told.Load())
-	check(c.echoed.Load() > 0 && c.failed.Load() == 0, "of %d calls of Echo %d failed", c.echoed.Load()+c.failed.Load(), c.failed.Load())
-	check(v.lost == 0, "%d connections were lost", v.lost)
-
-	check(v.waiting == 0, "%v after the load %d calls had not come back", v.rest, v.waiting)
-	check(v.held == 0 && v.open == 0, "%d streams are held by quic-go, %d counted open", v.held, v.open)
-	check(v.stopErr == nil, "stopping: %s", firstLine(v.stopErr))
-	check(v.goroutines <= 0, "%d goroutines are left", v.goroutines)
-	return errors.Join(errs...)
+	r.Check(c.silent.Load() > 0 && c.idled.Load() == c.silent.Load() && idle == c.idled.Load() && other == 0,
+		"silent requests are ended, and reported", "%d of %d ended, %d reported; %d other leaks", c.idled.Load(), c.silent.Load(), idle, other)
+	r.Check(c.broken.Load() > 0 && c.told.Load() == c.broken.Load(),
+		"callers of broken methods are told so", "%d of %d were", c.told.Load(), c.broken.Load())
+	r.Check(c.echoed.Load() > 0 && c.failed.Load() == 0,
+		"Echo is answered, whatever goes on", "%d answered, %d not; median %v beside those, %v elsewhere",
+		c.echoed.Load(), c.failed.Load(), c.beside.median().Round(unit), c.elsewhere.median().Round(unit))
+	r.Check(v.live <= v.maxHeap(), "the heap ends below MaxHeap", "%s at the end of the load, of %s", mib(v.live), mib(v.maxHeap()))
+	r.Check(v.used <= v.fresh+growth, "a connection does not grow", "%s fresh, %s after the calls, both ends together; %s more are allowed", kib(v.fresh), kib(v.used), kib(growth))
+	r.Check(v.waiting == 0 && v.held == 0 && v.open == 0, "at rest quic-go holds no stream", "%d streams held, %d counted open; %d calls wait", v.held, v.open, v.waiting)
+	wrong := fmt.Sprintf("%d connections lost", v.lost)
+	if t.err != nil {
+		wrong += ", " + t.err.Error()
+	}
+	r.Check(v.lost == 0 && t.err == nil, "nothing else goes wrong", "%s", wrong)
+	var stopErr error
+	if v.stopErr != nil {
+		stopErr = errors.New(firstLine(v.stopErr))
+	}
+	r.Check(v.stopErr == nil && v.goroutines <= 0, "it can be closed, and nothing goes on", "%s", lab.Left(stopErr, v.goroutines))
+	r.Shown = "Too many are refused, the silent are ended, and a connection stays as small as it was."
+	if r.Plain {
+		r.Shown = fmt.Sprintf("All are let in, and %d streams of calls that are over, or never will be, take memory.", v.held)
+	}
 }
 
 // firstLine is of an error that may have one for each connection.

@@ -53,6 +53,7 @@ func (k *soak) runClients(ctx, rest context.Context, servers []*server) (wait fu
 		})
 	}
 	<-ctx.Done()
+	k.run.Event(loadEnds, "")
 	k.await("the load", loading.Wait)
 	return living.Wait
 }

@@ -62,6 +62,8 @@ var (
 	}
 )
 
+const loadEnds = "load ends"
+
 // A soak is one run.
 type soak struct {
 	run   *lab.Run
@@ -154,7 +156,7 @@ func (k *soak) look() lab.Sample {
 			{Name: "cut", Value: fmt.Sprint(k.ended.Load())},
 			{Name: "leaks", Value: fmt.Sprint(k.leaks.Load())},
 			{Name: "conns", Value: fmt.Sprint(k.conns.Load())},
-			{Name: "restarts", Value: fmt.Sprint(k.restarts.Load())},
+			{Name: "reboots", Value: fmt.Sprint(k.restarts.Load())},
 		},
 	}
 }
@@ -170,7 +172,7 @@ func (k *soak) start(ctx context.Context) error {
 		Logger:           slog.New(slog.DiscardHandler),
 		OnLeak:           func(quiclife.Leak) { k.leaks.Add(1) },
 	})
-	r.Printf("seed %d", k.seed)
+	r.Printf("The seed is %d.", k.seed)
 	if k.books != nil {
 		k.books.open()
 	}
@@ -194,9 +196,7 @@ func (k *soak) start(ctx context.Context) error {
 		runtime.GC() // a process at rest has none by itself, and dropped streams need one
 		time.Sleep(20 * time.Millisecond)
 	}
-	if open+held > 0 {
-		k.fail("%d streams are counted open, quic-go holds %d", open, held)
-	}
+	r.Check(open+held == 0, "at rest quic-go holds no stream", "%d streams held, %d counted open", held, open)
 	if k.books != nil {
 		if err := k.books.compare(r, true); err != nil {
 			k.fail("%w", err)
@@ -210,23 +210,21 @@ func (k *soak) start(ctx context.Context) error {
 	for start := time.Now(); runtime.NumGoroutine() > goroutines && time.Since(start) < restTime; {
 		time.Sleep(20 * time.Millisecond)
 	}
-	if n := runtime.NumGoroutine(); n > goroutines {
-		k.fail("%d goroutines instead of %d", n, goroutines)
-	}
+	left := max(runtime.NumGoroutine()-goroutines, 0)
 	after := rig.Heap()
-	if after > heap+maxGrowth {
-		k.fail("the heap has grown from %d bytes to %d", heap, after)
-	}
-	if k.verified.Load() == 0 {
-		k.fail("no request was verified")
-	}
-	r.Printf("%d calls, %d of them verified, %d cut by the end of their connection; %d connections, %d restarts, %d leaks reported",
-		k.calls.Load(), k.verified.Load(), k.ended.Load(), k.conns.Load(), k.restarts.Load(), k.leaks.Load())
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	r.Printf("heap %.1f MiB before, %.1f MiB after, at most %.1f MiB; at most %d streams held, at rest %d",
-		mib(heap), mib(after), mib(k.most), k.mostHeld, held)
-	return errors.Join(k.failures...)
+	r.Check(after <= heap+maxGrowth, "the heap is as small as before", "%.1f MiB before, %.1f MiB after, at most %.1f MiB; %d MiB more are allowed",
+		mib(heap), mib(after), mib(k.most), maxGrowth>>20)
+	r.Check(left == 0, "no goroutine is left", "%d are", left)
+	r.Check(k.verified.Load() > 0, "proper calls are answered", "%d were, %d were cut by the end of their connection", k.verified.Load(), k.ended.Load())
+	seen := "nothing does"
+	if len(k.failures) > 0 {
+		seen = errors.Join(k.failures...).Error()
+	}
+	r.Check(len(k.failures) == 0, "nothing hangs, fails or is lost", "%s", seen)
+	r.Shown = fmt.Sprintf("%d streams were forgotten, found and ended; of at most %d held at a time none was left.", k.leaks.Load(), k.mostHeld)
+	return nil
 }
 
 func mib(bytes uint64) float64 { return float64(bytes) / (1 << 20) }
@@ -236,9 +234,21 @@ var (
 	ledgers = flag.Bool("ledger", false, "trace all connections, and compare the ledgers of both ends at rest")
 	system  = lab.System{
 		Name:  "soak",
-		About: "Clients and servers that do everything wrong, on a bad network. \"cut\" are calls whose connection ended.",
-		For:   15 * time.Second,
-		Alone: true,
+		Title: "all that can be done wrong with streams, on a bad network",
+		About: fmt.Sprintf("%d clients with %d workers each, and 2 servers. They drop, cancel and cut streams; handlers panic,\n"+
+			"fail and return early; packets are lost and swapped; connections end without a word; servers\n"+
+			"restart. Requests that are made properly have to be answered all the same, byte for byte.", clients, workers),
+		For:      15 * time.Second,
+		Alone:    true,
+		Requests: "calls of the workers, right or wrong; defects found",
+		Columns: []lab.Term{
+			{Name: "verified", Meaning: "calls made properly, and answered byte for byte"},
+			{Name: "cut", Meaning: "such calls that failed because their connection ended, as they have to"},
+			{Name: "leaks", Meaning: "forgotten streams that quiclife has found, reported and ended"},
+			{Name: "conns", Meaning: "connections made so far"},
+			{Name: "reboots", Meaning: "servers restarted"},
+		},
+		Events: []lab.Term{{Name: loadEnds, Meaning: "the workers stop; what is open should come to its end"}},
 		Run: func(ctx context.Context, r *lab.Run) error {
 			k := &soak{run: r, seed: *seed}
 			if *ledgers {

@@ -9,11 +9,12 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"time"
 )
 
 // draw has systems/plot, which not every system is to be built with,
 // draw the runs into a file.
-func draw(file, title string, runs ...*Run) error {
+func (s System) draw(file string, runs ...*Run) error {
 	file, err := filepath.Abs(file)
 	if err != nil {
 		return err
@@ -23,7 +24,7 @@ func draw(file, title string, runs ...*Run) error {
 		return fmt.Errorf("-plot is for a clone of the repository, with Go installed: %w", err)
 	}
 	dir := filepath.Join(strings.TrimSpace(string(module)), "plot")
-	cmd := exec.Command("go", "-C", dir, "run", ".", "-title", title, "-o", file)
+	cmd := exec.Command("go", "-C", dir, "run", ".", "-title", s.Name+": "+s.Title, "-o", file, fmt.Sprintf("-requests=%t", s.DrawRequests))
 	cmd.Stdin = table(runs)
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return errors.Join(fmt.Errorf("drawing failed: %w", err), errors.New(string(out)))
@@ -31,21 +32,30 @@ func draw(file, title string, runs ...*Run) error {
 	return nil
 }
 
-// table is what systems/plot reads.
+// table is what systems/plot reads: the samples, and the events, which have a name.
 func table(runs []*Run) *bytes.Buffer {
 	var b bytes.Buffer
 	w := csv.NewWriter(&b)
-	w.Write([]string{"library", "seconds", "held", "heap"})
+	w.Write([]string{"library", "seconds", "held", "heap", "requests", "event"})
 	for _, r := range runs {
 		for _, s := range r.samples {
 			w.Write([]string{
 				r.Library(),
-				strconv.FormatFloat(s.At.Seconds(), 'f', 3, 64),
+				seconds(s.At),
 				strconv.FormatInt(s.Held, 10),
 				strconv.FormatUint(s.Heap, 10),
+				strconv.FormatInt(s.Requests, 10),
+				"",
 			})
 		}
+		r.mu.Lock()
+		for _, e := range r.events {
+			w.Write([]string{r.Library(), seconds(e.at), "", "", "", e.name})
+		}
+		r.mu.Unlock()
 	}
 	w.Flush()
 	return &b
 }
+
+func seconds(d time.Duration) string { return strconv.FormatFloat(d.Seconds(), 'f', 3, 64) }

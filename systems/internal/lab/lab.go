@@ -1,5 +1,6 @@
-// Package lab runs the example systems: it gives a system time, prints what it
-// does once a second, draws it if asked to, and says whether it stayed healthy.
+// Package lab runs the example systems: it says what a system is, gives it time,
+// prints what it does once a second, draws it if asked to, and says in words
+// whether it stayed healthy.
 package lab
 
 import (
@@ -17,23 +18,38 @@ import (
 // A System is a whole program under load, in one process.
 type System struct {
 	Name  string
-	About string        // what it does and what is to be seen, printed first
+	Title string        // what it is, in a few words
+	About string        // how it works, in two or three lines
 	For   time.Duration // how long the load lasts, unless -for says otherwise
 	Alone bool          // there is no version on plain quic-go, and nothing to draw
+	// With is what the version on quiclife uses beside the changed import line,
+	// if there is also one in which the import line is all that was changed.
+	With string
+	// DrawRequests draws the requests answered beside the streams, not the heap.
+	DrawRequests bool
 
-	// Run builds the system, loads it until ctx is done, lets it come to rest,
-	// and returns nil if it stayed healthy, else what is wrong. With r.Plain
-	// it is built on quic-go, otherwise on quiclife. Run should bound what it
-	// waits for after ctx is done: a system that is stuck is not healthy.
+	Requests string // what the columns "requests" and "failed" count
+	Columns  []Term // the columns that other systems do not have
+	Events   []Term // what Run.Event is called with
+
+	// Run builds the system, loads it until ctx is done, and lets it come to rest.
+	// It says with r.Check what was expected and what was seen. It returns an
+	// error if it could not do that. With r.Plain the system is built on quic-go,
+	// otherwise on quiclife. Run should bound what it waits for after ctx is done:
+	// a system that is stuck is not healthy.
 	Run func(ctx context.Context, r *Run) error
 }
 
+// A Term is a word on the screen, and what it means.
+type Term struct{ Name, Meaning string }
+
 // Options are the flags of a system.
 type Options struct {
-	For   time.Duration
-	Plain bool
-	Plot  string // file to draw to
-	HTTP  string // address to serve the page and the metrics at
+	For    time.Duration
+	Plain  bool
+	Import bool
+	Plot   string // file to draw to
+	HTTP   string // address to serve the page and the metrics at
 }
 
 // Main is the main function of a system. The exit status is 1 if the system was
@@ -43,7 +59,10 @@ func (s System) Main() {
 	flag.DurationVar(&opt.For, "for", s.For, "how long to load the system")
 	if !s.Alone {
 		flag.BoolVar(&opt.Plain, "plain", false, "build the system on plain quic-go")
-		flag.StringVar(&opt.Plot, "plot", "", "run it on both, one after the other, and draw them into this `file.svg`")
+		flag.StringVar(&opt.Plot, "plot", "", "run it on each library, one after the other, and draw them into this `file.svg`")
+	}
+	if s.With != "" {
+		flag.BoolVar(&opt.Import, "import", false, "build it on quiclife, with nothing but the import line changed")
 	}
 	flag.StringVar(&opt.HTTP, "http", "", HTTPUsage)
 	flag.Parse()
@@ -53,7 +72,7 @@ func (s System) Main() {
 }
 
 // Do runs the system as opt says. It returns what is wrong with it; with Plot,
-// where both are run, with the one on quiclife.
+// where all versions are run, with those on quiclife.
 func (s System) Do(w io.Writer, opt Options) error {
 	if err := opt.check(); err != nil {
 		fmt.Fprintln(w, err)
@@ -68,13 +87,26 @@ func (s System) Do(w io.Writer, opt Options) error {
 		defer stop()
 	}
 	if opt.Plot == "" {
-		_, err := s.once(w, opt.Plain, opt)
+		_, err := s.once(w, opt)
 		return err
 	}
-	plain, _ := s.once(w, true, opt)
-	fmt.Fprintln(w)
-	guarded, verdict := s.once(w, false, opt)
-	err := draw(opt.Plot, s.Name, plain, guarded)
+	var runs []*Run
+	var verdict error
+	run := func(plain, imported bool) {
+		opt.Plain, opt.Import = plain, imported
+		r, err := s.once(w, opt)
+		if !plain {
+			verdict = errors.Join(verdict, err)
+		}
+		runs = append(runs, r)
+		fmt.Fprintln(w)
+	}
+	run(true, false)
+	if s.With != "" {
+		run(false, true)
+	}
+	run(false, false)
+	err := s.draw(opt.Plot, runs...)
 	if err != nil {
 		fmt.Fprintln(w, err)
 	} else {
@@ -87,28 +119,57 @@ func (opt Options) check() error {
 	if opt.For <= 0 {
 		return fmt.Errorf("-for has to be positive, not %v", opt.For)
 	}
+	if opt.Plain && opt.Import {
+		return errors.New("-plain and -import are two different versions: choose one")
+	}
 	if ext := filepath.Ext(opt.Plot); opt.Plot != "" && ext != ".svg" {
 		return fmt.Errorf("-plot draws .svg files, not %q", ext)
 	}
 	return nil
 }
 
-func (s System) once(w io.Writer, plain bool, opt Options) (*Run, error) {
-	r := &Run{Plain: plain, For: opt.For, Start: time.Now(), screen: newScreen(w), keep: opt.Plot != ""}
-	fmt.Fprintf(w, "%s on %s, %v\n%s\n", s.Name, r.Library(), opt.For, s.About)
-	fmt.Fprintln(w, "Streams (open, limit, held by quic-go) are those of all connections, at both ends.")
-	if plain && opt.HTTP != "" {
-		fmt.Fprintln(w, "Plain quic-go has no Guard: the page has nothing to show of this run, and the metrics are those of the Go runtime.")
+func (s System) once(w io.Writer, opt Options) (*Run, error) {
+	r := &Run{
+		Plain: opt.Plain, Import: opt.Import, For: opt.For, Start: time.Now(),
+		system: s, screen: newScreen(w), keep: opt.Plot != "",
+	}
+	s.explain(w, r)
+	if opt.Plain && opt.HTTP != "" {
+		fmt.Fprintln(w, "Plain quic-go has no Guard: the page shows nothing of this run, and the metrics are those of\nthe Go runtime.")
 	}
 	runtime.GC() // so that the live heap is known, and nothing of an earlier run is in it
 	ctx, cancel := context.WithTimeout(context.Background(), opt.For)
 	defer cancel()
 	err := s.Run(ctx, r)
-	r.stopWatching()
-	if err != nil {
-		fmt.Fprintf(w, "FAILED (%s): %v\n", r.Library(), err)
-	} else {
-		fmt.Fprintf(w, "ok (%s)\n", r.Library())
-	}
-	return r, err
+	r.StopWatching()
+	r.screen.end()
+	return r, r.conclude(w, err)
 }
+
+// explain says what the system is, and what the words mean that come below.
+func (s System) explain(w io.Writer, r *Run) {
+	fmt.Fprintln(w, wrap(fmt.Sprintf("%s: %s. On %s, under load for %v.", s.Name, s.Title, r.Library(), r.For), 0))
+	fmt.Fprintln(w, s.About)
+	fmt.Fprintln(w, "Columns (streams are those of all connections, counted at both ends):")
+	list(w, []Term{
+		{"requests, failed", s.Requests},
+		{"open, limit", `streams that the program counts as open ("?": it does not); the limit`},
+		{"held", "streams that quic-go keeps in memory; one whose request is over is a leak"},
+		{"heap MiB, goroutines", "live heap at the last garbage collection; goroutines of this process"},
+	})
+	list(w, s.Columns)
+	fmt.Fprintln(w, "Events:")
+	list(w, s.Events)
+	fmt.Fprintln(w)
+}
+
+const width = 100 // of the screen
+
+// list prints terms and their meanings, below each other.
+func list(w io.Writer, terms []Term) {
+	for _, t := range terms {
+		fmt.Fprintf(w, "  %-*s  %s\n", meanings-4, t.Name, wrap(t.Meaning, meanings))
+	}
+}
+
+const meanings = 24 // the column in which they begin

@@ -3,6 +3,7 @@ package lab
 import (
 	"fmt"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -12,27 +13,71 @@ import (
 
 // A Run is one run of a system.
 type Run struct {
-	Plain bool // on quic-go, not on quiclife
-	For   time.Duration
-	Start time.Time
+	Plain  bool // on quic-go, not on quiclife
+	Import bool // on quiclife, with nothing but the import line changed
+	For    time.Duration
+	Start  time.Time
+	// Shown is for Run to set: what it means, in plain words, if on quic-go not all
+	// is as expected, or if on quiclife all is.
+	Shown string
 
-	screen  *screen
-	stop    func() // nil until Watch is called
-	keep    bool   // samples, to draw them
-	samples []Sample
+	system   System
+	screen   *screen
+	stop     func() // nil until Watch is called
+	findings []finding
+	keep     bool // samples, to draw them
+	samples  []Sample
+
+	mu     sync.Mutex // guards the field below
+	events []event
+}
+
+// An event is something that happened to the system.
+type event struct {
+	at   time.Duration
+	name string
 }
 
 // Library is what the system is built on.
 func (r *Run) Library() string {
-	if r.Plain {
+	switch {
+	case r.Plain:
 		return "quic-go"
+	case r.Import:
+		return "quiclife, import alone"
+	case r.system.With != "":
+		return "quiclife with " + r.system.With
 	}
 	return "quiclife"
 }
 
-// Printf prints a line of its own, above the progress bar. It may be called
-// from any goroutine.
-func (r *Run) Printf(format string, args ...any) { r.screen.printf(format, args...) }
+// Printf prints a line of its own, or several, above the progress bar. It may be
+// called from any goroutine.
+func (r *Run) Printf(format string, args ...any) {
+	lines := strings.Split(fmt.Sprintf(format, args...), "\n")
+	for i, line := range lines {
+		lines[i] = wrapLine(line, 0, 4)
+	}
+	r.screen.printf("%s", strings.Join(lines, "\n"))
+}
+
+// Event notes that something has happened, by a name that System.Events
+// explains: in the table, and in the picture. It may be called from any goroutine.
+func (r *Run) Event(name, details string, args ...any) {
+	mustExplain(r.system.Events, name)
+	at := time.Since(r.Start)
+	r.mu.Lock()
+	r.events = append(r.events, event{at, name})
+	r.mu.Unlock()
+	r.Printf("%5.1f -- %s", at.Seconds(), wrap(strings.TrimSuffix(name+": "+fmt.Sprintf(details, args...), ": "), 9))
+}
+
+// mustExplain sees to it that no word is on the screen that nobody explains.
+func mustExplain(terms []Term, name string) {
+	if !slices.ContainsFunc(terms, func(t Term) bool { return t.Name == name }) {
+		panic(fmt.Sprintf("lab: %q is not explained", name))
+	}
+}
 
 // A Sample is how the system is doing at a moment.
 type Sample struct {
@@ -50,7 +95,7 @@ type Sample struct {
 	Goroutines int
 }
 
-// A Value is one more column of the table.
+// A Value is one more column of the table. System.Columns explains it.
 type Value struct{ Name, Value string }
 
 const (
@@ -84,11 +129,13 @@ func (r *Run) Watch(look func() Sample) {
 	}
 }
 
-func (r *Run) stopWatching() {
+// StopWatching stops what Watch has started. A run that has ended does so by
+// itself.
+func (r *Run) StopWatching() {
 	if r.stop != nil {
 		r.stop()
+		r.stop = nil
 	}
-	r.screen.end()
 }
 
 func (r *Run) sample(look func() Sample) Sample {
@@ -103,7 +150,6 @@ func (r *Run) sample(look func() Sample) Sample {
 // show prints a line of the table.
 func (r *Run) show(s Sample) {
 	columns := []Value{
-		{"s", fmt.Sprintf("%.1f", s.At.Seconds())},
 		{"requests", fmt.Sprint(s.Requests)},
 		{"failed", fmt.Sprint(s.Failed)},
 		{"open", count(s.Open)},
@@ -113,12 +159,18 @@ func (r *Run) show(s Sample) {
 		{"goroutines", fmt.Sprint(s.Goroutines)},
 	}
 	var h, l strings.Builder
+	fmt.Fprintf(&h, "%5s", "s")
+	fmt.Fprintf(&l, "%5.1f", s.At.Seconds())
 	for _, c := range append(columns, s.More...) {
 		width := max(len(c.Name), 6)
 		fmt.Fprintf(&h, " %*s", width, c.Name)
 		fmt.Fprintf(&l, " %*s", width, c.Value)
 	}
-	r.screen.line(h.String(), l.String(), float64(s.At)/float64(r.For))
+	for _, c := range s.More {
+		mustExplain(r.system.Columns, c.Name)
+	}
+	news := fmt.Sprint(s.Requests, s.Failed, s.Open, s.Limit, s.Held)
+	r.screen.line(h.String(), l.String(), news, float64(s.At)/float64(r.For))
 }
 
 func count(n int64) string {

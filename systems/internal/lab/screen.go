@@ -13,9 +13,12 @@ type screen struct {
 	w        io.Writer
 	terminal bool
 
-	mu   sync.Mutex // guards the fields below
-	head string     // as last printed
-	bar  string     // as it is on the terminal
+	mu      sync.Mutex // guards the fields below
+	head    string     // as last printed
+	bar     string     // as it is on the terminal
+	news    string     // what the last line of the table had to say
+	same    string     // the last of the lines left out, that said it again
+	leftOut int
 }
 
 func newScreen(w io.Writer) *screen {
@@ -30,6 +33,7 @@ func newScreen(w io.Writer) *screen {
 func (s *screen) printf(format string, args ...any) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.printSame()
 	s.print(strings.TrimRight(fmt.Sprintf(format, args...), "\n"), s.bar)
 }
 
@@ -37,12 +41,18 @@ func (s *screen) printf(format string, args ...any) {
 func (s *screen) print(text, bar string) {
 	s.wipe()
 	fmt.Fprintln(s.w, text)
+	s.show(bar)
+}
+
+// show shows the bar where there is none.
+func (s *screen) show(bar string) {
 	fmt.Fprint(s.w, bar)
 	s.bar = bar
 }
 
-// line prints a line of a table, under its head if that is new, and the bar.
-func (s *screen) line(head, line string, done float64) {
+// line prints a line of a table, under its head if that is new, and the bar. Of
+// the lines that have the same news only the first and the last are printed.
+func (s *screen) line(head, line, news string, done float64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	bar := ""
@@ -51,11 +61,32 @@ func (s *screen) line(head, line string, done float64) {
 		n := min(int(done*width), width)
 		bar = fmt.Sprintf("[%s%s] %3.0f%%", strings.Repeat("=", n), strings.Repeat(" ", width-n), min(100*done, 100))
 	}
+	if head == s.head && news == s.news {
+		s.same = line
+		s.leftOut++
+		s.wipe()
+		s.show(bar)
+		return
+	}
+	s.printSame()
+	s.news = news
 	if head != s.head {
 		s.head = head
 		line = head + "\n" + line
 	}
 	s.print(line, bar)
+}
+
+// printSame prints the last of the lines left out. Those that follow are new.
+func (s *screen) printSame() {
+	s.news = ""
+	if s.leftOut > 1 {
+		s.print("  ... the same until", s.bar)
+	}
+	if s.leftOut > 0 {
+		s.print(s.same, s.bar)
+	}
+	s.leftOut = 0
 }
 
 func (s *screen) wipe() {
@@ -64,10 +95,11 @@ func (s *screen) wipe() {
 	}
 }
 
-// end removes the bar.
+// end prints what is left to print, and removes the bar.
 func (s *screen) end() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.printSame()
 	s.wipe()
 	s.bar = ""
 }

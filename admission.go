@@ -107,6 +107,12 @@ func (g *Guard) maxUnverified() int64 { return g.MaxConns / 8 }
 // accepted. It leaves room for accepted connections. It is at least 1.
 func (g *Guard) maxHandshakes() int64 { return g.MaxConns - g.MaxConns/2 }
 
+// pressedFor is how long we go on with Retries. A ClientHello often takes two
+// packets, and a client sends them again while it waits. If one of them brought
+// a Retry and a later one was let in, that one would take a place until its
+// handshake times out: its client has gone on with another connection ID.
+const pressedFor = 3 * time.Second
+
 // pressed reports whether the next client has to validate its address. It does
 // not block.
 func (g *Guard) pressed() bool {
@@ -115,7 +121,11 @@ func (g *Guard) pressed() bool {
 	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	return g.unverified >= g.maxUnverified()
+	if g.unverified >= g.maxUnverified() {
+		g.pressedAt = time.Now()
+		return true
+	}
+	return time.Since(g.pressedAt) < pressedFor
 }
 
 // A gate has the callbacks of a listener. For each new connection quic-go calls

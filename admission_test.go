@@ -187,6 +187,29 @@ func TestForgedPacketsShutNobodyOut(t *testing.T) {
 	}
 }
 
+// A client sends its ClientHello in several packets, and sends them again. If one
+// of them was answered with a Retry, the others must not take places that become
+// free: nobody would go on with their handshakes.
+func TestLatePacketsAfterARetryTakeNoPlace(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		f := newFlood(t, &quiclife.Guard{MaxConns: 8, Logger: slog.New(slog.DiscardHandler)})
+		admitted := func(most int, what string) {
+			t.Helper()
+			f.forge(t, 1)
+			time.Sleep(100 * time.Millisecond)
+			synctest.Wait()
+			require.Len(t, f.verified, most, what)
+		}
+		admitted(1, "the first packet, which takes the only place for clients without a validated address")
+		time.Sleep(4400 * time.Millisecond)
+		admitted(1, "a packet that has to be answered with a Retry")
+		time.Sleep(time.Second) // the first handshake has timed out
+		admitted(1, "a packet that is late")
+		time.Sleep(3 * time.Second)
+		admitted(2, "a packet when nothing presses any more")
+	})
+}
+
 // Good clients can take all places, and without pressure none of them needs
 // another round trip.
 func TestMaxConnsWithoutPressure(t *testing.T) {

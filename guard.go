@@ -62,8 +62,9 @@ type Guard struct {
 	// A packet with a forged address starts a handshake that fails only seconds
 	// later. So handshakes with clients whose address is not validated may take
 	// at most an eighth of MaxConns (none if MaxConns is below 8). Once they
-	// do, new clients have to validate their address with a Retry. That costs
-	// them one more round trip, and their 0-RTT packets are dropped.
+	// do, and for 3 seconds more, new clients have to validate their address
+	// with a Retry. That costs them one more round trip, and their 0-RTT
+	// packets are dropped.
 	// Connections that have not been accepted yet take at most half of
 	// MaxConns, rounded up.
 	MaxConns int64
@@ -158,6 +159,7 @@ type Guard struct {
 	counted    int64                         // connections, including handshakes in progress
 	handshakes int64                         // of these: not accepted yet
 	unverified int64                         // of these: address not validated
+	pressedAt  time.Time                     // when clients last had to validate their address
 	refused    time.Time                     // when a limit that streams count against was last reached
 	handling   slots.Fair[*Conn]             // for MaxStreams
 	hooks      []func(context.Context) error // registered with BeforeShutdown

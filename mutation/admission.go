@@ -19,6 +19,12 @@ var admission = []mutation{
 		killer: "TestForgedPacketsShutNobodyOut",
 	},
 	{
+		name:   "pressed: stops as soon as there is a place",
+		old:    "return time.Since(g.pressedAt) < pressedFor",
+		new:    "return false",
+		killer: "TestLatePacketsAfterARetryTakeNoPlace",
+	},
+	{
 		name: "connIDs: does not notice a failure",
 		old: `			a.enter(forgotten)
 `,

@@ -134,9 +134,12 @@ type Guard struct {
 	//
 	// The first record of a kind is written at once. Those of the next ten
 	// seconds are held back. Then one record is written for all of them, and
-	// its attribute "count" says how many it stands for. Leaks are of one kind
-	// if they have the same reason, opener and half states. If the Logger
-	// panics, the panic is recovered and ignored. nil means [slog.Default].
+	// its attribute "count" says how many it stands for. What is still held
+	// back when Shutdown or [Listener.Serve] returns is written then. If the
+	// program ends in another way, it is lost. Leaks are of one kind if they
+	// have the same reason, opener and half states. The errors of handlers are
+	// all of one kind. If the Logger panics, the panic is recovered and
+	// ignored. nil means [slog.Default].
 	Logger *slog.Logger
 
 	// OnLeak, if not nil, is called once for each leaked stream, after the leak

@@ -335,6 +335,7 @@ func (l *Listener) Serve(ctx context.Context, h Handlers) error {
 		return err
 	}
 	defer l.l.finish()
+	defer l.l.guard.flushAll()
 	stop, cancel := context.WithCancel(ctx)
 	defer cancel()
 	var conns sync.WaitGroup

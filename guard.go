@@ -189,7 +189,8 @@ type Codes struct {
 	// function for their kind, or they waited too long at Guard.MaxStreams.
 	Refused StreamErrorCode
 	// HandlerError is sent when a handler, or the function given to Do,
-	// returned an error. For handlers, Handlers.Code may choose another code.
+	// returned an error, and when the context of Do is done. For handlers,
+	// Handlers.Code may choose another code.
 	HandlerError StreamErrorCode
 	// Panic is sent when a handler, or the function given to Do, panicked.
 	Panic StreamErrorCode

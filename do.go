@@ -13,10 +13,11 @@ import (
 // of Close: [ErrWriteCut], or the peer's [*StreamError] if the peer stopped
 // reading. If f has read up to the peer's FIN, it is no error that the peer
 // stopped reading. If f returns an error, the stream is reset with
-// Codes.HandlerError, and Do returns the error. If f panics, the stream is
-// reset with Codes.Panic, and the panic goes on.
+// Codes.HandlerError, and Do returns the error. To send another code, f calls
+// [Stream.Reset] before it returns. If f panics, the stream is reset with
+// Codes.Panic, and the panic goes on.
 //
-// When ctx is done, the stream is reset with Codes.HandlerError, so that
+// When ctx is done, the stream is reset, also with Codes.HandlerError, so that
 // blocked calls on the stream return. The error of Do then matches ctx.Err()
 // and the error of f.
 func (c *Conn) Do(ctx context.Context, f func(*Stream) error) error {

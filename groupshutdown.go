@@ -33,6 +33,7 @@ func (g *Guard) Shutdown(ctx context.Context) error {
 	}
 	listeners := g.beginShutdown()
 	defer g.endShutdown()
+	defer g.flushAll()
 	g.closeAll(ctx, listeners)
 
 	failed := groupError{errs: g.runHooks(ctx)}

@@ -135,9 +135,12 @@ type Guard struct {
 	//
 	// The first record of a kind is written at once. Those of the next ten
 	// seconds are held back. Then one record is written for all of them, and
-	// its attribute "count" says how many it stands for. Leaks are of one kind
-	// if they have the same reason, opener and half states. If the Logger
-	// panics, the panic is recovered and ignored. nil means [slog.Default].
+	// its attribute "count" says how many it stands for. What is still held
+	// back when Shutdown or [Listener.Serve] returns is written then. If the
+	// program ends in another way, it is lost. Leaks are of one kind if they
+	// have the same reason, opener and half states. The errors of handlers are
+	// all of one kind. If the Logger panics, the panic is recovered and
+	// ignored. nil means [slog.Default].
 	Logger *slog.Logger
 
 	// OnLeak, if not nil, is called once for each leaked stream, after the leak
@@ -188,7 +191,8 @@ type Codes struct {
 	// function for their kind, or they waited too long at Guard.MaxStreams.
 	Refused StreamErrorCode
 	// HandlerError is sent when a handler, or the function given to Do,
-	// returned an error. For handlers, Handlers.Code may choose another code.
+	// returned an error, and when the context of Do is done. For handlers,
+	// Handlers.Code may choose another code.
 	HandlerError StreamErrorCode
 	// Panic is sent when a handler, or the function given to Do, panicked.
 	Panic StreamErrorCode

@@ -99,6 +99,21 @@ func (g *Guard) flush(kind recordKind, h *heldBack) {
 	g.write(level, kind, count, attrs)
 }
 
+// flushAll writes what is held back now, since the program may be about to end.
+// Only the program can cause that, not a peer.
+func (g *Guard) flushAll() {
+	t := &g.records
+	t.mu.Lock()
+	held := t.kinds
+	t.kinds = nil // the timers find that their kind is gone
+	t.mu.Unlock()
+	for kind, h := range held {
+		if h.count > 0 {
+			g.write(h.level, kind, h.count, h.attrs)
+		}
+	}
+}
+
 func (g *Guard) write(level slog.Level, kind recordKind, count int, attrs []any) {
 	defer func() {
 		// A Logger that panics must not end the process, since the peer could

@@ -2,7 +2,9 @@ package quiclife_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"regexp"
 	"runtime"
@@ -48,6 +50,79 @@ func TestLogOfOneBubbleDoesNotSilenceTheNext(t *testing.T) {
 	lines, sum := sumOfCounts(log.String(), "stream leaked")
 	require.Equal(t, 3, lines, "one for each clock")
 	require.Equal(t, 5, sum, "one is still held back")
+}
+
+// A program that stops its server may end right after, so no timer would write
+// what is held back.
+func TestStoppedServerWritesWhatWasHeldBack(t *testing.T) {
+	for _, c := range []struct {
+		name  string
+		serve func(ctx context.Context, ln *quiclife.Listener, h quiclife.Handlers) error
+		stop  func(t *testing.T, guard *quiclife.Guard, cancel func())
+	}{
+		{"Listener.Serve", func(ctx context.Context, ln *quiclife.Listener, h quiclife.Handlers) error {
+			return ln.Serve(ctx, h)
+		}, func(_ *testing.T, _ *quiclife.Guard, cancel func()) {
+			cancel()
+		}},
+		{"Guard.Shutdown", func(ctx context.Context, ln *quiclife.Listener, h quiclife.Handlers) error {
+			conn, err := ln.Accept(ctx)
+			if err != nil {
+				return err
+			}
+			return conn.Serve(ctx, h)
+		}, func(t *testing.T, guard *quiclife.Guard, _ func()) {
+			require.NoError(t, guard.Shutdown(t.Context()))
+		}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			bubble(t, func(t *testing.T) {
+				var log logged
+				guard := &quiclife.Guard{Logger: log.logger()}
+				ln, dial := listenInBubble(t, guard, 1)
+				ctx, cancel := context.WithCancel(t.Context())
+				defer cancel()
+				served := make(chan error, 1)
+				go func() {
+					served <- c.serve(ctx, ln, quiclife.Handlers{Stream: func(context.Context, *quiclife.Stream) error {
+						return errors.New("no")
+					}})
+				}()
+				client := dial()
+				for range 5 {
+					client.Do(t.Context(), func(s *quiclife.Stream) error {
+						write(t, s, "x")
+						_, err := io.ReadAll(s)
+						return err
+					})
+				}
+				lines, sum := sumOfCounts(log.String(), "handler failed")
+				require.Equal(t, []int{1, 1}, []int{lines, sum}, "lines and their counts before the stop")
+				c.stop(t, guard, cancel)
+				require.Error(t, <-served)
+				lines, sum = sumOfCounts(log.String(), "handler failed")
+				require.Equal(t, []int{2, 5}, []int{lines, sum}, "lines and their counts after it")
+			})
+		})
+	}
+}
+
+// A record is one line. Its opener leaves out the calls that are below every
+// goroutine's first.
+func TestOpenerInRecordHasNoCallsOfTheRuntime(t *testing.T) {
+	var log logged
+	setup{guard: &quiclife.Guard{Logger: log.logger(), CaptureStacks: true, AbandonGrace: -1}}.in(t, func(t *testing.T, e ends) {
+		opened := make(chan error)
+		go func() { opened <- openAndDrop(e.client) }()
+		require.NoError(t, <-opened)
+		collectAndLook(e.client)
+	})
+	require.Regexp(t, `opener="[^"]*quiclife_test\.openAndDrop [^"\\]*logs_test.go:\d+\\n[^"\\]* [^"\\]*logs_test.go:\d+" `, log.String())
+}
+
+func openAndDrop(c *quiclife.Conn) error {
+	_, err := c.OpenStream()
+	return err
 }
 
 // panicking is a slog.Handler that panics.

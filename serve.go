@@ -41,9 +41,11 @@ var errNilContext = errors.New("quiclife: nil context")
 // returned after the handler has returned, not before.
 //
 // The ctx of Stream and UniStream is done when [Conn.Context] is done: when the
-// connection has ended. The end of Serve's context does not affect it. It has
-// the values of both contexts. If both have a value for a key, the connection's
-// takes precedence.
+// connection has ended. It is not done when the peer gives up this one stream:
+// [Stream.Context] is, once the peer has asked us to stop sending. The end of
+// Serve's context does not affect ctx; [Conn.Draining] tells a handler that the
+// server stops. ctx has the values of both contexts. If both have a value for a
+// key, the connection's takes precedence.
 type Handlers struct {
 	// Conn, if not nil, is called for each connection before its streams are
 	// accepted. ctx is done when the connection has ended or Shutdown has
@@ -63,11 +65,13 @@ type Handlers struct {
 	// with [ErrWriteCut] for each answer that was cut, after the stream has
 	// ended. It is called on the handlers' goroutines, so calls may be
 	// concurrent. nil means that errors are logged, at level Warn, or at level
-	// Debug once the connection has ended.
+	// Debug once the connection has ended. The log has one of them in ten
+	// seconds: see Guard.Logger.
 	Error func(c *Conn, s StreamInfo, err error)
 
 	// Code returns the code for the reset of a stream whose handler returned
-	// err. nil means Codes.HandlerError for all errors.
+	// err. The peer's calls return a [*StreamError] with this code, and with
+	// Remote set. nil means Codes.HandlerError for all errors.
 	Code func(err error) StreamErrorCode
 }
 
@@ -322,8 +326,9 @@ func (c *Conn) panicked(msg string, v any, attrs ...any) {
 //
 // Serve never returns nil. It returns ctx.Err(), [ErrServerClosed], or the
 // transport's error if the transport fails. If connections had to be cut, the
-// error also matches the [*ShutdownError] of each. If an Accept, a NetListener
-// or another Serve uses the listener, Serve returns an error at once.
+// error also matches the [*ShutdownError] of each. So after a clean stop it
+// matches ctx.Err(), and no ShutdownError. If an Accept, a NetListener or
+// another Serve uses the listener, Serve returns an error at once.
 //
 // If [Guard.Shutdown] has closed the listener, then Guard.Shutdown shuts down
 // the connections, and its error says what was cut.
@@ -335,6 +340,7 @@ func (l *Listener) Serve(ctx context.Context, h Handlers) error {
 		return err
 	}
 	defer l.l.finish()
+	defer l.l.guard.flushAll()
 	stop, cancel := context.WithCancel(ctx)
 	defer cancel()
 	var conns sync.WaitGroup

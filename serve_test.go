@@ -180,6 +180,58 @@ func TestServeRunsOnceAtATime(t *testing.T) {
 	})
 }
 
+// TestHandlerSeesThatItsCallerHasLeftAndThatTheServerStops: neither ends the
+// handler's context.
+func TestHandlerSeesThatItsCallerHasLeftAndThatTheServerStops(t *testing.T) {
+	t.Parallel()
+	bubble(t, func(t *testing.T) {
+		ln, dial := listenInBubble(t, &quiclife.Guard{Codes: serveCodes}, 1)
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		served, seen := make(chan error, 1), make(chan string, 2)
+		go func() {
+			served <- ln.Serve(ctx, quiclife.Handlers{Stream: func(ctx context.Context, s *quiclife.Stream) error {
+				select {
+				case <-ctx.Done():
+					seen <- "the connection has ended"
+				case <-s.Context().Done():
+					seen <- "the caller has left"
+				case <-s.Conn().Draining():
+					seen <- "the server stops"
+				}
+				time.Sleep(time.Millisecond)
+				if ctx.Err() != nil {
+					t.Error("the handler's context is done too")
+				}
+				_, err := s.Write([]byte("answer"))
+				return err
+			}, Error: func(*quiclife.Conn, quiclife.StreamInfo, error) {}})
+		}()
+		client := dial()
+		hurry, hurried := context.WithTimeout(t.Context(), time.Second)
+		defer hurried()
+		ask := func(ctx context.Context) error {
+			return client.Do(ctx, func(s *quiclife.Stream) error {
+				write(t, s, "question")
+				s.Close()
+				b, err := io.ReadAll(s)
+				if err == nil && string(b) != "answer" {
+					t.Errorf("the answer is %q", b)
+				}
+				return err
+			})
+		}
+		require.ErrorIs(t, ask(hurry), context.DeadlineExceeded)
+		require.Equal(t, "the caller has left", <-seen)
+		time.AfterFunc(time.Second, cancel)
+		require.NoError(t, ask(t.Context()))
+		require.Equal(t, "the server stops", <-seen)
+		err := <-served
+		require.ErrorIs(t, err, context.Canceled)
+		require.False(t, errors.As(err, new(*quiclife.ShutdownError)), "nothing was cut: %v", err)
+	})
+}
+
 // TestHandlerContextHasValuesOfConnectionAndOfServe: those of the connection
 // come first.
 func TestHandlerContextHasValuesOfConnectionAndOfServe(t *testing.T) {
@@ -620,6 +672,13 @@ func TestDoEndsItsStreamAsItsFuncReturned(t *testing.T) {
 			return failed
 		}))
 		requireReset(t, 3, <-read)
+		require.Equal(t, failed, e.client.Do(t.Context(), func(s *quiclife.Stream) error {
+			write(t, s, "half")
+			settled()
+			s.Reset(77)
+			return failed
+		}))
+		requireReset(t, 77, <-read) // the func's own code
 		require.PanicsWithValue(t, "oops", func() {
 			e.client.Do(t.Context(), func(s *quiclife.Stream) error {
 				write(t, s, "half")

@@ -81,7 +81,9 @@ func (s *stack) String() string {
 	frames := runtime.CallersFrames(s[:])
 	for {
 		frame, more := frames.Next()
-		if frame.Function != "" {
+		switch frame.Function {
+		case "", "runtime.goexit", "runtime.main": // below every goroutine's first call
+		default:
 			fmt.Fprintf(&b, "%s %s:%d\n", frame.Function, frame.File, frame.Line)
 		}
 		if !more {

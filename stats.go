@@ -90,8 +90,8 @@ type StreamInfo struct {
 	BytesRead      int64
 	// Stack says where the stream was opened or accepted. Each line is
 	// "function file:line", with the innermost call first. For a stream that
-	// Serve accepted, it is the handler. Without Guard.CaptureStacks it may be
-	// empty.
+	// Serve accepted, it is the handler. Without Guard.CaptureStacks it is empty
+	// for most streams.
 	Stack string
 }
 
@@ -137,7 +137,7 @@ func (i StreamInfo) attrs() []any {
 	return []any{
 		"stream", int64(i.ID), "incoming", i.Incoming, "unidirectional", i.Unidirectional,
 		"send", i.Send.String(), "receive", i.Receive.String(), "age", i.Age,
-		"written", i.BytesWritten, "read", i.BytesRead, "opener", i.Stack,
+		"written", i.BytesWritten, "read", i.BytesRead, "opener", strings.TrimSpace(i.Stack),
 	}
 }
 

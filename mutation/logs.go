@@ -3,6 +3,14 @@ package main
 // logs breaks logs.go.
 var logs = []mutation{
 	{
+		name: "flushAll: a server that stops loses what was held back",
+		old: `		if h.count > 0 {
+`,
+		new: `		if false {
+`,
+		killer: "TestStoppedServerWritesWhatWasHeldBack",
+	},
+	{
 		name: "count: nothing is held back",
 		old: `		h.count++
 		h.level, h.attrs = level, attrs

@@ -122,9 +122,11 @@ func run(out *log.Logger) error {
 	_, err = call(hurry, conn, "wait")
 	out.Printf("client: wait: out of time: %t", errors.Is(err, context.DeadlineExceeded))
 
-	// Serve returns when all streams have ended, and what was written has arrived.
+	// Serve returns when all streams have ended, and what was written has
+	// arrived. If it had to cut some, its error is a *ShutdownError as well.
 	stop()
-	if err := <-served; !errors.Is(err, context.Canceled) {
+	err = <-served
+	if _, cut := errors.AsType[*quiclife.ShutdownError](err); cut || !errors.Is(err, context.Canceled) {
 		return err
 	}
 	out.Printf("streams open: %d", conn.Stats().Open())

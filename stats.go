@@ -137,7 +137,7 @@ func (i StreamInfo) attrs() []any {
 	return []any{
 		"stream", int64(i.ID), "incoming", i.Incoming, "unidirectional", i.Unidirectional,
 		"send", i.Send.String(), "receive", i.Receive.String(), "age", i.Age,
-		"written", i.BytesWritten, "read", i.BytesRead, "opener", i.Stack,
+		"written", i.BytesWritten, "read", i.BytesRead, "opener", strings.TrimSpace(i.Stack),
 	}
 }
 

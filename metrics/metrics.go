@@ -3,6 +3,9 @@
 //
 //	prometheus.MustRegister(metrics.NewCollector(quiclife.DefaultGuard, "default"))
 //
+// docs/OPERATIONS.md explains the metrics, and alerts.yml in this directory has
+// alerts on them.
+//
 // There are 66 series for each Guard, however many connections it has: no label
 // names an address, a stream or a place in the code. All series are there from
 // the start, counters at 0.

@@ -312,6 +312,7 @@ func counts(s quiclife.GuardStats) (rows []count) {
 	rows = append(rows, count{"opens have waited", s.OpenWait.Round(time.Millisecond).String(), false})
 	add("at the peer's limit", s.LimitErrors.Peer, true)
 	add("at MaxOutgoing", s.LimitErrors.Outgoing, true)
+	add("handled now", s.Handled, false)
 	add("at MaxStreams", s.LimitErrors.Streams, true)
 	add("at MaxHeap", s.LimitErrors.Heap+s.ConnsRefused.Heap, true)
 	add("refused at MaxConns", s.ConnsRefused.Conns, true)

@@ -244,13 +244,13 @@ func (e *groupError) Error() string {
 	if len(e.errs) == 1 {
 		return e.errs[0].Error()
 	}
-	s := fmt.Sprintf("quiclife: shutdown: %d of %d connections cut, with %s or data that may not have arrived",
+	s := fmt.Sprintf("quiclife: shutdown: %d of %d connections cut, with %s; data may not have arrived",
 		len(e.errs)-e.hooks-e.sockets, e.conns, counted(e.streams, "open stream"))
 	if e.hooks > 0 {
 		s += "; " + counted(e.hooks, "BeforeShutdown function") + " failed"
 	}
 	if e.sockets > 0 {
-		s += "; still open: " + counted(e.sockets, "socket")
+		s += "; " + counted(e.sockets, "socket") + " not closed in time"
 	}
 	return s
 }

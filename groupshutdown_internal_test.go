@@ -18,9 +18,9 @@ func TestGroupErrorCountsApart(t *testing.T) {
 		want                  string
 	}{
 		{nil, []error{failed}, nil, "failed"},
-		{nil, []error{cut(2), cut(3)}, nil, "2 of 7 connections cut, with 5 open streams or data that may not have arrived"},
-		{[]error{failed, failed}, []error{cut(1)}, nil, "1 of 7 connections cut, with 1 open stream or data that may not have arrived; 2 BeforeShutdown functions failed"},
-		{[]error{failed}, []error{cut(1), nil}, []error{failed}, "1 of 7 connections cut, with 1 open stream or data that may not have arrived; 1 BeforeShutdown function failed; still open: 1 socket"},
+		{nil, []error{cut(2), cut(3)}, nil, "2 of 7 connections cut, with 5 open streams; data may not have arrived"},
+		{[]error{failed, failed}, []error{cut(1)}, nil, "1 of 7 connections cut, with 1 open stream; data may not have arrived; 2 BeforeShutdown functions failed"},
+		{[]error{failed}, []error{cut(1), nil}, []error{failed}, "1 of 7 connections cut, with 1 open stream; data may not have arrived; 1 BeforeShutdown function failed; 1 socket not closed in time"},
 	} {
 		e := &groupError{errs: c.hooks, hooks: len(c.hooks), conns: 7, sockets: len(c.sockets)}
 		for _, err := range c.conns {

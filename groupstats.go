@@ -37,6 +37,11 @@ type GuardStats struct {
 
 	HandlerErrors int64 // errors returned by handlers, and answers that were cut, in all
 	HandlerPanics int64 // in all
+
+	// Handled is how many streams take a slot of MaxStreams now. It is 0 without
+	// MaxStreams. A handler that hangs keeps its slot even if its stream was reset,
+	// so Handled may exceed the number of open streams.
+	Handled int64
 }
 
 // PerKind has one value for each kind of stream.
@@ -140,6 +145,9 @@ func (g *Guard) Stats() GuardStats {
 	for _, c := range g.members() {
 		c.refresh()
 	}
+	g.mu.Lock()
+	handled := g.handling.Taken()
+	g.mu.Unlock()
 	t := &g.totals
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -152,6 +160,7 @@ func (g *Guard) Stats() GuardStats {
 		Collections:   t.collections.Load(),
 		HandlerErrors: t.handlerErrors.Load(),
 		HandlerPanics: t.handlerPanics.Load(),
+		Handled:       handled,
 		Leaks: LeakCounts{
 			Dropped:    t.leaks[LeakDropped].Load(),
 			Unread:     t.leaks[LeakUnread].Load(),

@@ -27,7 +27,7 @@ func totals(s quiclife.GuardStats) map[string]int64 {
 		for i := range v.NumField() {
 			name := v.Type().Field(i).Name
 			switch name {
-			case "Open", "Peak", "Limit", "Conns", "Full", "Most", "Oldest", "OpensWaiting":
+			case "Open", "Peak", "Limit", "Conns", "Full", "Most", "Oldest", "OpensWaiting", "Handled":
 				if prefix == "ConnsRefused." { // its Conns never falls
 					break
 				}
@@ -268,6 +268,32 @@ func TestGuardStatsCountWhatFailsAtEachLimit(t *testing.T) {
 		_, err := e.client.OpenStream()
 		require.Error(t, err)
 		require.Equal(t, quiclife.LimitCounts{Heap: 1}, guard.Stats().LimitErrors)
+	})
+}
+
+// TestHandledCountsHandlersThatHang: with MaxStreams, until they return, even if
+// their stream was reset.
+func TestHandledCountsHandlersThatHang(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		guard := &quiclife.Guard{MaxStreams: 2, IdleTimeout: time.Second, Logger: slog.New(slog.DiscardHandler)}
+		release := make(chan struct{})
+		clients, stop := star(t, guard, nil, 1, quiclife.Handlers{Stream: func(context.Context, *quiclife.Stream) error {
+			<-release
+			return nil
+		}})
+		s, err := clients[0].OpenStream()
+		require.NoError(t, err)
+		write(t, s, "x")
+		time.Sleep(2 * time.Second)
+		stats := guard.Stats()
+		require.EqualValues(t, 1, stats.Leaks.Idle, "the stream was reset")
+		require.Zero(t, stats.Incoming.Open)
+		require.EqualValues(t, 1, stats.Handled)
+		close(release)
+		settled()
+		require.Zero(t, guard.Stats().Handled)
+		s.Release()
+		stop()
 	})
 }
 

@@ -38,7 +38,8 @@ type Guard struct {
 	// NetListeners. At the limit, further streams wait for their turn for at
 	// most MaxWait, and are then refused with Codes.Refused. A free slot goes
 	// to the connection that has the fewest streams being handled. Streams that
-	// this side opens, or accepts with AcceptStream, are not counted. A
+	// this side opens, or accepts with AcceptStream, are not counted. A stream
+	// counts until its handler returns, even if it was reset before that. A
 	// NetListener's stream counts from shortly before Accept returns it until
 	// it has ended. 0 means no limit.
 	MaxStreams int64
@@ -52,7 +53,7 @@ type Guard struct {
 	// MaxConns limits the connections of the group, including handshakes in
 	// progress. MaxHeap limits the bytes of live heap of the whole process, as
 	// measured by the last garbage collection. At either limit, new incoming
-	// connections are refused during the handshake (the peer sees
+	// connections are refused at their first packet (the peer sees
 	// CONNECTION_REFUSED), and Dial fails with a [*LimitError]. Above MaxHeap,
 	// opening a stream fails with a LimitError too. Existing connections and
 	// streams go on, and peers may open more streams on them. A refusal above
@@ -72,7 +73,8 @@ type Guard struct {
 
 	// IdleTimeout is how long a stream may go without a byte read or written
 	// before it is reset with Codes.Idle. The reset comes between 1 and 1.25
-	// times IdleTimeout after the last byte. IdleTimeout must be longer than
+	// times IdleTimeout after the last byte. It does not end the stream's handler,
+	// which should wait for [Stream.Context] too. IdleTimeout must be longer than
 	// the slowest handler works without reading or writing. While a blocked
 	// Write's bytes go into packets, the stream is not idle. Bytes that Write
 	// queues count when they are queued. 0 means never.

@@ -49,6 +49,7 @@ func TestManyLeaksWriteFewLines(t *testing.T) {
 		require.LessOrEqual(t, lines, 50)
 		require.EqualValues(t, sum, guard.Stats().Leaks.Dropped)
 		require.Contains(t, log.String(), "TestManyLeaksWriteFewLines", "an opener, sampled after the first leak")
+		require.NotContains(t, log.String(), `\n" count`, "a line end after the last call")
 		time.Sleep(time.Minute)
 		drop(t, e.client, func(*quiclife.Stream) {})
 		collectAndLook(e.client)

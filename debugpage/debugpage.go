@@ -11,6 +11,9 @@
 // is localhost or a loopback address. So no web page elsewhere can read it. The
 // page has no scripts, loads nothing, and changes nothing in the program.
 //
+// Set [quiclife.Guard].CaptureStacks, or the page does not know where most
+// streams were opened: it says "not captured".
+//
 // # Queries
 //
 // These parameters may be combined:

@@ -99,6 +99,37 @@ func TestPageShowsWhoHoldsStreams(t *testing.T) {
 	text := get(t, h, "?format=text").Body.String()
 	require.Regexp(t, `(?m)^3 .*send half finished, receive half open .*debugpage_test\.open`, text)
 	require.NotContains(t, text, "OPEN STREAMS: ", "one by one, without a filter")
+	require.Regexp(t, `(?m)^127\S+ +\S+ +4 +4 +0 +0 of 100 +0 of 100 +4 `, text, "the open streams of each kind, and the limit where it is known")
+}
+
+// TestOpenersThatAreNotKnown are not left blank.
+func TestOpenersThatAreNotKnown(t *testing.T) {
+	guard := &quiclife.Guard{}
+	rc, _ := quictest.Loopback(t, nil, nil)
+	open(t, guard.Wrap(rc, nil))
+	h := debugpage.Handler(guard)
+	require.Contains(t, get(t, h, "").Body.String(), "not captured")
+	require.Regexp(t, `(?m)^1 .*not captured$`, get(t, h, "?format=text").Body.String())
+}
+
+// TestAdviceForHandlers: Serve ends the stream, once its handler returns.
+func TestAdviceForHandlers(t *testing.T) {
+	guard, client, server := pair(t, nil)
+	_, err := open(t, client).Write([]byte("x"))
+	require.NoError(t, err)
+	returned := make(chan error, 1)
+	go func() {
+		returned <- server.Serve(t.Context(), quiclife.Handlers{Stream: func(ctx context.Context, _ *quiclife.Stream) error {
+			<-ctx.Done()
+			return nil
+		}})
+	}()
+	h := debugpage.Handler(guard)
+	require.Eventually(t, func() bool {
+		return strings.Contains(get(t, h, "").Body.String(), "If Serve accepted it, its handler has not returned yet.")
+	}, 10*time.Second, time.Millisecond)
+	client.CloseWithError(0, "")
+	<-returned
 }
 
 // TestFilter: only rows that match are shown, and single streams are listed.

@@ -91,9 +91,17 @@ func (g guard) writeText(out io.Writer) {
 	for _, r := range g.Leaks.Rows {
 		fmt.Fprintf(w, "%v\t%s\t%d\t%s\t%s\t%s\t%d\t%d\t%s\n", r.Ago, r.Reason, r.ID, r.Remote, r.Kind, r.State, r.Written, r.Read, short(r.Opener))
 	}
-	section("connections", len(g.Conns.Rows), g.Conns.Of, "remote | local | open | opened | oldest")
+	columns := "remote | local | open"
+	for _, k := range g.Kinds {
+		columns += " | " + k.Name
+	}
+	section("connections", len(g.Conns.Rows), g.Conns.Of, columns+" | opened | oldest")
 	for _, r := range g.Conns.Rows {
-		fmt.Fprintf(w, "%s\t%s\t%d\t%d\t%v\n", r.Remote, r.Local, r.Open, r.Opened, r.Oldest)
+		fmt.Fprintf(w, "%s\t%s\t%d", r.Remote, r.Local, r.Open)
+		for _, u := range r.ByKind {
+			fmt.Fprintf(w, "\t%v", u)
+		}
+		fmt.Fprintf(w, "\t%d\t%v\n", r.Opened, r.Oldest)
 	}
 	w.Flush()
 }
@@ -106,11 +114,14 @@ func rowsOf(all int) string {
 	return fmt.Sprint(all)
 }
 
+// notCaptured stands for an opener that is not known.
+const notCaptured = "not captured"
+
 // short returns the innermost call of an opener, without the paths of its
 // package and file.
 func short(opener string) string {
 	if opener == "" {
-		return ""
+		return notCaptured
 	}
 	line, _, _ := strings.Cut(opener, "\n")
 	function, file, _ := strings.Cut(line, " ")

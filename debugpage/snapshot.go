@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/quiclife/quiclife"
@@ -94,6 +95,13 @@ type conn struct {
 type use struct {
 	Open  int64 `json:"open"`
 	Limit int64 `json:"limit"`
+}
+
+func (u use) String() string {
+	if u.Limit == 0 {
+		return fmt.Sprint(u.Open)
+	}
+	return fmt.Sprintf("%d of %d", u.Open, u.Limit)
 }
 
 // A group is the streams that were opened by the same calls and are in the same
@@ -252,7 +260,7 @@ func keyOf(s quiclife.StreamInfo) groupKey {
 	if s.Dropped {
 		state += ", dropped"
 	}
-	return groupKey{kindName(s.Incoming, s.Unidirectional), state, advice.ToDo(s), s.Stack}
+	return groupKey{kindName(s.Incoming, s.Unidirectional), state, advice.ToDo(s), strings.TrimSpace(s.Stack)}
 }
 
 func streamOf(remote string, key groupKey, s quiclife.StreamInfo) stream {
@@ -304,6 +312,7 @@ func counts(s quiclife.GuardStats) (rows []count) {
 	rows = append(rows, count{"opens have waited", s.OpenWait.Round(time.Millisecond).String(), false})
 	add("at the peer's limit", s.LimitErrors.Peer, true)
 	add("at MaxOutgoing", s.LimitErrors.Outgoing, true)
+	add("handled now", s.Handled, false)
 	add("at MaxStreams", s.LimitErrors.Streams, true)
 	add("at MaxHeap", s.LimitErrors.Heap+s.ConnsRefused.Heap, true)
 	add("refused at MaxConns", s.ConnsRefused.Conns, true)

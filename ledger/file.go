@@ -12,8 +12,8 @@ import (
 	"time"
 )
 
-// ErrNotQlog is the error of [Read] for input that is not qlog in a form that it
-// can read.
+// ErrNotQlog is the error of [Read] for input that is not qlog, or not in a form
+// that Read knows.
 var ErrNotQlog = errors.New("ledger: not a JSON-SEQ qlog file")
 
 const (
@@ -36,13 +36,14 @@ func ReadFile(name string) ([]*Conn, error) {
 	return conns, nil
 }
 
-// Read reads qlog as JSON text sequences, or with one JSON object a line. It
-// returns the connections as they were after their last event. It takes memory
-// for the streams that are held, not for the file.
+// Read reads qlog as JSON text sequences, or with one JSON object on each line.
+// It returns the connections as they were after their last event. It needs memory
+// for the streams that are held, not for the whole file.
 //
-// Events that it does not know are skipped. If some cannot be read, or the last
-// one is cut short, that is no error: [Report].Missing says so. The error matches
-// [ErrNotQlog] if the input does not begin as qlog does.
+// Read skips events that it does not know. An event that cannot be read, or is
+// cut short at the end of the file, is not an error either. [Report].Missing
+// mentions it. If the input does not begin as qlog does, the error matches
+// [ErrNotQlog].
 //
 // If each is not nil, it is called after each event that may change a count or a
 // blame, with its connection and its time. If each returns an error, Read ends

@@ -14,11 +14,11 @@ import (
 type Blame uint8
 
 const (
-	// BlameUnknown means that the frames do not tell. [Stream.Proof] says why.
-	// [Stream.Candidates] has those that it may be, if that is known.
+	// BlameUnknown means that the frames do not tell. [Stream.Proof] says why. If
+	// only some blames are possible, [Stream.Candidates] lists them.
 	BlameUnknown Blame = iota
-	// BlameOurApp is the application at the end that was traced, or quic-go under
-	// it if the application has made all the calls that it has to.
+	// BlameOurApp is the application at the end that was traced. If it has made all
+	// the calls that it has to, it is quic-go.
 	BlameOurApp
 	// BlamePeerApp is the application at the other end.
 	BlamePeerApp

@@ -14,7 +14,7 @@ import (
 // keptEnded is how many connections that have ended a Ledger keeps.
 const keptEnded = 64
 
-// Options configure a [Ledger]. The zero value is fine.
+// Options configure a [Ledger]. The zero value traces all connections.
 type Options struct {
 	// Sample n traces one connection in n. Tracing has a cost, and cannot begin
 	// later. 0 and 1 trace all, a negative number none.
@@ -23,13 +23,14 @@ type Options struct {
 	// OnStarved, if not nil, is called when the peer sends STREAMS_BLOCKED: it
 	// needs to open a stream, and has no slot. The call has a goroutine of its
 	// own, and holds up nothing; it may use the Ledger, and close the connection.
-	// There is at most one at a time for each connection. What comes while it runs
-	// makes one more call.
+	// Calls for one connection come one after the other. However many
+	// STREAMS_BLOCKED come during a call, one more call follows.
 	OnStarved func(*Conn, Report)
 }
 
-// A Ledger keeps the books of connections. Make it with [New]; the zero value
-// has no Options. It is safe for concurrent use.
+// A Ledger records what the frames of connections say about their streams. Make
+// it with [New]. The zero value works too, and is a Ledger with the zero Options.
+// It is safe for concurrent use.
 type Ledger struct {
 	options Options
 	asked   atomic.Int64 // connections, traced or not
@@ -42,8 +43,8 @@ type Ledger struct {
 // New returns a Ledger without connections.
 func New(options Options) *Ledger { return &Ledger{options: options} }
 
-// Tracer returns the func to set as [quic.Config].Tracer. It traces to next as
-// well, which may be nil, or return nil.
+// Tracer returns the func to set as [quic.Config].Tracer. If next is not nil,
+// the connection is also traced by what next returns, unless that is nil.
 //
 // Labels have the paths of HTTP/3 requests. To keep them out, wrap the tracer in
 // RedactHeaders of quic-go's http3/qlog.

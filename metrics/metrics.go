@@ -3,7 +3,10 @@
 //
 //	prometheus.MustRegister(metrics.NewCollector(quiclife.DefaultGuard, "default"))
 //
-// There are 66 series for each Guard, however many connections it has: no label
+// docs/OPERATIONS.md explains the metrics, and alerts.yml in this directory has
+// alerts on them.
+//
+// There are 67 series for each Guard, however many connections it has: no label
 // names an address, a stream or a place in the code. All series are there from
 // the start, counters at 0.
 package metrics
@@ -172,6 +175,8 @@ func (c *collector) describe() {
 		limitErrors.add(func(s *quiclife.GuardStats) float64 { return float64(l.of(s.LimitErrors)) }, l.scope.String())
 		refused.add(func(s *quiclife.GuardStats) float64 { return float64(l.of(s.ConnsRefused)) }, l.scope.String())
 	}
+	handled := c.metric(gauge, "streams_handled", "Streams that take a slot of MaxStreams: their handlers have not returned. 0 without MaxStreams.")
+	handled.add(func(s *quiclife.GuardStats) float64 { return float64(s.Handled) })
 	waiting := c.metric(gauge, "opens_waiting", "Calls that are waiting for a slot.")
 	waiting.add(func(s *quiclife.GuardStats) float64 { return float64(s.OpensWaiting) })
 	waited := c.metric(counter, "open_wait_seconds_total", "Time that calls waited for a slot. A call counts when it returns.")

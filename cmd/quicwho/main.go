@@ -18,9 +18,9 @@
 //
 // # Flags
 //
-//	-json      print a JSON object a connection, with all streams held, in place of the tables
+//	-json      print one line of JSON for each connection, with all its streams held, instead of the tables
 //	-plot F    draw the streams held over time, by whose fault it is, to the SVG file F
-//	-rows N    print at most N rows of each table, 0 is all (10)
+//	-rows N    print at most N rows of each table; 0 means all (10)
 //
 // # Exit status
 //
@@ -73,9 +73,9 @@ func (c *command) run(args []string) int {
 		flags.PrintDefaults()
 		fmt.Fprint(c.err, "\nThe exit status is 0 if all went well, also if files lack something, and 1 if not.\n")
 	}
-	asJSON := flags.Bool("json", false, "print a JSON object a connection, in place of the tables")
+	asJSON := flags.Bool("json", false, "print one line of JSON for each connection, with all its streams held, instead of the tables")
 	plotTo := flags.String("plot", "", "draw the streams held over time to this SVG `file`")
-	rows := flags.Int("rows", 10, "print at most this `number` of rows of each table, 0 is all")
+	rows := flags.Int("rows", 10, "print at most this `number` of rows of each table; 0 means all")
 	switch err := flags.Parse(args); {
 	case errors.Is(err, flag.ErrHelp):
 		return 0

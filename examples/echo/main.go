@@ -97,7 +97,7 @@ func run(w io.Writer) error {
 	defer plain.CloseWithError(0, "")
 	go serve(ctx, plainServer.AcceptStream)
 	answers, err := askOften(plain.OpenStream)
-	fmt.Fprintf(w, "quic-go:  %d answers, then: %v\n", answers, err)
+	fmt.Fprintf(w, "quic-go:  %d of 200 answers, error: %v\n", answers, err)
 
 	// Wrap does for one connection what swapping the import does for a program.
 	raw, rawServer, err := connect(ctx)
@@ -113,20 +113,20 @@ func run(w io.Writer) error {
 	for client.Stats().Open()+server.Stats().Open() > 0 && ctx.Err() == nil {
 		runtime.Gosched() // the last FIN is on its way
 	}
-	fmt.Fprintf(w, "quiclife: %d answers, then: %v; held by the client %d, by the server %d\n",
+	fmt.Fprintf(w, "quiclife: %d of 200 answers, error: %v; streams held by the client %d, by the server %d\n",
 		answers, err, client.Stats().Open(), server.Stats().Open())
 
 	err = remember(client)
-	fmt.Fprintf(w, "remember: held by the client %d, error: %v\n", client.Stats().Open(), err)
+	fmt.Fprintf(w, "remember: error: %[2]v; streams held by the client %[1]d, thanks to Release\n", client.Stats().Open(), err)
 	err = forget(client)
-	fmt.Fprintf(w, "forget:   held by the client %d, error: %v\n", client.Stats().Open(), err)
+	fmt.Fprintf(w, "forget:   error: %[2]v; streams held by the client %[1]d, until a garbage collection\n", client.Stats().Open(), err)
 	for len(leaks) == 0 {
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
 		runtime.GC() // a real program waits for the next collection
 	}
-	fmt.Fprintf(w, "leak:     %v\n", (<-leaks).Stream)
+	fmt.Fprintf(w, "OnLeak:   %v\n", (<-leaks).Stream)
 	return nil
 }
 

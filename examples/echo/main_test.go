@@ -10,9 +10,9 @@ import (
 func TestOnlyQuicGoRunsOutOfStreams(t *testing.T) {
 	var out bytes.Buffer
 	require.NoError(t, run(&out), "it said: %s", &out)
-	require.Regexp(t, `(?m)^quic-go:  100 answers, then: too many open streams$`, out.String())
-	require.Regexp(t, `(?m)^quiclife: 200 answers, then: <nil>; held by the client 0, by the server 0$`, out.String())
-	require.Regexp(t, `(?m)^remember: held by the client 0, error: <nil>$`, out.String())
-	require.Regexp(t, `(?m)^forget:   held by the client 1, error: <nil>$`, out.String())
-	require.Regexp(t, `(?m)^leak:     stream 804 .*\.forget .*dropped`, out.String())
+	require.Regexp(t, `(?m)^quic-go:  100 of 200 answers, error: too many open streams$`, out.String())
+	require.Regexp(t, `(?m)^quiclife: 200 of 200 answers, error: <nil>; streams held by the client 0, by the server 0$`, out.String())
+	require.Regexp(t, `(?m)^remember: error: <nil>; streams held by the client 0, thanks to Release$`, out.String())
+	require.Regexp(t, `(?m)^forget:   error: <nil>; streams held by the client 1, until a garbage collection$`, out.String())
+	require.Regexp(t, `(?m)^OnLeak:   stream 804 .*\.forget .*dropped`, out.String())
 }

@@ -83,13 +83,13 @@ func run(w io.Writer) error {
 	_, err = conn.OpenStream()
 	fmt.Fprintf(w, "MaxOutgoingStreams: %v\n", err)
 	if limit, ok := errors.AsType[*quiclife.LimitError](err); ok {
-		fmt.Fprintf(w, "  scope %v, %d of %d open, the oldest is stream %d\n", limit.Scope, limit.Open, limit.Limit, limit.Oldest.ID)
+		fmt.Fprintf(w, "  its fields: scope %v, %d of %d open, the oldest is stream %d\n", limit.Scope, limit.Open, limit.Limit, limit.Oldest.ID)
 	}
 
 	_, err = io.ReadAll(second) // the server handles the first
-	fmt.Fprintf(w, "MaxStreams: %v, worth a retry: %t\n", err, hasCode(err, codeBusy))
+	fmt.Fprintf(w, "MaxStreams: %v, is codeBusy: %t\n", err, hasCode(err, codeBusy))
 	_, err = io.ReadAll(first) // it says no more
-	fmt.Fprintf(w, "IdleTimeout: %v, too quiet: %t\n", err, hasCode(err, codeIdle))
+	fmt.Fprintf(w, "IdleTimeout: %v, is codeIdle: %t\n", err, hasCode(err, codeIdle))
 
 	err = server.Shutdown(ctx)
 	stats := server.Stats()

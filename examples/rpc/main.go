@@ -59,11 +59,11 @@ func handlers(out *log.Logger) quiclife.Handlers {
 	return quiclife.Handlers{
 		Conn: func(ctx context.Context, c *quiclife.Conn) (context.Context, error) {
 			// A real server knows its caller by the certificate, and returns an error for strangers.
-			return context.WithValue(ctx, callerKey{}, c.ConnectionState().TLS.NegotiatedProtocol+" client"), nil
+			return context.WithValue(ctx, callerKey{}, "a client that speaks "+c.ConnectionState().TLS.NegotiatedProtocol), nil
 		},
 		Stream: handle,
 		Error: func(_ *quiclife.Conn, s quiclife.StreamInfo, err error) {
-			out.Printf("server: stream %d: %v", s.ID, err)
+			out.Printf("server: handler of stream %d failed: %v", s.ID, err)
 		},
 		Code: func(err error) quiclife.StreamErrorCode {
 			if errors.Is(err, errNoMethod) {
@@ -113,14 +113,16 @@ func run(out *log.Logger) error {
 	out.Printf("client: whoami: %q, error: %v", answer, err)
 
 	_, err = call(ctx, conn, "fly")
-	if reset, ok := errors.AsType[*quiclife.StreamError](err); ok && reset.Remote {
-		out.Printf("client: fly: no such method: %t", reset.ErrorCode == codeNoMethod)
+	if reset, ok := errors.AsType[*quiclife.StreamError](err); ok && reset.Remote && reset.ErrorCode == codeNoMethod {
+		out.Print("client: fly: the server has no such method")
 	}
 
 	hurry, cancel := context.WithTimeout(ctx, 100*time.Millisecond)
 	defer cancel()
 	_, err = call(hurry, conn, "wait")
-	out.Printf("client: wait: out of time: %t", errors.Is(err, context.DeadlineExceeded))
+	if errors.Is(err, context.DeadlineExceeded) {
+		out.Print("client: wait: gave up after 100ms, which reset the stream")
+	}
 
 	// Serve returns when all streams have ended, and what was written has
 	// arrived. If it had to cut some, its error is a *ShutdownError as well.
@@ -129,7 +131,7 @@ func run(out *log.Logger) error {
 	if _, cut := errors.AsType[*quiclife.ShutdownError](err); cut || !errors.Is(err, context.Canceled) {
 		return err
 	}
-	out.Printf("streams open: %d", conn.Stats().Open())
+	out.Printf("client: streams open: %d", conn.Stats().Open())
 	return nil
 }
 

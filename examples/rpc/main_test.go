@@ -16,12 +16,12 @@ func TestErrorsReachTheOtherEnd(t *testing.T) {
 	var out bytes.Buffer
 	require.NoError(t, run(log.New(&out, "", 0)), "it said: %s", &out)
 	for _, line := range []string{
-		`client: whoami: "you are rpc client", error: <nil>`,
-		`client: fly: no such method: true`,
-		`server: stream 4: no such method`,
-		`client: wait: out of time: true`,
-		`server: stream 8: stream 8 canceled by remote with error code 0`,
-		`streams open: 0`,
+		`client: whoami: "you are a client that speaks rpc", error: <nil>`,
+		`client: fly: the server has no such method`,
+		`server: handler of stream 4 failed: no such method`,
+		`client: wait: gave up after 100ms`,
+		`server: handler of stream 8 failed: stream 8 canceled by remote with error code 0`,
+		`client: streams open: 0`,
 	} {
 		require.Contains(t, out.String(), line)
 	}

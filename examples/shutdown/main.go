@@ -109,8 +109,8 @@ func run(w io.Writer) error {
 			fmt.Fprintf(w, "  cut: stream %d, with %d bytes written\n", s.ID, s.BytesWritten)
 		}
 	}
-	fmt.Fprintln(w, "client: feed ended with", <-fed)
-	fmt.Fprintln(w, "client: stubborn ended with", <-cut)
+	fmt.Fprintln(w, "client: feed ended, error:", <-fed)
+	fmt.Fprintln(w, "client: stubborn ended, error:", <-cut)
 	if err := <-served; !errors.Is(err, quiclife.ErrServerClosed) {
 		return err
 	}

@@ -22,6 +22,14 @@ func Halves(s quiclife.StreamInfo) string {
 // ToDo says what the program should do about s, in one or more sentences. s is
 // open, or has ended without its stream credit being returned.
 func ToDo(s quiclife.StreamInfo) string {
+	todo := toDo(s)
+	if s.Incoming && !s.Dropped && (s.Send == quiclife.HalfOpen || s.Receive == quiclife.HalfOpen) {
+		todo += " If Serve accepted it, its handler has not returned yet."
+	}
+	return todo
+}
+
+func toDo(s quiclife.StreamInfo) string {
 	const open = quiclife.HalfOpen
 	moved := s.BytesRead+s.BytesWritten > 0
 	switch {

@@ -16,7 +16,7 @@ import (
 
 // published are the modules that a program can require, by folder. The root
 // comes first: the others require a version of it.
-var published = []string{"."}
+var published = []string{".", "metrics", "vet", "cmd/quicwho"}
 
 // strangers is a program that uses what is published.
 const strangers = `package main
@@ -26,12 +26,21 @@ import (
 	"fmt"
 
 	quic "github.com/quiclife/quiclife"
+	"github.com/quiclife/quiclife/metrics"
 )
 
 func main() {
 	ln, err := quic.ListenAddr("127.0.0.1:0", nil, nil)
-	fmt.Println(ln == nil, err != nil, quic.DefaultGuard.Shutdown(context.Background()))
+	fmt.Println(ln == nil, err != nil, metrics.NewCollector(quic.DefaultGuard, "name") != nil, quic.DefaultGuard.Shutdown(context.Background()))
 }
+`
+
+// tools are the programs that are published.
+const tools = `
+tool (
+	github.com/quiclife/quiclife/cmd/quicwho
+	github.com/quiclife/quiclife/vet/cmd/quiclifevet
+)
 `
 
 // TestPublishedModulesBuildForAStranger: a program outside of this repository
@@ -47,7 +56,7 @@ func TestPublishedModulesBuildForAStranger(t *testing.T) {
 	}
 	program := t.TempDir()
 	require.NoError(t, os.WriteFile(filepath.Join(program, "main.go"), []byte(strangers), 0o666))
-	mod := "module stranger\n\ngo 1.26.0\n"
+	mod := "module stranger\n\ngo 1.26.0\n" + tools
 	for path, version := range requires {
 		mod += "\nrequire " + path + " " + version + "\n"
 	}
@@ -58,7 +67,7 @@ func TestPublishedModulesBuildForAStranger(t *testing.T) {
 	require.NoError(t, err)
 	require.NoError(t, json.Unmarshal(out, &env))
 	cache := t.TempDir() // of its own: the version that it downloads is not the one that will be tagged
-	for _, args := range [][]string{{"mod", "tidy"}, {"run", "."}} {
+	for _, args := range [][]string{{"mod", "tidy"}, {"run", "."}, {"build", "-o", program, "tool"}} {
 		cmd := exec.CommandContext(t.Context(), "go", args...)
 		cmd.Dir = program
 		cmd.Env = append(os.Environ(), "GOWORK=off", "GOFLAGS=-modcacherw",
@@ -68,7 +77,7 @@ func TestPublishedModulesBuildForAStranger(t *testing.T) {
 		out, err := cmd.CombinedOutput()
 		require.NoError(t, err, "go %s:\n%s", strings.Join(args, " "), out)
 		if args[0] == "run" {
-			require.Contains(t, string(out), "true true <nil>")
+			require.Contains(t, string(out), "true true true <nil>")
 		}
 	}
 }

@@ -56,6 +56,14 @@ func TestAlertOfTheWrongProgramFails(t *testing.T) {
 	require.Len(t, judge(io.Discard, []string{leak, full}, wrong, start), 2)
 }
 
+// TestMissingPrometheusIsSaidAtOnce: before anything is built or started.
+func TestMissingPrometheusIsSaidAtOnce(t *testing.T) {
+	t.Setenv("PATH", t.TempDir())
+	var out bytes.Buffer
+	require.ErrorContains(t, run(t.Context(), &out, ""), "package prometheus")
+	require.Empty(t, out.String())
+}
+
 // TestSilenceIsWaitedFor: an alert that fires wrongly, soon after the last one
 // that has to, is seen.
 func TestSilenceIsWaitedFor(t *testing.T) {

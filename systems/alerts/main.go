@@ -71,6 +71,9 @@ func main() {
 }
 
 func run(ctx context.Context, w io.Writer, board string) (err error) {
+	if _, err := exec.LookPath("prometheus"); err != nil {
+		return fmt.Errorf("this needs Debian's package prometheus: %w", err)
+	}
 	dir, err := os.MkdirTemp("", "alerts")
 	if err != nil {
 		return err

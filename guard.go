@@ -132,8 +132,8 @@ type Guard struct {
 	// Logger receives records of leaks, of handlers that fail or panic, of
 	// answers that were cut, of connections that Listener.Serve or a
 	// NetListener had to cut, of connections that Handlers.Conn refused, and of
-	// failures at a limit. It also receives one when calls that open streams
-	// have waited at a limit for a second in vain.
+	// failures at a limit. It also receives one when streams wait at MaxStreams,
+	// or calls that open streams have waited at a limit for a second in vain.
 	//
 	// The first record of a kind is written at once. Those of the next ten
 	// seconds are held back. Then one record is written for all of them, and
@@ -147,8 +147,9 @@ type Guard struct {
 
 	// OnLeak, if not nil, is called once for each leaked stream, after the leak
 	// was logged. By then the stream was ended, unless AbandonGrace gives its
-	// data time to arrive, or ReportOnly is set. No lock is held during the
-	// call. Calls may be concurrent. If OnLeak panics, the panic is logged.
+	// data time to arrive, NoStopSending has it drained, or ReportOnly is set.
+	// No lock is held during the call. Calls may be concurrent. If OnLeak
+	// panics, the panic is logged.
 	OnLeak func(Leak)
 
 	records   thinner

@@ -56,7 +56,8 @@ func (e *ShutdownError) Unwrap() error { return e.Err }
 // Shutdown ends the connection so that no data is lost. As soon as it begins,
 // calls that open or accept a stream fail with [ErrShutdown]. (A blocked call
 // that accepts returns only when the next stream comes or the connection ends.)
-// Shutdown blocks until all open streams have ended, whoever ends them. Streams
+// Shutdown blocks until all open streams have ended, whoever ends them. It does
+// not wait for dropped unidirectional streams, which nobody would end. Streams
 // that the peer opens meanwhile are refused with Codes.Shutdown. Then Shutdown
 // blocks until the peer has acknowledged everything that was sent. Then it
 // closes the connection with code and reason.

@@ -231,10 +231,11 @@ func (s *Stream) Peek(b []byte) (int, error) {
 	return n, err
 }
 
-// Write writes p. Data is queued for sending. Write blocks while 16 KiB of the
-// stream or 256 KiB of the connection are queued. The write deadline ends the
-// wait, and so does a call of CancelWrite, Close, Release or Reset, the peer's
-// STOP_SENDING (a [*StreamError] with Remote set), or the end of the
+// Write writes p. Up to 16 KiB of the stream and 256 KiB of the connection are
+// queued for sending. If p does not fit, or the peer's window has no room for
+// it, Write blocks until all of p has gone into packets. The write deadline
+// ends the wait, and so does a call of CancelWrite, Close, Release or Reset, the
+// peer's STOP_SENDING (a [*StreamError] with Remote set), or the end of the
 // connection. Write returns how many bytes of p it took. These are sent even if
 // there is an error, unless the stream is reset.
 //

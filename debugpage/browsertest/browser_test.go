@@ -37,9 +37,10 @@ var (
 
 // browser is started by the first test that needs it.
 var browser = sync.OnceValue(func() context.Context {
-	path, err := exec.LookPath("chromium")
+	// On GitHub's Ubuntu there are both, but AppArmor denies chromium its sandbox.
+	path, err := exec.LookPath("google-chrome")
 	if err != nil {
-		path, err = exec.LookPath("google-chrome")
+		path, err = exec.LookPath("chromium")
 	}
 	if err != nil {
 		return nil

@@ -56,6 +56,37 @@ func TestAlertOfTheWrongProgramFails(t *testing.T) {
 	require.Len(t, judge(io.Discard, []string{leak, full}, wrong, start), 2)
 }
 
+// TestMissingPrometheusIsSaidAtOnce: before anything is built or started.
+func TestMissingPrometheusIsSaidAtOnce(t *testing.T) {
+	t.Setenv("PATH", t.TempDir())
+	var out bytes.Buffer
+	require.ErrorContains(t, run(t.Context(), &out, ""), "package prometheus")
+	require.Empty(t, out.String())
+}
+
+// TestSilenceIsWaitedFor: an alert that fires wrongly, soon after the last one
+// that has to, is seen.
+func TestSilenceIsWaitedFor(t *testing.T) {
+	before := longer
+	longer = 2 * scraped
+	t.Cleanup(func() { longer = before })
+	start, asked := time.Now(), 0
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		const one = `{"metric": {"alertname": "QuiclifeStreamsLeak", "job": %q}, "values": [[%d, "1"]]}`
+		now := start.Unix()
+		series := fmt.Sprintf(one+","+one, "faulty", now, "careless", now)
+		if asked++; asked > 1 {
+			series += fmt.Sprintf(","+one, "mended", now+1)
+		}
+		fmt.Fprintf(w, `{"status": "success", "data": {"result": [%s]}}`, series)
+	}))
+	t.Cleanup(server.Close)
+	names := []string{"QuiclifeStreamsLeak"}
+	fired, err := watch(t.Context(), io.Discard, &prometheus{server.URL}, nil, names, start)
+	require.NoError(t, err)
+	require.Len(t, judge(io.Discard, names, fired, start), 1, "the alert of the mended program")
+}
+
 // TestBoardHasAllPanels of the dashboard, and asks what Grafana would.
 func TestBoardHasAllPanels(t *testing.T) {
 	asked := 0

@@ -38,9 +38,13 @@ import (
 const (
 	faster   = 120
 	scraped  = 500 * time.Millisecond // one minute of the real rules
-	showFull = 6 * time.Second        // for the board to have what full connections do
 	patience = 120 * time.Second      // for all alerts to fire
 )
+
+// longer is how long the trial goes on after the last alert that has to fire. An
+// alert that is silent then would not fire a moment later, either. It also gives
+// the board time to show what full connections do.
+var longer = 6 * time.Second
 
 // A program is a run of systems/cluster, and what the alerts should make of it.
 type program struct {
@@ -67,6 +71,9 @@ func main() {
 }
 
 func run(ctx context.Context, w io.Writer, board string) (err error) {
+	if _, err := exec.LookPath("prometheus"); err != nil {
+		return fmt.Errorf("this needs Debian's package prometheus: %w", err)
+	}
 	dir, err := os.MkdirTemp("", "alerts")
 	if err != nil {
 		return err
@@ -110,7 +117,6 @@ func run(ctx context.Context, w io.Writer, board string) (err error) {
 		wrong = append(wrong, err)
 	}
 	if board != "" {
-		time.Sleep(showFull)
 		if err := drawBoard(ctx, p, filepath.Join(metrics, "dashboard.json"), board, start); err != nil {
 			return errors.Join(append(wrong, err)...)
 		}
@@ -130,10 +136,11 @@ func moduleDir(name string) (string, error) {
 // An event is an alert of a program.
 type event struct{ alert, program string }
 
-// watch waits until all has fired that has to, or patience ends, and returns
-// when each alert fired first.
+// watch waits until all has fired that has to, and for as long as longer after
+// that, or until patience ends. It returns when each alert fired first.
 func watch(ctx context.Context, w io.Writer, p *prometheus, children []*child, names []string, start time.Time) (map[event]time.Time, error) {
 	told := make(map[event]bool)
+	var complete time.Time // when all had fired that has to
 	for {
 		select {
 		case <-ctx.Done():
@@ -165,7 +172,10 @@ func watch(ctx context.Context, w io.Writer, p *prometheus, children []*child, n
 				}
 			}
 		}
-		if missing == 0 || time.Since(start) > patience {
+		if missing == 0 && complete.IsZero() {
+			complete = time.Now()
+		}
+		if missing == 0 && time.Since(complete) > longer || time.Since(start) > patience {
 			return fired, nil
 		}
 	}

@@ -9,7 +9,6 @@ import (
 	"net/http"
 	"net/url"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -20,10 +19,6 @@ import (
 type prometheus struct{ url string }
 
 func startPrometheus(ctx context.Context, dir, rules string, targets []string, children *[]*child) (*prometheus, error) {
-	command, err := exec.LookPath("prometheus")
-	if err != nil {
-		return nil, fmt.Errorf("this needs Debian's package prometheus: %w", err)
-	}
 	addr, err := freeAddr()
 	if err != nil {
 		return nil, err
@@ -40,7 +35,7 @@ func startPrometheus(ctx context.Context, dir, rules string, targets []string, c
 	); err != nil {
 		return nil, err
 	}
-	c, err := startChild(ctx, "prometheus", command,
+	c, err := startChild(ctx, "prometheus", "prometheus",
 		"--config.file="+filepath.Join(dir, "prometheus.yml"),
 		"--storage.tsdb.path="+filepath.Join(dir, "data"),
 		"--web.listen-address="+addr,

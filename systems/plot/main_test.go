@@ -19,11 +19,11 @@ quiclife,9.0,,,,restart
 quiclife,12.0,,,,restart
 `
 
-// paint runs the program and returns the picture.
-func paint(t *testing.T, in string, p picture) string {
+// paint draws what was measured, and returns the picture.
+func paint(t *testing.T, p picture) string {
 	t.Helper()
 	out := filepath.Join(t.TempDir(), "out.svg")
-	if err := run(strings.NewReader(in), out, p); err != nil {
+	if err := run(strings.NewReader(measured), out, p); err != nil {
 		t.Fatal(err)
 	}
 	b, err := os.ReadFile(out)
@@ -42,7 +42,7 @@ func count(t *testing.T, svg, text string, want int) {
 }
 
 func TestPictureNamesLibrariesAndPanels(t *testing.T) {
-	svg := paint(t, measured, picture{title: "proxy: a proxy"})
+	svg := paint(t, picture{title: "proxy: a proxy"})
 	for _, text := range []string{"proxy: a proxy", "quic-go", "quiclife", "streams that quic-go holds, both ends", "live heap, MiB", "10,000"} {
 		count(t, svg, text, 1)
 	}
@@ -51,13 +51,13 @@ func TestPictureNamesLibrariesAndPanels(t *testing.T) {
 }
 
 func TestSecondPanelHasRequests(t *testing.T) {
-	svg := paint(t, measured, picture{requests: true})
+	svg := paint(t, picture{requests: true})
 	count(t, svg, "requests answered", 1)
 	count(t, svg, "live heap, MiB", 0)
 }
 
 func TestEventsAreInBothPanels(t *testing.T) {
-	svg := paint(t, measured, picture{})
+	svg := paint(t, picture{})
 	count(t, svg, "kill -9", 2) // that of the two runs at nearly the same time is one
 	count(t, svg, "restart", 2) // and the second of a name has a line alone
 	if lines := strings.Count(svg, "stroke-dasharray"); lines != 2*3 {
@@ -66,7 +66,7 @@ func TestEventsAreInBothPanels(t *testing.T) {
 }
 
 func TestTextsKeepTheRoomReckonedWith(t *testing.T) {
-	svg := paint(t, measured, picture{title: "title"})
+	svg := paint(t, picture{title: "title"})
 	if all, fitted := strings.Count(svg, "<text"), strings.Count(svg, "<text textLength="); all == 0 || all != fitted {
 		t.Errorf("of %d texts %d have a length", all, fitted)
 	}

@@ -241,7 +241,8 @@ func (c *Conn) apply(e event) {
 	c.unlock()
 }
 
-// unlock unlocks c.mu. If the peer has run out of slots, it starts tellStarved.
+// unlock unlocks c.mu. If the peer has run out of slots, it makes sure that
+// OnStarved is called.
 func (c *Conn) unlock() {
 	starved := c.state.starved
 	c.state.starved = false

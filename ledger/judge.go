@@ -17,8 +17,8 @@ const (
 	// BlameUnknown means that the frames do not tell. [Stream.Proof] says why. If
 	// only some blames are possible, [Stream.Candidates] lists them.
 	BlameUnknown Blame = iota
-	// BlameOurApp is the application at the end that was traced. If it has made all
-	// the calls that it has to, it is quic-go.
+	// BlameOurApp is the application at the end that was traced. If the application
+	// has made all the calls that it has to, then quic-go holds the stream.
 	BlameOurApp
 	// BlamePeerApp is the application at the other end.
 	BlamePeerApp
@@ -85,9 +85,9 @@ type Half struct {
 // may stand for several streams: see Last.
 type Stream struct {
 	ID quic.StreamID
-	// Last is ID and Count is 1, unless this stands for Count streams between ID
-	// and Last. These are complete streams, if there are too many to keep each of
-	// them, or streams that a later stream has opened and that have no frame yet.
+	// Last is ID and Count is 1, unless this Stream stands for Count streams between
+	// ID and Last. Those are either complete streams, if there are too many to keep
+	// each of them, or streams without a frame that a later stream has opened.
 	Last  quic.StreamID
 	Count int64
 
@@ -101,10 +101,10 @@ type Stream struct {
 	Complete time.Time // when it became complete on the wire, zero if it is not
 	Since    time.Time // when its last frame was seen, or Complete
 	// KnownHeld is the last time at which the stream held its slot for sure.
-	// Usually that is now. For a complete stream it is the time at which a slot was
-	// given back that may have been its own, if there was one. The longer it is
-	// after Complete, the more suspicious the stream. It is zero for complete
-	// streams that are not kept one by one.
+	// Usually that is now. For a complete stream, it is the time at which a slot was
+	// given back that may have been the stream's, if there was one. The longer that
+	// time is after Complete, the more suspicious the stream. KnownHeld is zero for
+	// complete streams that are not kept one by one.
 	KnownHeld time.Time
 
 	Send, Receive Half
@@ -162,7 +162,8 @@ func (d *verdict) say(whom Blame, form string, numbers ...int64) {
 	copy(d.numbers[:], numbers)
 }
 
-// doubt is like say, where the blame is one of among, or unknown if that is nil.
+// doubt sets the blame to unknown, and the text. among lists the possible blames.
+// If it is nil, any blame is possible.
 func (d *verdict) doubt(among []Blame, form string, numbers ...int64) {
 	d.say(BlameUnknown, form, numbers...)
 	d.among = among

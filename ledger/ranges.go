@@ -18,7 +18,7 @@ type ranges []interval
 // than limit intervals, it adds nothing and returns false.
 func (r *ranges) add(lo, hi int64, limit int) bool { return r.addAt(lo, hi, 0, limit) }
 
-// addAt is like add, and records when the numbers were added.
+// addAt is like add, and stores the time in a new interval.
 func (r *ranges) addAt(lo, hi, at int64, limit int) bool {
 	if lo >= hi {
 		return true
@@ -78,7 +78,7 @@ func (r ranges) size() (n int64) {
 	return n
 }
 
-// spans is a set of bytes of a stream. It is small if most come in order.
+// spans is a set of bytes of a stream. It is small if most bytes come in order.
 type spans struct {
 	prefix int64  // all bytes below it are in the set
 	rest   ranges // the bytes above prefix

@@ -99,8 +99,8 @@ type stream struct {
 	send, recv half
 
 	candidate bool  // the accepting end may have let go of it
-	letGoAt   int64 // how many streams that end had let go of at that time
-	heldAt    int64 // when the next slot was given back after that, 0 if none was
+	letGoAt   int64 // how many streams that end had let go of when candidate was set
+	heldAt    int64 // when the next slot was given back, 0 if none was
 }
 
 // counters are the counts of one kind of streams.
@@ -125,7 +125,7 @@ type counters struct {
 	foldedAt    int64  // the lowest letGoAt among them
 	foldedSince int64  // when the first of them was complete
 	foldedUntil int64  // when the last of them was complete
-	broken      string // why the counts are wrong, "" if they are not
+	broken      string // why the counts can no longer be exact, "" if they can
 }
 
 // letGo returns how many streams the accepting end has let go of.
@@ -591,7 +591,7 @@ func (k *kind) mayBeLetGo(str *stream) bool {
 	return (send.fin || send.reset) && (k.uni || recv.reset || recv.fin && (recv.got.prefix >= recv.final || recv.torn))
 }
 
-// judgeEnd notes whether str is now complete, and whether it is now a candidate.
+// judgeEnd checks whether str is now complete, and whether it is now a candidate.
 func (s *state) judgeEnd(k *kind, str *stream, at int64) {
 	if str.complete != 0 || !k.mayBeLetGo(str) {
 		return

@@ -125,7 +125,7 @@ func (o Options) Handler(guards ...*quiclife.Guard) http.Handler {
 
 type handler struct {
 	allow  func(*http.Request) bool
-	names  []string // of guards, or none
+	names  []string // of guards, or empty
 	guards []*quiclife.Guard
 	ledger iter.Seq[peek.LedgerConn] // nil without a Ledger
 }

@@ -102,7 +102,7 @@ func TestPageShowsWhoHoldsStreams(t *testing.T) {
 	require.Regexp(t, `(?m)^127\S+ +\S+ +4 +4 +0 +0 of 100 +0 of 100 +4 `, text, "the open streams of each kind, and the limit where it is known")
 }
 
-// TestOpenersThatAreNotKnown are not left blank.
+// TestOpenersThatAreNotKnown: the page says "not captured".
 func TestOpenersThatAreNotKnown(t *testing.T) {
 	guard := &quiclife.Guard{}
 	rc, _ := quictest.Loopback(t, nil, nil)
@@ -112,7 +112,7 @@ func TestOpenersThatAreNotKnown(t *testing.T) {
 	require.Regexp(t, `(?m)^1 .*not captured$`, get(t, h, "?format=text").Body.String())
 }
 
-// TestAdviceForHandlers: Serve ends the stream, once its handler returns.
+// TestAdviceForHandlers: Serve ends the stream once its handler returns.
 func TestAdviceForHandlers(t *testing.T) {
 	guard, client, server := pair(t, nil)
 	_, err := open(t, client).Write([]byte("x"))
@@ -146,7 +146,7 @@ func TestFilter(t *testing.T) {
 	require.NotContains(t, none, server.LocalAddr().String())
 }
 
-// TestLeaksAreKept: the last 100. The program's OnLeak still works.
+// TestLeaksAreKept: the page has the last 100. The program's OnLeak still works.
 func TestLeaksAreKept(t *testing.T) {
 	var told atomic.Int64
 	guard := &quiclife.Guard{IdleTimeout: time.Millisecond, OnLeak: func(quiclife.Leak) { told.Add(1) }, Logger: slog.New(slog.DiscardHandler)}
@@ -199,7 +199,7 @@ func TestOnlyRequestsFromThisMachineAreAnswered(t *testing.T) {
 	}
 }
 
-// TestAllowStandsInPlaceOfTheRule: it may allow more or less.
+// TestAllowStandsInPlaceOfTheRule: Allow may let in more requests, or fewer.
 func TestAllowStandsInPlaceOfTheRule(t *testing.T) {
 	for _, allow := range []bool{false, true} {
 		h := debugpage.Options{Allow: func(*http.Request) bool { return allow }}.Handler(&quiclife.Guard{})
@@ -228,8 +228,8 @@ func TestPageCanOnlyBeRead(t *testing.T) {
 	}
 }
 
-// TestPolicyForbidsEverythingButTheStyle: the policy has the hash of the style
-// sheet.
+// TestPolicyForbidsEverythingButTheStyle: the policy contains the hash of the
+// style sheet.
 func TestPolicyForbidsEverythingButTheStyle(t *testing.T) {
 	w := get(t, debugpage.Handler(&quiclife.Guard{}), "")
 	style := regexp.MustCompile(`(?s)<style>(.*)</style>`).FindStringSubmatch(w.Body.String())
@@ -241,7 +241,7 @@ func TestPolicyForbidsEverythingButTheStyle(t *testing.T) {
 	}
 }
 
-// TestHostileStringsAreShownAsText: wherever they come from.
+// TestHostileStringsAreShownAsText: wherever the strings come from.
 func TestHostileStringsAreShownAsText(t *testing.T) {
 	guard, client, _ := pair(t, nil)
 	open(t, client)
@@ -358,12 +358,13 @@ func TestRowsAreLimited(t *testing.T) {
 	require.Contains(t, text, "OPEN STREAMS: 500 of 600\n")
 }
 
-// TestEmptyTablesAreLists: in JSON, so that programs can iterate over them.
+// TestEmptyTablesAreLists: the JSON has no null, so programs can iterate over each
+// table.
 func TestEmptyTablesAreLists(t *testing.T) {
 	require.NotContains(t, get(t, debugpage.Handler(&quiclife.Guard{}), "?format=json").Body.String(), "null")
 }
 
-// TestFilterKeepsTheRefresh: as links do.
+// TestFilterKeepsTheRefresh: the form for the filter also sends the refresh.
 func TestFilterKeepsTheRefresh(t *testing.T) {
 	page := get(t, debugpage.Handler(&quiclife.Guard{}), "?refresh=7").Body.String()
 	require.Contains(t, page, `<input type="hidden" name="refresh" value="7">`)

@@ -39,7 +39,7 @@ func takeLedger(conns iter.Seq[peek.LedgerConn], q query) *books {
 			}
 			found = true
 			if c.Ended && q.filter == "" {
-				break // an ended connection holds no streams
+				break // an ended connection has no slots; a filter lists its streams
 			}
 			h := held{LedgerStream: s, Remote: c.Remote}
 			if !s.Opened.IsZero() {
@@ -66,7 +66,7 @@ func takeLedger(conns iter.Seq[peek.LedgerConn], q query) *books {
 
 func oldestFirst(x, y held) int { return cmp.Compare(y.Age, x.Age) }
 
-// State says which end this is, and why the connection has ended if it has.
+// State says which end has the ledger, and why the connection ended if it has.
 func (c ledgerConn) State() string {
 	end := "server"
 	if c.Client {
@@ -80,7 +80,7 @@ func (c ledgerConn) State() string {
 
 func (h held) Kind() string { return kindName(h.Incoming, h.Unidirectional) }
 
-// What returns the label.
+// What returns the label without control characters.
 func (h held) What() string { return plain(h.Label) }
 
 // Name returns the stream ID, or the range of IDs of several streams.
@@ -91,7 +91,7 @@ func (h held) Name() string {
 	return fmt.Sprintf("%d..%d (%d)", h.ID, h.Last, h.Count)
 }
 
-// countText says how many streams of a kind are held, and at which limit.
+// countText says how many streams of a kind are held, and what the limit is.
 func countText(c peek.LedgerCount) string {
 	if c.Opened == 0 && c.Held == 0 {
 		return ""

@@ -27,7 +27,7 @@ func traced(t *testing.T, conf quic.Config) (client, server *quic.Conn, o debugp
 	return client, server, debugpage.Options{Ledger: l}
 }
 
-// hold opens n streams at client that server does not read.
+// hold opens n streams at client. server accepts them and does not read.
 func hold(t *testing.T, client, server *quic.Conn, n int) {
 	t.Helper()
 	for range n {
@@ -41,7 +41,7 @@ func hold(t *testing.T, client, server *quic.Conn, n int) {
 	}
 }
 
-// TestPageShowsWhoseMoveItIs: even on connections that belong to no Guard.
+// TestPageShowsWhoseMoveItIs: it does so even for connections without a Guard.
 func TestPageShowsWhoseMoveItIs(t *testing.T) {
 	client, server, o := traced(t, quic.Config{MaxIncomingStreams: 3})
 	hold(t, client, server, 2)

@@ -114,10 +114,10 @@ func rowsOf(all int) string {
 	return fmt.Sprint(all)
 }
 
-// notCaptured stands for an opener that is not known.
+// notCaptured is shown for an unknown opener.
 const notCaptured = "not captured"
 
-// short returns the innermost call of an opener, without the paths of its
+// short returns the innermost call of an opener, without the directories of its
 // package and file.
 func short(opener string) string {
 	if opener == "" {

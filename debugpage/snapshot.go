@@ -32,7 +32,7 @@ type guard struct {
 	Leaks   table[leak]   `json:"leaks"`
 }
 
-// A table has the first rows of a longer list.
+// A table has the first rows of a list.
 type table[R any] struct {
 	Rows []R `json:"rows"`
 	Of   int `json:"of"` // length of the list
@@ -63,8 +63,8 @@ type kind struct {
 	Name      string `json:"kind"`
 	Open      int64  `json:"open"`
 	Limit     int64  `json:"limit"`
-	Most      int64  `json:"open_max"` // on one connection
-	Peak      int64  `json:"peak"`     // of one connection
+	Most      int64  `json:"open_max"` // the most on one connection
+	Peak      int64  `json:"peak"`     // the most on one connection so far
 	Full      int64  `json:"connections_full"`
 	Oldest    age    `json:"oldest_seconds"`
 	Opened    int64  `json:"opened"`
@@ -75,7 +75,7 @@ type kind struct {
 	Detached  int64  `json:"detached"`
 }
 
-// A count is a count of the whole group.
+// A count is a count for the whole Guard.
 type count struct {
 	Name  string `json:"name"`
 	Value string `json:"value"`
@@ -86,12 +86,12 @@ type conn struct {
 	Remote string `json:"remote"`
 	Local  string `json:"local"`
 	Open   int64  `json:"open"`
-	ByKind [4]use `json:"by_kind"` // as in kinds
+	ByKind [4]use `json:"by_kind"` // in the order of kinds
 	Opened int64  `json:"opened"`
 	Oldest age    `json:"oldest_seconds"`
 }
 
-// A use says how many slots of a connection are taken.
+// A use says how many streams of a kind are open on a connection, and the limit.
 type use struct {
 	Open  int64 `json:"open"`
 	Limit int64 `json:"limit"`
@@ -170,8 +170,8 @@ var groupOrders = map[string]func(a, b group) int{
 	"opener": func(a, b group) int { return cmp.Compare(a.Opener, b.Opener) },
 }
 
-// order returns the order with the name asked, or with the name otherwise if
-// there is none.
+// order returns the order with the name asked. If there is none, it returns the
+// order with the name otherwise.
 func order[R any](orders map[string]func(a, b R) int, asked, otherwise string) func(a, b R) int {
 	if by, ok := orders[asked]; ok {
 		return by
@@ -235,7 +235,7 @@ func takeGuard(g *quiclife.Guard, q query) guard {
 	for _, at := range groups {
 		v.Groups.add(*at)
 	}
-	slices.SortFunc(v.Groups.Rows, func(a, b group) int { // so that rows that compare equal always have the same order
+	slices.SortFunc(v.Groups.Rows, func(a, b group) int { // rows that compare equal below keep this order
 		return cmp.Or(cmp.Compare(a.Opener, b.Opener), cmp.Compare(a.Kind, b.Kind), cmp.Compare(a.State, b.State))
 	})
 	slices.SortFunc(v.Conns.Rows, func(a, b conn) int {

@@ -19,13 +19,13 @@ import (
 	"github.com/quiclife/quiclife/ledger"
 )
 
-// The benchmarks run the same load on connections that are not traced, that
-// are traced by a Tracer that does nothing, and that have a ledger, at both
-// ends. One iteration is a run of each, in rotating order, and the figures are
-// medians over them, so the number of iterations is to be given: -benchtime 9x.
-// Costs are of the CPU, which other processes disturb less than time.
+// The benchmarks run the same load on three connections. Both ends have no
+// Tracer, a Tracer that does nothing, or a ledger. One iteration runs all three,
+// in rotating order. The results are medians over the iterations, so set their
+// number: -benchtime 9x. The cost is CPU time, because other processes disturb it
+// less than elapsed time.
 
-// A nothing is a Tracer that does nothing: what quic-go itself takes for tracing.
+// A nothing is a trace that does nothing. It shows what quic-go's own part costs.
 type nothing struct{}
 
 func (nothing) AddProducer() qlogwriter.Recorder { return nothing{} }
@@ -38,7 +38,7 @@ var tracers = []func(context.Context, bool, quic.ConnectionID) qlogwriter.Trace{
 	ledger.New(ledger.Options{}).Tracer(nil),
 }
 
-// triples measures run on connections with each of the tracers.
+// triples measures run on one connection for each of the tracers.
 func triples(b *testing.B, perRun int, serve func(*quic.Conn), run func(*testing.B, *quic.Conn)) {
 	var clients []*quic.Conn
 	for _, tracer := range tracers {
@@ -85,7 +85,7 @@ func median(xs []float64) float64 {
 	return xs[len(xs)/2]
 }
 
-// cpuTime is what this process has used so far.
+// cpuTime returns the CPU time that this process has used so far.
 func cpuTime() time.Duration {
 	var u syscall.Rusage
 	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
@@ -94,7 +94,7 @@ func cpuTime() time.Duration {
 	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }
 
-// BenchmarkRequests makes requests that are answered, one after the other.
+// BenchmarkRequests makes requests one after the other, and reads the answers.
 func BenchmarkRequests(b *testing.B) {
 	const requests = 2000
 	triples(b, requests,
@@ -121,7 +121,7 @@ func BenchmarkRequests(b *testing.B) {
 		})
 }
 
-// BenchmarkRequestsAtOnce makes requests that are answered, 64 at a time.
+// BenchmarkRequestsAtOnce makes 64 requests at a time, and reads the answers.
 func BenchmarkRequestsAtOnce(b *testing.B) {
 	const requests, atOnce = 6400, 64
 	triples(b, requests,
@@ -164,7 +164,7 @@ func BenchmarkRequestsAtOnce(b *testing.B) {
 		})
 }
 
-// BenchmarkBulk sends 64 MiB on one stream; an operation is a MiB.
+// BenchmarkBulk sends 64 MiB on one stream. An operation is one MiB.
 func BenchmarkBulk(b *testing.B) {
 	const mib = 64
 	triples(b, mib,

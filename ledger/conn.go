@@ -16,20 +16,20 @@ import (
 type Conn struct {
 	ledger *Ledger // nil if it is read from a file
 	id     string
-	listed atomic.Bool // in the ledger, now or before
+	listed atomic.Bool // it is or was in the ledger's lists
 
-	mu            sync.Mutex // guards the fields below; held for an event, for a few streams, or to list their numbers
+	mu            sync.Mutex // guards the fields below; never held for long
 	state         *state
 	local, remote string
-	starving      bool // OnStarved runs
-	starvedAgain  bool // and is to be called once more
+	starving      bool // OnStarved is running
+	starvedAgain  bool // OnStarved has to be called once more
 
-	// Of one that is read from a file:
-	last           int64 // when the last event was
+	// Only for connections that are read from a file:
+	last           int64 // the time of the last event
 	window, flying int64 // the congestion window, and the bytes in flight
 }
 
-// now is the time, where c is.
+// now returns the time: of the last event if c is read from a file.
 func (c *Conn) now() int64 {
 	if c.ledger == nil {
 		return c.last
@@ -39,48 +39,48 @@ func (c *Conn) now() int64 {
 
 func newConn(client, unit bool) *Conn { return &Conn{state: newState(client, unit)} }
 
-// A Count has the streams that one end has opened, bidirectional ones or
-// unidirectional ones. It counts at the end that accepts them: a stream that the
-// peer opened counts when we have it, one that we opened when the peer is known
-// to have it.
+// A Count counts the bidirectional or the unidirectional streams that one end
+// has opened. It counts them at the end that accepts them. A stream that the peer
+// opened counts once its first frame has reached us. A stream that we opened
+// counts once we know that its first frame has reached the peer.
 type Count struct {
-	Limit  int64 // how many may be held at a time, -1 if that was not seen
+	Limit  int64 // how many may be held at a time, -1 if the limit was not seen
 	Opened int64 // in all
-	LetGo  int64 // of them: those whose slot was given back
-	Held   int64 // the others
+	LetGo  int64 // the streams of Opened whose slot was given back
+	Held   int64 // the streams of Opened that still hold their slot
 
 	// HeldComplete is how many of Held are complete on the wire. They wait for the
-	// application at the accepting end. If that is the peer's, the MAX_STREAMS of
-	// some may also be on its way.
+	// application at the accepting end. If that end is the peer, a MAX_STREAMS that
+	// gives back some of them may also be under way.
 	HeldComplete int64
 
 	// Exact means that the numbers are those of the accepting end, as of the
 	// last MAX_STREAMS that was seen. If it is false, Why says why. If slots are
-	// given back several at a time, Held is the most that it may be.
+	// given back several at a time, Held is an upper bound.
 	Exact bool
 	Why   string
 
-	// Blocked means that the opener has sent STREAMS_BLOCKED, and was given no
-	// slot since.
+	// Blocked means that the opener has sent STREAMS_BLOCKED, and that no slot was
+	// given back since.
 	Blocked bool
 }
 
 // A Report says how many streams of a connection are held.
 type Report struct {
 	ID            string // the connection's: the Destination Connection ID of its first packet
-	Client        bool   // whether the client's end was traced
+	Client        bool   // whether our end is the client
 	Local, Remote string // addresses, "" if they were not seen
 
 	Began, Ended time.Time // zero: not seen, not yet
-	Reason       string    // of the end
-	Missing      string    // what a file lacks
+	Reason       string    // why the connection ended
+	Missing      string    // what the file lacks, "" if it lacks nothing
 
 	Incoming, IncomingUni Count // opened by the peer, accepted by us
 	Outgoing, OutgoingUni Count // opened by us, accepted by the peer
 }
 
-// String returns r in a line, for logs: the kinds of streams that were opened,
-// or that one of the two ends is short of.
+// String returns r as one line for logs. It lists the kinds of streams that were
+// opened, or for which the opener has no slot.
 func (r Report) String() string {
 	b := []byte("server ")
 	if r.Client {
@@ -127,12 +127,12 @@ func (c Count) String() string {
 	return string(b)
 }
 
-// Held is the streams of all kinds that are held.
+// Held returns how many streams of all kinds are held.
 func (r Report) Held() int64 {
 	return r.Incoming.Held + r.IncomingUni.Held + r.Outgoing.Held + r.OutgoingUni.Held
 }
 
-// Report returns the counts as they are now, or were at the connection's end.
+// Report returns the counts as they are now, or as they were when c ended.
 func (c *Conn) Report() Report {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -161,10 +161,12 @@ func (c *counters) count() Count {
 	}
 }
 
-// Streams yields the streams that hold a slot. It also yields the complete ones
-// that may hold one, where the frames do not tell. The incoming ones come first,
-// then the outgoing ones, each in the order of their IDs. The connection goes
-// on meanwhile, so streams may come and go.
+// Streams yields the streams that hold a slot. Where the frames do not tell, it
+// also yields the complete streams that may hold one. The kinds come in this
+// order: incoming, incoming unidirectional, outgoing, outgoing unidirectional.
+// The streams of a kind are in the order of their IDs. A Stream that stands for
+// several complete ones comes before them. The connection goes on meanwhile, so
+// streams may come and go.
 func (c *Conn) Streams() iter.Seq[Stream] {
 	return func(yield func(Stream) bool) {
 		for i := range 4 {
@@ -200,7 +202,7 @@ func (c *Conn) yieldKind(i int, yield func(Stream) bool) bool {
 			silent = silent[1:]
 		}
 		n := min(atATime, len(numbers))
-		if len(silent) > 0 { // in order
+		if len(silent) > 0 { // stop before the next silent stream, to keep the order
 			at, _ := slices.BinarySearch(numbers[:n], silent[0].lo)
 			n = at
 		}
@@ -232,14 +234,15 @@ func (c *Conn) yieldKind(i int, yield func(Stream) bool) bool {
 	return true
 }
 
-// apply takes events in.
+// apply updates the state with e.
 func (c *Conn) apply(e event) {
 	c.mu.Lock()
 	c.state.apply(e)
 	c.unlock()
 }
 
-// unlock unlocks c, and sees to the peer being starved.
+// unlock unlocks c.mu. If the peer has run out of slots, it makes sure that
+// OnStarved is called.
 func (c *Conn) unlock() {
 	starved := c.state.starved
 	c.state.starved = false
@@ -255,7 +258,8 @@ func (c *Conn) unlock() {
 	}
 }
 
-// tellStarved calls OnStarved until nothing new has come. It ends with it.
+// tellStarved calls OnStarved, and again if the peer ran out of slots during the
+// call. It runs on a goroutine of its own.
 func (c *Conn) tellStarved() {
 	for {
 		c.ledger.options.OnStarved(c, c.Report())

@@ -18,7 +18,7 @@ var ErrNotQlog = errors.New("ledger: not a JSON-SEQ qlog file")
 
 const (
 	maxRecord    = 4 << 20 // bytes; a packet's frames take some kilobytes
-	maxParts     = 1 << 16 // objects in a record, or arrays: each takes far more memory than file
+	maxParts     = 1 << 16 // objects or arrays in a record; in memory, each is far larger than in the file
 	maxFileConns = 1 << 10
 )
 
@@ -36,18 +36,18 @@ func ReadFile(name string) ([]*Conn, error) {
 	return conns, nil
 }
 
-// Read reads qlog as JSON text sequences, or with one JSON object on each line.
+// Read reads qlog as JSON text sequences, or as lines of one JSON object each.
 // It returns the connections as they were after their last event. It needs memory
 // for the streams that are held, not for the whole file.
 //
-// Read skips events that it does not know. An event that cannot be read, or is
-// cut short at the end of the file, is not an error either. [Report].Missing
+// Read skips events that it does not know. An event that cannot be read, or that
+// is cut short at the end of the file, is not an error either: [Report].Missing
 // mentions it. If the input does not begin as qlog does, the error matches
 // [ErrNotQlog].
 //
-// If each is not nil, it is called after each event that may change a count or a
-// blame, with its connection and its time. If each returns an error, Read ends
-// with it.
+// If each is not nil, Read calls it after each event that may change a count or
+// a blame, with the connection and the time of the event. If each returns an
+// error, Read stops and returns that error.
 func Read(r io.Reader, each func(*Conn, time.Time) error) ([]*Conn, error) {
 	f := file{each: each}
 	if err := f.read(bufio.NewReaderSize(r, 64<<10)); err != nil {
@@ -61,7 +61,7 @@ func Read(r io.Reader, each func(*Conn, time.Time) error) ([]*Conn, error) {
 	return conns, nil
 }
 
-// A file is what was read of one so far.
+// A file is the part of a file that was read so far.
 type file struct {
 	each  func(*Conn, time.Time) error
 	conns []*fileConn
@@ -71,18 +71,18 @@ type file struct {
 	quicGo     bool
 	defaultID  string
 	clock      clock
-	groups     map[string]*fileConn // of the last header
+	groups     map[string]*fileConn // by group ID, since the last header
 	unreadable int64
 	cut        bool
-	crowded    bool // has more connections than are kept
+	crowded    bool // the file has more connections than we keep
 }
 
 type fileConn struct {
 	*Conn
-	unreadable int64 // records of the file, before its own began
+	unreadable int64 // unreadable records of the file before this connection began
 }
 
-// missing says what the file lacks of c.
+// missing returns what the file lacks about c.
 func (f *file) missing(c *fileConn) string {
 	var all []string
 	if n := f.unreadable - c.unreadable; n > 0 {
@@ -158,8 +158,8 @@ func (f *file) read(r *bufio.Reader) error {
 	}
 }
 
-// readRecord appends what is before the next separator to b. If that is too
-// long, it is skipped.
+// readRecord reads up to the next separator, and appends the record to b. If the
+// record is too long, readRecord skips it and returns errTooLong.
 func readRecord(r *bufio.Reader, separator byte, b []byte) ([]byte, error) {
 	tooLong := false
 	for {
@@ -174,13 +174,13 @@ func readRecord(r *bufio.Reader, separator byte, b []byte) ([]byte, error) {
 		case err == bufio.ErrBufferFull:
 			continue
 		case tooLong && (err == nil || err == io.EOF):
-			return b, errTooLong // what follows is read as io.EOF, if that is it
+			return b, errTooLong // if this was the end, the next read returns io.EOF
 		}
 		return bytes.TrimSuffix(b, []byte{separator}), err
 	}
 }
 
-// stopped is an error of each, or one for which reading on makes no sense.
+// stopped is an error that each returned. It ends the reading.
 type stopped struct{ err error }
 
 func (s *stopped) Error() string { return s.err.Error() }
@@ -212,8 +212,8 @@ type traceHeader struct {
 	} `json:"common_fields"`
 }
 
-// record takes a record in. The last one may be cut short, so it is looked at
-// even if it does not matter.
+// record applies a record. It decodes the last one even if its event does not
+// matter, because the last one may be cut short.
 func (f *file) record(b []byte, last bool) error {
 	if len(b) > maxParts && (bytes.Count(b, []byte("{")) > maxParts || bytes.Count(b, []byte("[")) > maxParts) {
 		return errTooLong
@@ -249,7 +249,7 @@ func (f *file) record(b []byte, last bool) error {
 	case l.Name == "":
 		return errors.New("an event without a name")
 	case !isKnown(l.Name):
-		f.clock.at(float64(l.Time)) // the next may count from it
+		f.clock.at(float64(l.Time)) // the time of the next event may be relative to it
 		return nil
 	}
 	var data eventData
@@ -259,9 +259,9 @@ func (f *file) record(b []byte, last bool) error {
 	return f.event(l.Name, l.Time, l.Group, &data)
 }
 
-// quickName returns the name of an event that is written as quic-go does, with
-// the time and the name first. Most events do not matter, and need not be
-// decoded.
+// quickName returns the name of an event without decoding the JSON. It works for
+// events as quic-go writes them, with the time and the name first. It is there
+// because most events do not matter.
 func quickName(b []byte) (string, bool) {
 	rest, ok := bytes.CutPrefix(b, []byte(`{"time":`))
 	if !ok {
@@ -293,8 +293,8 @@ func (f *file) header(l line) error {
 	return nil
 }
 
-// conn returns the connection of a group, "" being that of the header. It
-// returns nil if there are too many.
+// conn returns the connection of a group. The group "" is that of the header.
+// conn returns nil if there are too many connections.
 func (f *file) conn(group string) *fileConn {
 	if group == f.defaultID {
 		group = ""

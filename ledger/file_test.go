@@ -33,7 +33,7 @@ type qlogBuffer struct {
 
 func (b *qlogBuffer) Close() error { close(b.closed); return nil }
 
-// toQlog returns conf with a ledger that writes qlog too.
+// toQlog returns conf with a ledger and a qlog writer. The writer writes to b.
 func toQlog(conf quic.Config, b *qlogBuffer) *quic.Config {
 	b.closed = make(chan struct{})
 	conf.Tracer = ledger.New(ledger.Options{}).Tracer(func(_ context.Context, client bool, id quic.ConnectionID) qlogwriter.Trace {
@@ -44,12 +44,12 @@ func toQlog(conf quic.Config, b *qlogBuffer) *quic.Config {
 	return &conf
 }
 
-// withoutTimes are the streams of c, without what depends on when they were
-// looked at.
+// withoutTimes returns the streams of c without everything that depends on the
+// time.
 func withoutTimes(c *ledger.Conn) (all []ledger.Stream) {
 	for s := range c.Streams() {
 		s.Opened, s.Complete, s.Since, s.KnownHeld = time.Time{}, time.Time{}, time.Time{}, time.Time{}
-		s.Proof, _, _ = strings.Cut(s.Proof, " It still held ") // tells a time
+		s.Proof, _, _ = strings.Cut(s.Proof, " It still held ") // the rest contains a duration
 		all = append(all, s)
 	}
 	return all
@@ -61,7 +61,7 @@ func reportWithoutTimes(c *ledger.Conn) ledger.Report {
 	return r
 }
 
-// What a file says is what the ledger said, when the same connection was live.
+// A file says the same as the ledger that saw the connection live.
 func TestFilesSayWhatTheLiveLedgerSays(t *testing.T) {
 	for i, d := range deals(100, 11) {
 		if testing.Short() && i > 0 || !full && i%5 != 0 {
@@ -94,8 +94,8 @@ func TestFilesSayWhatTheLiveLedgerSays(t *testing.T) {
 	}
 }
 
-// recorded is the file of a server with three streams held: one that waits for
-// the client, one for the server, and one that is complete.
+// recorded returns the file of a server that holds three streams. One waits for
+// the client, one waits for the server, and one is complete.
 func recorded(t testing.TB) []byte {
 	var file qlogBuffer
 	run := func(t testing.TB) {
@@ -155,7 +155,7 @@ func TestReadFile(t *testing.T) {
 	require.ErrorIs(t, err, os.ErrNotExist)
 }
 
-// A file may end anywhere.
+// A file may end in the middle of a record.
 func TestFileThatIsCutShortSaysSo(t *testing.T) {
 	file := recorded(t)
 	whole, err := ledger.Read(bytes.NewReader(file), nil)
@@ -198,8 +198,8 @@ func TestUnknownEventsAreSkipped(t *testing.T) {
 	require.Len(t, blames(conns[0]), 3)
 }
 
-// Other writers leave out the separator, write numbers as strings, and have
-// other names for some things.
+// Other writers leave out the separator, write numbers as strings, and use other
+// names for some fields.
 func TestOtherWriters(t *testing.T) {
 	file := `{"qlog_version":"0.3","qlog_format":"NDJSON","trace":{"vantage_point":{"type":"server"},"common_fields":{"ODCID":"abcd","time_format":"delta","reference_time":"946684800000"}}}
 {"time":4,"name":"security:unknown"}
@@ -246,7 +246,7 @@ type failingReader struct{}
 
 func (failingReader) Read([]byte) (int, error) { return 0, errRead }
 
-// each sees the connection as it was at each event, and may stop.
+// each sees the connection as it was at each event, and may stop the reading.
 func TestEachSeesEveryMoment(t *testing.T) {
 	file := recorded(t)
 	var opened, held []int64
@@ -275,7 +275,7 @@ func TestSeveralConnectionsInOneFile(t *testing.T) {
 	require.Len(t, conns, 2)
 	require.Equal(t, withoutTimes(conns[0]), withoutTimes(conns[1]))
 
-	// Or events name their connection.
+	// Events may name their connection.
 	var b strings.Builder
 	b.WriteString(`{"qlog_version":"0.3","trace":{"vantage_point":{"type":"client"}}}` + "\n")
 	for i := range 2000 {
@@ -286,7 +286,7 @@ func TestSeveralConnectionsInOneFile(t *testing.T) {
 	require.Len(t, conns, 1024)
 	require.Contains(t, conns[0].Report().Missing, "more than 1024 connections")
 
-	// Or they name the one of the header.
+	// They may also name the connection of the header.
 	named := strings.Replace(b.String(), `"vantage_point":{"type":"client"}`, `"vantage_point":{"type":"client"},"common_fields":{"group_id":"7"}`, 1)
 	named, _, _ = strings.Cut(named, `{"time":1,"group_id":"8"`)
 	conns, err = ledger.Read(strings.NewReader(named), nil)
@@ -295,7 +295,7 @@ func TestSeveralConnectionsInOneFile(t *testing.T) {
 	require.Equal(t, "7", conns[0].Report().ID)
 }
 
-// Names may be as long as a record, and there may be many.
+// Names may be as long as a record, and a file may have many.
 func TestLongNamesAreNotKept(t *testing.T) {
 	var b bytes.Buffer
 	long := strings.Repeat("x", 1<<20)
@@ -315,7 +315,7 @@ func TestLongNamesAreNotKept(t *testing.T) {
 	runtime.KeepAlive(&b)
 }
 
-// A record of a few bytes a frame takes far more memory than file.
+// A record of frames of a few bytes takes far more memory than its length.
 func TestRecordOfManySmallPartsIsNotDecoded(t *testing.T) {
 	header := `{"qlog_version":"0.3","trace":{"vantage_point":{"type":"client"}}}` + "\n"
 	for _, part := range []string{`{},`, `{"acked_ranges":[` + strings.Repeat("[],", 1000) + `[]]},`, `{"headers":[` + strings.Repeat("{},", 1000) + `{}]},`} {
@@ -330,7 +330,7 @@ func TestRecordOfManySmallPartsIsNotDecoded(t *testing.T) {
 	}
 }
 
-// FuzzRead reads anything, and asks for all that can be asked for.
+// FuzzRead reads any input, and calls every method on what it gets.
 func FuzzRead(f *testing.F) {
 	f.Add([]byte("\x1e" + `{"file_schema":"urn:ietf:params:qlog:file:sequential","title":"quic-go qlog","trace":{"vantage_point":{"type":"client"},"common_fields":{"group_id":"00","reference_time":{"wall_clock_time":"2000-01-01T00:00:00Z"}}}}` + "\n" +
 		"\x1e" + `{"time":1,"name":"transport:parameters_set","data":{"initiator":"remote","initial_max_streams_bidi":3,"initial_max_data":9,"initial_max_stream_data_bidi_remote":9}}` + "\n" +
@@ -362,7 +362,7 @@ func FuzzRead(f *testing.F) {
 	})
 }
 
-// BenchmarkRead reads the file of a server that was sent 8 MiB.
+// BenchmarkRead reads the file of a server that has received 8 MiB.
 func BenchmarkRead(b *testing.B) {
 	var file qlogBuffer
 	client, server := quictest.Loopback(b, nil, toQlog(quic.Config{}, &file))

@@ -8,25 +8,25 @@ import (
 // A sentFrame is a frame in a packet that is neither acknowledged nor lost.
 type sentFrame struct {
 	pn     int64
-	op     op // opNone once it is settled
+	op     op // opNone once the packet is acknowledged or lost
 	fin    bool
 	kind   uint8
-	num    int64 // of the stream
+	num    int64 // of the stream, as in stream
 	n1, n2 int64 // as in event
 }
 
-// flight is the frames under way to the peer whose delivery matters, in the
-// order of their packet numbers.
+// A flight is the frames that are under way to the peer and whose delivery
+// matters. They are in the order of their packet numbers.
 type flight struct {
 	frames  []sentFrame
-	settled int // how many of frames are
+	settled int // how many of frames have op opNone
 }
 
-// add adds s. If there are too many, it takes the oldest ones out, and calls
-// each for them.
+// add adds s. If there are too many frames, it removes the older half, and calls
+// each for the frames in it that are not settled.
 func (f *flight) add(s sentFrame, each func(sentFrame)) {
 	if n := len(f.frames); n > 0 && s.pn < f.frames[n-1].pn {
-		f.clear() // numbers begin anew
+		f.clear() // the packet numbers start again
 	}
 	if len(f.frames) >= maxInFlight {
 		for _, old := range f.frames[:maxInFlight/2] {
@@ -39,19 +39,20 @@ func (f *flight) add(s sentFrame, each func(sentFrame)) {
 	f.frames = append(f.frames, s)
 }
 
-// forget takes the frames of packets below pn out. A packet that quic-go sends
-// anew when a timer fires, or on another path, is not traced as lost.
+// forget removes frames of packets below pn, unless they are few. quic-go does
+// not trace a packet as lost if it sends the frames again because a timer fired
+// or the path changed.
 func (f *flight) forget(pn int64) {
 	if len(f.frames) == 0 || f.frames[0].pn >= pn {
 		return
 	}
 	i, _ := slices.BinarySearchFunc(f.frames, pn, func(s sentFrame, pn int64) int { return cmp.Compare(s.pn, pn) })
-	if i >= len(f.frames)/2 { // moving the rest has to be worth it
+	if i >= len(f.frames)/2 { // fewer are not worth moving the rest
 		f.drop(i)
 	}
 }
 
-// drop takes the first n frames out.
+// drop removes the first n frames.
 func (f *flight) drop(n int) {
 	f.frames = slices.Delete(f.frames, 0, n)
 	f.settled = 0
@@ -63,8 +64,8 @@ func (f *flight) drop(n int) {
 	f.compact()
 }
 
-// settle takes the frames of the packets from lo to hi out, and calls each for
-// them. What each does must not change f.
+// settle marks the frames of the packets lo to hi as settled, and calls each for
+// them unless it is nil. each must not change f.
 func (f *flight) settle(lo, hi int64, each func(sentFrame)) {
 	i, _ := slices.BinarySearchFunc(f.frames, lo, func(s sentFrame, pn int64) int { return cmp.Compare(s.pn, pn) })
 	for ; i < len(f.frames) && f.frames[i].pn <= hi; i++ {
@@ -80,8 +81,8 @@ func (f *flight) settle(lo, hi int64, each func(sentFrame)) {
 	f.compact()
 }
 
-// compact keeps the frames from being mostly settled ones, of which the next
-// acknowledgement would have to step over each.
+// compact removes the settled frames if they are most of all. Otherwise each
+// acknowledgement would step over all of them.
 func (f *flight) compact() {
 	switch {
 	case f.settled == len(f.frames):

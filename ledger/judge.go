@@ -17,8 +17,8 @@ const (
 	// BlameUnknown means that the frames do not tell. [Stream.Proof] says why. If
 	// only some blames are possible, [Stream.Candidates] lists them.
 	BlameUnknown Blame = iota
-	// BlameOurApp is the application at the end that was traced. If it has made all
-	// the calls that it has to, it is quic-go.
+	// BlameOurApp is the application at the end that was traced. If the application
+	// has made all the calls that it has to, then quic-go holds the stream.
 	BlameOurApp
 	// BlamePeerApp is the application at the other end.
 	BlamePeerApp
@@ -42,13 +42,13 @@ func (b Blame) String() string {
 // MarshalText returns the String of b.
 func (b Blame) MarshalText() ([]byte, error) { return []byte(b.String()), nil }
 
-// HalfState is how far one direction of a stream is, on the wire.
+// HalfState is the state of one direction of a stream, on the wire.
 type HalfState uint8
 
 const (
 	HalfNone     HalfState = iota // the stream has no such half
 	HalfOpen                      // neither FIN nor RESET_STREAM was sent
-	HalfEnding                    // one was, and frames are under way
+	HalfEnding                    // FIN or RESET_STREAM was sent, and frames are under way
 	HalfFinished                  // it ended with FIN, and all bytes have arrived
 	HalfReset                     // it ended with RESET_STREAM
 )
@@ -75,59 +75,60 @@ func (s HalfState) MarshalText() ([]byte, error) { return []byte(s.String()), ni
 type Half struct {
 	State     HalfState
 	Bytes     int64  // sent so far: the highest offset, or the final size
-	Delivered int64  // how many of them are known to have arrived, up to the first gap
-	Limit     int64  // how many MAX_STREAM_DATA allows, -1 if that was not seen
+	Delivered int64  // how many of them have arrived for sure, up to the first gap
+	Limit     int64  // how many the flow control limit allows, -1 if it was not seen
 	Stopped   bool   // the receiver has sent STOP_SENDING
-	Code      uint64 // of RESET_STREAM, or else of STOP_SENDING
+	Code      uint64 // the error code of RESET_STREAM, or else of STOP_SENDING
 }
 
-// A Stream holds a slot of the accepting end, or may hold one. One Stream may
-// stand for several: see Last.
+// A Stream holds a slot of the accepting end, or may hold one. One Stream value
+// may stand for several streams: see Last.
 type Stream struct {
 	ID quic.StreamID
-	// Last is ID, and Count is 1, unless this stands for Count streams between ID
-	// and Last: complete ones, of which too many are held to keep each, or ones
-	// that a later stream has opened and that have sent no frame.
+	// Last is ID and Count is 1, unless this Stream stands for Count streams between
+	// ID and Last. Those are either complete streams, if there are too many to keep
+	// each of them, or streams without a frame that a later stream has opened.
 	Last  quic.StreamID
 	Count int64
 
 	Incoming, Unidirectional bool
 
-	// Label is the method and path of an HTTP/3 request, or what else http3
-	// says about the stream.
+	// Label is the method and path of an HTTP/3 request, or the type of stream that
+	// http3 reports.
 	Label string
 
 	Opened   time.Time // when its first frame was seen
-	Complete time.Time // when it was complete on the wire, zero if it is not
+	Complete time.Time // when it became complete on the wire, zero if it is not
 	Since    time.Time // when its last frame was seen, or Complete
-	// KnownHeld is the last time at which it held its slot for sure. That is now,
-	// or for a complete stream the time at which a slot was given back that may
-	// have been its. The longer it is after Complete, the more suspicious the
-	// stream. It is zero for complete streams that are not kept one by one.
+	// KnownHeld is the last time at which the stream held its slot for sure.
+	// Usually that is now. For a complete stream, it is the time at which a slot was
+	// given back that may have been the stream's, if there was one. The longer that
+	// time is after Complete, the more suspicious the stream. KnownHeld is zero for
+	// complete streams that are not kept one by one.
 	KnownHeld time.Time
 
 	Send, Receive Half
 
 	Blame      Blame
-	Candidates []Blame // what Blame may be, if it is BlameUnknown and that is known
-	Proof      string  // why, and which frames tell
+	Candidates []Blame // if Blame is BlameUnknown: the possible blames, if they are known
+	Proof      string  // the reason, and the frames that show it
 }
 
-// freshFor is how long a stream that is complete may have its MAX_STREAMS, and
-// one that was opened by a later one its first frame, on the way.
+// freshFor is how long a frame may be under way: the MAX_STREAMS for a complete
+// stream, or the first frame of a stream that a later one has opened.
 const freshFor = 3 * time.Second
 
-// sentWithin is how long a MAX_STREAMS of our own may take to leave.
+// sentWithin is how long our own MAX_STREAMS may take until it is sent.
 const sentWithin = 100 * time.Millisecond
 
-// A view is what is needed to judge a stream, apart from the stream.
+// A view is what we need to judge a stream, besides the stream itself.
 type view struct {
 	connection
 	kinds [4]counters
 	now   int64
 
-	verdicts [2]verdict // room for those of a stream, and for its proof
-	buf      []byte
+	verdicts [2]verdict // memory for the verdicts on a stream, reused
+	buf      []byte     // memory for its proof, reused
 }
 
 func (s *state) view(now int64) view {
@@ -141,27 +142,28 @@ func (s *state) view(now int64) view {
 	return v
 }
 
-// A verdict is about one half, or about a stream that is complete.
+// A verdict is about one half, or about a complete stream.
 type verdict struct {
 	state HalfState
-	limit int64 // of bytes
-	over  bool
-	whom  Blame
-	among []Blame
+	limit int64   // flow control limit in bytes, -1 if it is not known
+	over  bool    // the half needs no more frames
+	whom  Blame   // what it waits for
+	among []Blame // if whom is BlameUnknown: the possible blames, nil if it may be any
 
-	// The text is form, with the numbers in place of each %d. Most callers read
-	// no proof, so it has to be cheap.
+	// The text is form, with a number in place of each %d. It is put together
+	// late, because a verdict has to be cheap: most callers read no proof.
 	form    string
 	numbers [3]int64
 }
 
-// say sets whom d blames, and the text.
+// say sets the blame and the text.
 func (d *verdict) say(whom Blame, form string, numbers ...int64) {
 	d.whom, d.form = whom, form
 	copy(d.numbers[:], numbers)
 }
 
-// doubt is say, where it is one of several, or nobody knows.
+// doubt sets the blame to unknown, and the text. among lists the possible blames.
+// If it is nil, any blame is possible.
 func (d *verdict) doubt(among []Blame, form string, numbers ...int64) {
 	d.say(BlameUnknown, form, numbers...)
 	d.among = among
@@ -187,7 +189,7 @@ var (
 	peerAppOrWire = []Blame{BlamePeerApp, BlameWire}
 )
 
-// initial returns the limit of the transport parameters for a half of c.
+// initial returns the initial limit of a half from the transport parameters.
 func (v *view) initial(c *counters, sends bool) (limit int64, known bool) {
 	p, accepts := v.peer, !c.incoming
 	if p == nil {
@@ -202,12 +204,12 @@ func (v *view) initial(c *counters, sends bool) (limit int64, known bool) {
 	case c.uni:
 		return p.data, true
 	case accepts:
-		return p.dataRemote, true // of the streams that the other opens
+		return p.dataRemote, true // p is of the end that accepts the stream
 	}
 	return p.dataLocal, true
 }
 
-// sending is about what we send.
+// sending judges our send half.
 func (v *view) sending(c *counters, h *half) verdict {
 	d := v.verdict(c, h, true, h.sendOver())
 	unacked := h.high - h.got.prefix
@@ -248,7 +250,7 @@ func (v *view) sending(c *counters, h *half) verdict {
 	return d
 }
 
-// receiving is about what the peer sends.
+// receiving judges our receive half.
 func (v *view) receiving(c *counters, h *half) verdict {
 	d := v.verdict(c, h, false, h.receiveOver(c.incoming))
 	initial, _ := v.initial(c, false)
@@ -293,7 +295,7 @@ func (v *view) receiving(c *counters, h *half) verdict {
 	return d
 }
 
-// verdict returns what both have in common.
+// verdict returns what sending and receiving have in common.
 func (v *view) verdict(c *counters, h *half, sends, over bool) verdict {
 	d := verdict{state: HalfOpen, limit: -1, over: over}
 	if limit, known := v.initial(c, sends); known || h.limit > 0 {
@@ -347,8 +349,8 @@ func (v *view) stream(i int, str *stream) Stream {
 	return out
 }
 
-// halves returns what str, of kind i, is but for the blame and the proof, and
-// the verdicts on the halves that it has.
+// halves returns the Stream for str, which is of kind i, without blame and
+// proof. It also returns the verdicts on its halves.
 func (v *view) halves(i int, str *stream) (Stream, []verdict) {
 	c := &v.kinds[i]
 	id := quic.StreamID(v.idOf(i, str.num))
@@ -381,16 +383,16 @@ func appendTexts(b []byte, halves []verdict) []byte {
 	return b
 }
 
-// proof returns b as a string, and keeps its memory for the next.
+// proof returns b as a string, and keeps the memory of b for the next proof.
 func (v *view) proof(b []byte) string {
 	v.buf = b
 	return string(b)
 }
 
-// combine judges a stream by those of its halves that are not over.
+// combine judges a stream by its halves that are not over.
 func combine(halves []verdict) (Blame, []Blame) {
 	var may [BlameWire + 1]bool
-	n, open := 0, false // how many it may be; it may be anybody
+	n, open := 0, false // n: how many blames are possible; open: any blame is possible
 	add := func(b Blame) {
 		if !may[b] {
 			may[b] = true
@@ -402,7 +404,7 @@ func combine(halves []verdict) (Blame, []Blame) {
 		switch {
 		case d.over:
 		case d.whom == BlameWire:
-			return BlameWire, nil // what is on its way comes first
+			return BlameWire, nil // frames under way come first
 		case d.whom != BlameUnknown:
 			add(d.whom)
 		default:
@@ -428,7 +430,7 @@ func combine(halves []verdict) (Blame, []Blame) {
 	return BlameUnknown, all
 }
 
-// waitsFor begins a proof: whom s waits for.
+// waitsFor begins a proof with what s waits for.
 func (v *view) waitsFor(s *Stream) []byte {
 	b := v.buf[:0]
 	switch {
@@ -457,8 +459,9 @@ func inWords(b Blame) string {
 	return "the network"
 }
 
-// complete judges streams that are complete on the wire, since when, and when
-// letGoAt streams had been let go of.
+// complete judges streams that are complete on the wire. since is when they
+// became complete. letGoAt is how many streams had been let go of when they
+// became candidates.
 func (v *view) complete(c *counters, letGoAt, since int64) (d verdict) {
 	letGo := c.letGo()
 	fresh, among := v.now-since < int64(sentWithin), ourAppOrWire
@@ -493,7 +496,7 @@ func (v *view) complete(c *counters, letGoAt, since int64) (d verdict) {
 // givesBackOneByOne reports whether the accepting end of c would have sent
 // MAX_STREAMS if it had let go of a stream.
 func (v *view) givesBackOneByOne(c *counters) bool {
-	if c.unit || c.opened >= c.max { // who has no slot left to give gives back what it can
+	if c.unit || c.opened >= c.max { // an end whose limit is used up gives back what it can
 		return true
 	}
 	first := kindOutgoing
@@ -504,7 +507,7 @@ func (v *view) givesBackOneByOne(c *counters) bool {
 	return a.seen+b.seen > 0 && !a.holes() && !b.holes()
 }
 
-// silent judges the streams of r, of kind i, of which no frame was seen.
+// silent judges the streams r of kind i, which have no frame of their own yet.
 func (v *view) silent(i int, r interval) Stream {
 	c := &v.kinds[i]
 	none := stream{num: r.lo, opened: r.at}

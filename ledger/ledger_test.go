@@ -28,7 +28,7 @@ type end struct {
 	ledger *ledger.Conn
 }
 
-// pair makes the two ends of a connection, each with a ledger.
+// pair returns the two ends of a new connection, each with a ledger.
 func pair(t testing.TB, connect func(testing.TB, *quic.Config, *quic.Config) (client, server *quic.Conn), conf *quic.Config) (client, server end) {
 	t.Helper()
 	traced := func() *quic.Config {
@@ -43,8 +43,8 @@ func pair(t testing.TB, connect func(testing.TB, *quic.Config, *quic.Config) (cl
 	return client, server
 }
 
-// lossy returns a network that loses each packet with a probability, and keeps
-// their order or not.
+// lossy returns a network that loses each packet with the probability loss. If
+// reorder is set, packets may overtake each other.
 func lossy(seed uint64, loss float64, reorder bool) quictest.Net {
 	var mu sync.Mutex
 	random := rand.New(rand.NewPCG(seed, 0))
@@ -66,7 +66,7 @@ func lossy(seed uint64, loss float64, reorder bool) quictest.Net {
 	return n
 }
 
-// kinds are in the order of Report, with the names of quic-go's stream maps.
+// kinds names quic-go's stream maps, in the order of Report.
 var kinds = []string{"incomingBidiStreams", "incomingUniStreams", "outgoingBidiStreams", "outgoingUniStreams"}
 
 const (
@@ -99,8 +99,8 @@ func lock(mutex reflect.Value) sync.Locker {
 	return mu
 }
 
-// requireCounts requires that the ledgers of both ends have the counts of the
-// stream maps at the accepting end of each kind.
+// requireCounts requires that the ledgers of both ends have the right counts. For
+// each kind, those are the counts of quic-go's stream map at the accepting end.
 func requireCounts(t testing.TB, client, server end, msg ...any) {
 	t.Helper()
 	cr, sr := client.ledger.Report(), server.ledger.Report()
@@ -137,7 +137,7 @@ func TestCountsAreThoseOfTheStreamMaps(t *testing.T) {
 			if i%2 == 0 {
 				require.NoError(t, s.Close())
 			}
-			if i >= 270 { // not accepted
+			if i >= 270 { // the last ones are not accepted
 				continue
 			}
 			in, err := server.AcceptStream(t.Context())

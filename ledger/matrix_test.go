@@ -22,9 +22,9 @@ import (
 	"github.com/quiclife/quiclife/ledger"
 )
 
-// Two ends each do one of seven things with their send half and one of four
-// with their receive half. What then holds a slot is in quic-go's stream maps,
-// and whose move it is follows from what the two applications did.
+// Each end does one of seven things with its send half, and one of four with its
+// receive half. quic-go's stream maps then show which streams hold a slot. Whose
+// move it is follows from what the two applications did.
 
 const (
 	smallWrite = 10
@@ -101,7 +101,7 @@ func (p pairing) String() string {
 	return s.String() + receiveWays[p.acceptRecv].name
 }
 
-// pairings are all of a kind, those that are not accepted last.
+// pairings returns all pairings of a kind. Those that are not accepted come last.
 func pairings(uni bool) (all []pairing) {
 	for openSend := range sendWays {
 		for openRecv := range receiveWays {
@@ -130,18 +130,18 @@ const (
 	acceptorApp = "the acceptor's application"
 )
 
-// waitsFor is whose move a half is, if it is not over.
+// waitsFor returns what a half waits for, or nobody if the half is over.
 func waitsFor(sender, receiver string, send, receive int) string {
 	switch {
 	case receive == readStop, send >= 2 && send <= 5:
 		return nobody
 	case send == sendLarge && receive != readToEnd:
-		return receiver // it has left the window full
+		return receiver // the window is full, and it does not read
 	}
 	return sender
 }
 
-// truth is whose move the stream is, if it is held.
+// truth returns whose move it is on a stream that is held.
 func (p pairing) truth() []string {
 	all := []string{waitsFor(openerApp, acceptorApp, p.openSend, p.acceptRecv)}
 	if !p.uni {
@@ -155,8 +155,8 @@ func (p pairing) truth() []string {
 	return all
 }
 
-// unknowns counts the streams that the ledgers list, and those with
-// BlameUnknown, by what is so about them.
+// unknowns counts the streams that the ledgers list, and those of them with
+// BlameUnknown. It counts them by their true state.
 type unknowns struct {
 	mu    sync.Mutex
 	count map[string][2]int
@@ -183,14 +183,14 @@ func (u *unknowns) log(t *testing.T) {
 	}
 }
 
-// A deal is the streams of one connection, opened by one end.
+// A deal is the streams of one connection. One end opens them all.
 type deal struct {
 	fromServer bool
-	pairings   []pairing // those of a kind that are not accepted come last
+	pairings   []pairing // of each kind, those that are not accepted come last
 	seed       uint64
 }
 
-// play does what d says, and judges the ledgers at rest.
+// play opens the streams of d, waits for rest, and judges the ledgers.
 func (d deal) play(t *testing.T, client, server end, rest func(), share *unknowns) {
 	opener, acceptor := client, server
 	if d.fromServer {
@@ -202,7 +202,7 @@ func (d deal) play(t *testing.T, client, server end, rest func(), share *unknown
 		server.CloseWithError(0, "")
 		running.Wait()
 	})
-	// One that is done with shows that slots are given back one by one.
+	// A stream that ends first shows that slots are given back one by one.
 	s, err := opener.OpenStream()
 	require.NoError(t, err)
 	require.NoError(t, s.Close())
@@ -214,7 +214,7 @@ func (d deal) play(t *testing.T, client, server end, rest func(), share *unknown
 		require.NoError(t, err)
 	}
 	rest()
-	// One more lets those be seen that send nothing.
+	// One more stream of each kind opens those below it that send nothing.
 	for _, uni := range []bool{false, true} {
 		d.pairings = append(d.pairings, pairing{uni: uni, openSend: 1})
 	}
@@ -276,8 +276,8 @@ func (d deal) play(t *testing.T, client, server end, rest func(), share *unknown
 	}
 }
 
-// judge compares what the ledger of an end says about each stream of a kind
-// with what is so.
+// judge compares what the ledger of an end says about each stream of a kind with
+// the truth.
 func judge(t *testing.T, e end, kind int, ids map[quic.StreamID]pairing, kept map[quic.StreamID]bool, share *unknowns) {
 	t.Helper()
 	us, them, view := acceptorApp, openerApp, "acceptor"
@@ -321,7 +321,7 @@ func judge(t *testing.T, e end, kind int, ids map[quic.StreamID]pairing, kept ma
 	}
 }
 
-// inFakeTime plays d on a network that loses packets once the connection is there.
+// inFakeTime plays d on a network that loses packets once the handshake is done.
 func (d deal) inFakeTime(t *testing.T, loss float64, reorder bool, share *unknowns) {
 	synctest.Test(t, func(t *testing.T) {
 		var on atomic.Bool
@@ -338,7 +338,7 @@ func (d deal) inFakeTime(t *testing.T, loss float64, reorder bool, share *unknow
 	})
 }
 
-// full says whether to play all of the matrix, not a sample. QUICLIFE_LEDGER=full.
+// full says whether to play the whole matrix, not a sample.
 var full = os.Getenv("QUICLIFE_LEDGER") == "full"
 
 var networks = []struct {
@@ -347,8 +347,8 @@ var networks = []struct {
 	reorder bool
 }{{"no loss", 0, false}, {"reordering", 0, true}, {"5% loss, reordering", 0.05, true}, {"20% loss, reordering", 0.2, true}}
 
-// TestBlameIsRightForEachPairOfBehaviours has each pair of behaviours on a
-// connection of its own, where the most can be told.
+// TestBlameIsRightForEachPairOfBehaviours plays each pair of behaviours on a
+// connection of its own. There the frames tell the most.
 func TestBlameIsRightForEachPairOfBehaviours(t *testing.T) {
 	var share unknowns
 	for n, network := range networks {
@@ -367,7 +367,7 @@ func TestBlameIsRightForEachPairOfBehaviours(t *testing.T) {
 	share.log(t)
 }
 
-// TestBlameIsRightWhenStreamsShareAConnection deals all pairs of behaviours to
+// TestBlameIsRightWhenStreamsShareAConnection plays all pairs of behaviours on
 // connections with many streams.
 func TestBlameIsRightWhenStreamsShareAConnection(t *testing.T) {
 	var share unknowns
@@ -394,7 +394,7 @@ func TestBlameIsRightOnLoopback(t *testing.T) {
 	client, server := pair(t, quictest.Loopback, &matrixConf)
 	d.play(t, client, server, func() {
 		var last [2]ledger.Report
-		for same := 0; same < 20; time.Sleep(200 * time.Millisecond) { // MAX_STREAMS may be on its way for 3 s
+		for same := 0; same < 20; time.Sleep(200 * time.Millisecond) { // MAX_STREAMS may be under way for 3 s
 			now := [2]ledger.Report{client.ledger.Report(), server.ledger.Report()}
 			if same++; now != last {
 				same = 0
@@ -405,7 +405,7 @@ func TestBlameIsRightOnLoopback(t *testing.T) {
 	share.log(t)
 }
 
-// deals shuffles all pairs of behaviours, and deals them to connections of size each.
+// deals shuffles all pairs of behaviours, and splits them into deals of size each.
 func deals(size int, seed uint64) (all []deal) {
 	random := rand.New(rand.NewPCG(seed, 1))
 	every := slices.Concat(pairings(false), pairings(true))

@@ -20,8 +20,8 @@ import (
 	"github.com/quiclife/quiclife/ledger"
 )
 
-// OnStarved may take its time: the connection goes on, and what comes meanwhile
-// makes one more call, not one more goroutine.
+// OnStarved may take its time. The connection goes on, and STREAMS_BLOCKED during
+// a call lead to one more call, not to one more goroutine.
 func TestOnStarvedIsCalledWhenThePeerHasNoSlot(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		reports := make(chan ledger.Report)
@@ -45,7 +45,7 @@ func TestOnStarvedIsCalledWhenThePeerHasNoSlot(t *testing.T) {
 		for range 3 {
 			open()
 		}
-		for i := range 3 { // each makes the limit one more, which is used up at once
+		for i := range 3 { // each raises the limit by one, and uses it up at once
 			_, err := client.OpenStream()
 			require.ErrorAs(t, err, new(*quic.StreamLimitReachedError))
 			time.Sleep(time.Second)
@@ -85,7 +85,7 @@ func TestSampleTracesOneConnectionInN(t *testing.T) {
 	}
 }
 
-// A spy counts what quic-go traces.
+// A spy counts the events that quic-go traces.
 type spy struct{ events, open atomic.Int64 }
 
 func (s *spy) AddProducer() qlogwriter.Recorder { s.open.Add(1); return s }
@@ -114,9 +114,9 @@ func TestConnectionsThatEndedAreKeptForAWhile(t *testing.T) {
 		tracer := l.Tracer(nil)
 		start := time.Now().Round(0).UTC()
 		client, server := quictest.Net{}.Pair(t, &quic.Config{Tracer: tracer}, nil)
-		http3 := client.QlogTrace().AddProducer() // one that outlives the connection
+		http3 := client.QlogTrace().AddProducer() // this one outlives the connection
 		defer http3.Close()
-		for range 70 { // connections of which nothing else is needed
+		for range 70 { // connections that only begin and end
 			p := tracer(t.Context(), true, quic.ConnectionID{}).AddProducer()
 			p.RecordEvent(qlog.PacketSent{})
 			require.NoError(t, p.Close())
@@ -146,7 +146,7 @@ func TestConnectionsThatEndedAreKeptForAWhile(t *testing.T) {
 		require.Equal(t, start, r.Began.UTC(), "before http3 asked for a producer")
 		require.Less(t, r.Began, r.Ended)
 
-		// http3 may ask for one more producer when it is over.
+		// http3 may ask for one more producer after the connection has ended.
 		late := client.QlogTrace().AddProducer()
 		require.Equal(t, all, slices.Collect(l.Conns()))
 		require.NoError(t, late.Close())
@@ -154,7 +154,7 @@ func TestConnectionsThatEndedAreKeptForAWhile(t *testing.T) {
 	})
 }
 
-// quic-go does not tell of the end of a connection that TLS refuses to begin.
+// quic-go does not report the end of a connection that TLS refuses to begin.
 func TestDialThatFailsBeforeItsFirstPacketIsNotListed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := ledger.New(ledger.Options{})
@@ -170,7 +170,7 @@ func TestDialThatFailsBeforeItsFirstPacketIsNotListed(t *testing.T) {
 	})
 }
 
-// A dial that nobody answers has sent packets, so it is listed, and ends.
+// A dial that nobody answers has sent packets. So it is listed, and it ends.
 func TestDialThatIsNotAnsweredEnds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := ledger.New(ledger.Options{})
@@ -187,7 +187,8 @@ func TestDialThatIsNotAnsweredEnds(t *testing.T) {
 	})
 }
 
-// OnStarved is called without a lock: it may ask for anything, and end the connection.
+// OnStarved is called without a lock, so it may read all streams and end the
+// connection.
 func TestOnStarvedMayAskForAnything(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var l *ledger.Ledger
@@ -219,8 +220,8 @@ func TestOnStarvedMayAskForAnything(t *testing.T) {
 	})
 }
 
-// What is never dialed leaves nothing: a tracer is asked before there is a
-// connection.
+// quic-go asks for a tracer before there is a connection. If there never is one,
+// nothing is listed.
 func TestConnectionThatIsNotMadeIsNotListed(t *testing.T) {
 	l := ledger.New(ledger.Options{})
 	require.NotNil(t, l.Tracer(nil)(context.Background(), true, quic.ConnectionID{}))
@@ -236,7 +237,7 @@ func TestOfReturnsTheLedgersViewOfAConnection(t *testing.T) {
 	})
 }
 
-// Streams may be read while streams come and go, and may be left early.
+// A loop over Streams may run while streams come and go, and may end early.
 func TestStreamsBesideTraffic(t *testing.T) {
 	client, server := pair(t, quictest.Loopback, &quic.Config{})
 	done := make(chan struct{})
@@ -287,9 +288,9 @@ func TestStreamsBesideTraffic(t *testing.T) {
 	<-done
 }
 
-// TestStreamsThatEndedTakeNoMemory opens streams one after the other, with
-// none held, and with one that the server never reads. They may leave no more
-// than 2,000 do. They are 100,000 if all is tested.
+// TestStreamsThatEndedTakeNoMemory opens streams one after the other: once with
+// none held, and once with one that the server never reads. They may not leave
+// more memory in use than the first 2,000 do. The full test opens 100,000.
 func TestStreamsThatEndedTakeNoMemory(t *testing.T) {
 	streams := 4_000
 	if full {

@@ -6,7 +6,7 @@ import (
 	"github.com/quiclife/quiclife/internal/peek"
 )
 
-// What package debugpage asks, see internal/peek.
+// Package debugpage reads a Ledger through internal/peek, without importing ledger.
 
 func init() {
 	peek.LedgerConns = func(ledger any) (iter.Seq[peek.LedgerConn], bool) {

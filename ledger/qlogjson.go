@@ -10,10 +10,10 @@ import (
 	"time"
 )
 
-// This file is the JSON of qlog: as quic-go writes it, today and in earlier
-// versions, and as the drafts have it.
+// This file reads the JSON of qlog: as quic-go writes it today, as earlier
+// versions of quic-go wrote it, and as the drafts of qlog define it.
 
-// A number may be written as a string.
+// A number is a JSON number, or a string that contains one.
 type number float64
 
 func (n *number) UnmarshalJSON(b []byte) error {
@@ -29,8 +29,8 @@ func (n *number) UnmarshalJSON(b []byte) error {
 	return nil
 }
 
-// An integer is a number that is exact, and in the range of QUIC's. What is
-// absent is 0.
+// An integer is an exact number in the range of QUIC's integers. It is 0 if it is
+// absent.
 type integer int64
 
 func (n *integer) UnmarshalJSON(b []byte) error {
@@ -52,7 +52,7 @@ func (n *integer) UnmarshalJSON(b []byte) error {
 	return nil
 }
 
-// text is a string, or what else is written where one should be.
+// text is a string, or the JSON of another value where a string should be.
 type text string
 
 func (t *text) UnmarshalJSON(b []byte) error {
@@ -66,15 +66,15 @@ func (t *text) UnmarshalJSON(b []byte) error {
 	return nil
 }
 
-// brief returns the begin of s, and does not keep the rest of it.
+// brief returns a copy of the first 256 bytes of s, so that s can be freed.
 func brief(s string) string {
 	return strings.Clone(strings.ToValidUTF8(s[:min(len(s), 256)], ""))
 }
 
-// A clock tells when an event was.
+// A clock returns the times of events.
 type clock struct {
 	base     int64 // nanoseconds since 1970
-	relative bool  // to the event before
+	relative bool  // times are relative to the event before
 }
 
 func newClock(format string, reference json.RawMessage) clock {
@@ -94,7 +94,8 @@ func newClock(format string, reference json.RawMessage) clock {
 	return c
 }
 
-// at returns what is ms milliseconds after the base, and not 0, which is no time.
+// at returns the time ms milliseconds after the base. It never returns 0, which
+// means no time.
 func (c *clock) at(ms float64) int64 {
 	t := max(-4e18, min(c.base+nanoseconds(ms), 4e18))
 	if c.relative {
@@ -103,7 +104,8 @@ func (c *clock) at(ms float64) int64 {
 	return max(t, 1)
 }
 
-// nanoseconds is bounded, so that a sum of two does not overflow.
+// nanoseconds converts ms. It bounds the result, so that a sum of two does not
+// overflow.
 func nanoseconds(ms float64) int64 {
 	return int64(max(-4e12, min(ms, 4e12)) * 1e6)
 }
@@ -113,11 +115,11 @@ type eventData struct {
 		Type   string  `json:"packet_type"`
 		Number integer `json:"packet_number"`
 	} `json:"header"`
-	Type   string      `json:"packet_type"` // where it was, in the first drafts
+	Type   string      `json:"packet_type"` // its place in the first drafts
 	Frames []frameData `json:"frames"`
 
 	Initiator string `json:"initiator"`
-	Owner     string `json:"owner"` // what was its name before
+	Owner     string `json:"owner"` // the earlier name of Initiator
 
 	MaxData    integer `json:"initial_max_data"`
 	DataLocal  integer `json:"initial_max_stream_data_bidi_local"`
@@ -170,7 +172,8 @@ type headerData struct {
 	Value text `json:"value"`
 }
 
-// codeText is an error code, of which some write the name.
+// codeText is an error code. Some writers write its name instead. We read a name
+// as 0.
 type codeText uint64
 
 func (c *codeText) UnmarshalJSON(b []byte) error {
@@ -181,7 +184,7 @@ func (c *codeText) UnmarshalJSON(b []byte) error {
 	return nil
 }
 
-// An endpoint is an address, in the ways in which it was written.
+// An endpoint is an IP address with a port.
 type endpoint string
 
 func (e *endpoint) UnmarshalJSON(b []byte) error {
@@ -194,7 +197,7 @@ func (e *endpoint) UnmarshalJSON(b []byte) error {
 		V6 address `json:"address_v6"`
 	}
 	if json.Unmarshal(b, &v) != nil {
-		return nil // redacted, or something else that is only for show
+		return nil // redacted, or in another form; addresses are only shown
 	}
 	for _, a := range []address{v.V4, v.V6} {
 		if a.IP != "" {
@@ -205,7 +208,7 @@ func (e *endpoint) UnmarshalJSON(b []byte) error {
 	return nil
 }
 
-// isKnown reports whether events of the name matter.
+// isKnown reports whether events with this name matter.
 func isKnown(name string) bool {
 	_, name, _ = strings.Cut(name, ":")
 	switch name {
@@ -217,8 +220,8 @@ func isKnown(name string) bool {
 	return false
 }
 
-// read takes an event in that is known. It returns whether it may change a
-// count or a blame.
+// read applies a known event. It returns whether the event may change a count or
+// a blame.
 func (c *Conn) read(name string, d *eventData, at int64) (matters bool) {
 	_, name, _ = strings.Cut(name, ":")
 	e := event{at: at, sent: name == "packet_sent"}
@@ -245,7 +248,7 @@ func (c *Conn) read(name string, d *eventData, at int64) (matters bool) {
 			c.apply(e)
 		}
 		return false
-	case "metrics_updated": // has what has changed
+	case "metrics_updated": // it contains only the values that have changed
 		if d.Window != nil {
 			c.window = int64(*d.Window)
 		}
@@ -317,8 +320,8 @@ func (d *eventData) closed() string {
 	return who
 }
 
-// readFrames applies the frames of a packet. It returns whether there was one
-// that matters.
+// readFrames applies the frames of a packet. It returns whether any of them
+// matters.
 func (c *Conn) readFrames(packet event, frames []frameData) (matters bool) {
 	for i := range frames {
 		f := &frames[i]

@@ -5,31 +5,31 @@ import (
 	"slices"
 )
 
-// An interval is the numbers from lo up to, not including, hi.
+// An interval is the numbers from lo up to hi, without hi.
 type interval struct {
 	lo, hi int64
-	at     int64 // when it was added first, where that matters
+	at     int64 // when it was first added, where that matters
 }
 
 // ranges is a set of numbers: intervals in order, with gaps between them.
 type ranges []interval
 
-// add adds the numbers from lo up to hi. It returns false, and adds nothing,
-// if that would take more than limit intervals.
+// add adds the numbers from lo up to hi, without hi. If that would take more
+// than limit intervals, it adds nothing and returns false.
 func (r *ranges) add(lo, hi int64, limit int) bool { return r.addAt(lo, hi, 0, limit) }
 
-// addAt is add, at a time.
+// addAt is like add, and stores the time in a new interval.
 func (r *ranges) addAt(lo, hi, at int64, limit int) bool {
 	if lo >= hi {
 		return true
 	}
 	s := *r
-	// Almost always the last interval grows.
+	// The usual case: the last interval grows.
 	if n := len(s); n > 0 && s[n-1].lo <= lo && lo <= s[n-1].hi {
 		s[n-1].hi = max(s[n-1].hi, hi)
 		return true
 	}
-	// Those from i up to j touch [lo, hi).
+	// The intervals from i up to j, without j, touch [lo, hi).
 	i, _ := slices.BinarySearchFunc(s, lo, func(v interval, lo int64) int { return cmp.Compare(v.hi, lo) })
 	j := i
 	for j < len(s) && s[j].lo <= hi {
@@ -43,8 +43,8 @@ func (r *ranges) addAt(lo, hi, at int64, limit int) bool {
 	return true
 }
 
-// remove takes x out, and returns whether it was in. It stays in if the set
-// would be of more than limit intervals.
+// remove removes x, and returns whether x was in the set. It does not remove x
+// if the set would then have more than limit intervals.
 func (r *ranges) remove(x int64, limit int) bool {
 	s := *r
 	i, _ := slices.BinarySearchFunc(s, x+1, func(v interval, hi int64) int { return cmp.Compare(v.hi, hi) })
@@ -70,7 +70,7 @@ func (r ranges) has(x int64) bool {
 	return i < len(r) && r[i].lo <= x
 }
 
-// size returns how many numbers are in.
+// size returns how many numbers are in the set.
 func (r ranges) size() (n int64) {
 	for _, v := range r {
 		n += v.hi - v.lo
@@ -78,13 +78,13 @@ func (r ranges) size() (n int64) {
 	return n
 }
 
-// spans is a set of the bytes of a stream, most of which come in order.
+// spans is a set of bytes of a stream. It is small if most bytes come in order.
 type spans struct {
-	prefix int64  // all bytes below are in
-	rest   ranges // those above
+	prefix int64  // all bytes below it are in the set
+	rest   ranges // the bytes above prefix
 }
 
-// add is [ranges.add].
+// add is like [ranges.add].
 func (s *spans) add(lo, hi int64) bool {
 	if lo > s.prefix {
 		return s.rest.add(lo, hi, maxGaps)

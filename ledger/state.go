@@ -5,19 +5,19 @@ import (
 	"slices"
 )
 
-// This file is what the frames of a connection add up to. It knows neither
-// QUIC's implementation nor qlog: events go in, in the order in which one end
-// sent and received them, and counts and streams come out.
+// This file works out counts and streams from the frames of a connection. Its
+// input is events, in the order in which one end sent and received the frames.
+// It depends neither on quic-go nor on qlog.
 
 const (
 	maxComplete = 1024    // complete streams of a kind that are kept one by one
 	maxRecords  = 1 << 18 // streams of a kind
-	maxSilent   = 1 << 12 // ranges of streams of a kind of which no frame was seen
-	maxGaps     = 1 << 10 // ranges of bytes of a half that have come out of order
-	maxInFlight = 1 << 16 // frames
-	maxBehind   = 1 << 14 // packets that a later one overtakes, until it is lost
-	maxLabels   = 1 << 10 // of streams not yet seen
-	maxNumber   = 1 << 60 // of streams, RFC 9000 section 4.6
+	maxSilent   = 1 << 12 // ranges of streams of a kind without a frame of their own
+	maxGaps     = 1 << 10 // ranges of bytes of a half that came out of order
+	maxInFlight = 1 << 16 // frames under way
+	maxBehind   = 1 << 14 // a packet this far behind an acknowledged one is given up
+	maxLabels   = 1 << 10 // labels of streams without a frame yet
+	maxNumber   = 1 << 60 // streams of a kind, by RFC 9000, section 4.6
 	maxOffset   = 1 << 62
 )
 
@@ -25,34 +25,34 @@ type op uint8
 
 const (
 	opNone op = iota
-	// Frames, which have sent and, if it is true, pn.
-	opStream            // id, n1 the offset, n2 the length, fin
-	opReset             // id, n1 the final size, n2 the reliable size, code
+	// Frames. They set sent, and those that we sent also set pn.
+	opStream            // id, n1: the offset, n2: the length, fin
+	opReset             // id, n1: the final size, n2: the reliable size, code
 	opStopSending       // id, code
-	opMaxStreamData     // id, n1
+	opMaxStreamData     // id, n1: the limit
 	opStreamDataBlocked // id
-	opMaxData           // n1
-	opMaxStreams        // uni, n1
-	opStreamsBlocked    // uni, n1
-	// Fates of packets that we sent.
-	opAcked // the numbers n1 to n2
-	opLost  // the numbers n1 to n2
-	opRetry // all that was sent so far
-	// What else matters.
+	opMaxData           // n1: the limit
+	opMaxStreams        // uni, n1: the limit
+	opStreamsBlocked    // uni, n1: the limit
+	// What became of packets that we sent.
+	opAcked // packets n1 to n2
+	opLost  // packets n1 to n2
+	opRetry // all packets so far
+	// Other events.
 	opParameters // sent, params
-	opRestored   // params, of the last connection, for 0-RTT
-	opEarlyKeys  // 0-RTT keys are there
-	opEarlyDone  // 0-RTT keys are no longer needed: the server took 0-RTT
-	opKeys       // 1-RTT keys are there
-	opMetrics    // n1 the congestion window, n2 the bytes in flight
+	opRestored   // params: those of an earlier connection, for 0-RTT
+	opEarlyKeys  // we have 0-RTT keys
+	opEarlyDone  // 0-RTT keys were discarded: the server accepted 0-RTT
+	opKeys       // we have 1-RTT keys
+	opMetrics    // n1: the congestion window, n2: the bytes in flight
 	opLabel      // id, text
-	opClosed     // text
+	opClosed     // text: the reason
 )
 
-// An event is something that one end of a connection traced.
+// An event is one thing that one end of a connection traced.
 type event struct {
 	op     op
-	sent   bool // by us, not by the peer
+	sent   bool // we sent it; if false, the peer did
 	fin    bool
 	uni    bool
 	at     int64 // nanoseconds since 1970
@@ -64,33 +64,33 @@ type event struct {
 	text   string
 }
 
-// parameters are the transport parameters that matter.
+// parameters are the transport parameters that we use.
 type parameters struct {
 	maxData                     int64
 	dataLocal, dataRemote, data int64 // initial_max_stream_data_bidi_local, _bidi_remote and _uni
 	streams, streamsUni         int64
 }
 
-// A half is one direction of a stream, as far as frames told.
+// A half is one direction of a stream, as the frames so far describe it.
 type half struct {
 	high      int64 // bytes: the highest offset, or the final size
-	final     int64 // -1: not known
-	reliable  int64 // of RESET_STREAM_AT
-	limit     int64 // the highest MAX_STREAM_DATA, 0 if there was none
-	limitSeen int64 // of what we receive: the highest that the peer acknowledged
+	final     int64 // the final size, -1 if it is not known
+	reliable  int64 // the reliable size of RESET_STREAM_AT
+	limit     int64 // the highest MAX_STREAM_DATA, 0 if none was seen
+	limitSeen int64 // receive half: the highest limit that the peer acknowledged
 	code      uint64
 	stopCode  uint64
 	last      int64 // when its last frame was seen
-	got       spans // bytes that were acknowledged, or have come
+	got       spans // send half: bytes acknowledged; receive half: bytes that came
 
 	fin, reset bool
-	endAcked   bool // of what we send: our FIN, or our RESET_STREAM
-	stop       bool // its receiver sent STOP_SENDING
-	stopAcked  bool // and it was ours, and the peer has it
-	torn       bool // too much of it has gaps, or is under way, to tell what is there
+	endAcked   bool // send half: our FIN or our RESET_STREAM was acknowledged
+	stop       bool // the receiver sent STOP_SENDING
+	stopAcked  bool // receive half: the peer acknowledged our STOP_SENDING
+	torn       bool // too many gaps, or too much under way, to keep track of the bytes
 }
 
-// A stream is one that the accepting end has, or may have.
+// A stream holds a slot of the accepting end, or may hold one.
 type stream struct {
 	num        int64
 	opened     int64 // when its first frame was seen
@@ -99,36 +99,36 @@ type stream struct {
 	send, recv half
 
 	candidate bool  // the accepting end may have let go of it
-	letGoAt   int64 // how many it had let go of when it became one
-	heldAt    int64 // when a slot was given back first after that, 0 if none was
+	letGoAt   int64 // how many streams that end had let go of when candidate was set
+	heldAt    int64 // when the next slot was given back, 0 if none was
 }
 
-// counters are the numbers of a kind.
+// counters are the counts of one kind of streams.
 type counters struct {
 	incoming, uni bool
 	unit          bool // the accepting end is known to give slots back one by one
 
-	limit int64 // of the transport parameters, -1 if they were not seen
-	max   int64 // the highest MAX_STREAMS, and at least limit
-	seen  int64 // how many values of MAX_STREAMS were seen above limit
+	limit int64 // from the transport parameters, -1 if they were not seen
+	max   int64 // the highest MAX_STREAMS, but at least limit
+	seen  int64 // how many different values of MAX_STREAMS above limit were seen
 
-	opened    int64 // streams that the accepting end has
-	named     int64 // opened, and those whose first frame is under way to it
-	complete  int64 // of all: those that were complete on the wire
-	blockedAt int64 // the highest STREAMS_BLOCKED, -1 if there was none
+	opened    int64 // streams that have reached the accepting end
+	named     int64 // opened, plus the streams whose first frame is under way
+	complete  int64 // streams that became complete on the wire, in all
+	blockedAt int64 // the highest STREAMS_BLOCKED, -1 if none was seen
 
-	dropped     int64 // candidates that were found to be let go of
-	candidates  int64 // those that were not
-	foldedFirst int64 // of them: those not kept one by one, their lowest number
-	foldedLast  int64
-	folded      int64 // and how many they are
-	foldedAt    int64 // the lowest letGoAt among them
-	foldedSince int64 // when the first of them was complete
-	foldedUntil int64 // and the last
-	broken      string
+	dropped     int64  // candidates that we know were let go of
+	candidates  int64  // the other candidates
+	foldedFirst int64  // candidates that are not kept one by one: the lowest number
+	foldedLast  int64  // their highest number
+	folded      int64  // how many there are
+	foldedAt    int64  // the lowest letGoAt among them
+	foldedSince int64  // when the first of them was complete
+	foldedUntil int64  // when the last of them was complete
+	broken      string // why the counts can no longer be exact, "" if they can
 }
 
-// letGo is how many streams the accepting end has let go of.
+// letGo returns how many streams the accepting end has let go of.
 func (c *counters) letGo() int64 {
 	if c.limit < 0 {
 		return 0
@@ -136,9 +136,10 @@ func (c *counters) letGo() int64 {
 	return c.max - c.limit
 }
 
+// holes reports whether some values between limit and max were not seen.
 func (c *counters) holes() bool { return c.limit >= 0 && c.seen < c.max-c.limit }
 
-// inexact says why the counts may be wrong, or "".
+// inexact returns why the counts may be wrong, or "".
 func (c *counters) inexact() string {
 	switch {
 	case c.broken != "":
@@ -155,42 +156,41 @@ func (c *counters) inexact() string {
 	return ""
 }
 
-// A kind is the streams of one direction of opening, bidirectional or not.
+// A kind is all bidirectional or all unidirectional streams that one end opened.
 type kind struct {
 	counters
 	streams map[int64]*stream // by number
-	peak    int               // the most there were in it
-	silent  ranges            // numbers that are opened, of which no frame was seen
-	queue   []*stream         // candidates, in the order in which they became ones
-	values  ranges            // of MAX_STREAMS, above limit
+	peak    int               // the highest len(streams) since the map was made
+	silent  ranges            // opened by a later stream, without a frame of their own
+	queue   []*stream         // candidates, in the order in which they became candidates
+	values  ranges            // values of MAX_STREAMS above limit
 }
 
-// connection is what is the same for all streams.
+// connection is the state that all streams share.
 type connection struct {
 	client    bool
 	our, peer *parameters
 	restored  *parameters
 
-	sent, sentMax         int64 // bytes of all streams, MAX_DATA and what it allows
+	sent, sentMax         int64 // bytes of all streams, and the MAX_DATA for them
 	received, receivedMax int64
-	receivedMaxSeen       int64 // what the peer acknowledged of MAX_DATA
+	receivedMaxSeen       int64 // the highest MAX_DATA that the peer acknowledged
 	congested             bool
 
 	began, ended int64
-	reason       string // of the end
+	reason       string // why it ended
 	missing      string // what a file lacks
 }
 
-// state is what the frames of one connection say.
+// A state is what we know of one connection from its frames.
 type state struct {
 	connection
 	kinds  [4]kind
 	flight flight
-	labels map[int64]string // of streams of which no frame was seen
-	early  bool             // we are a client, and may send 0-RTT
-	live   bool             // no event is missing
-	// starved is set when the peer needs a slot, and has none. It is for the
-	// caller to reset.
+	labels map[int64]string // labels of streams without a frame yet
+	early  bool             // we are a client that has 0-RTT keys
+	live   bool             // the events come from a running quic-go, so none is missing
+	// starved is set when the peer needs a slot and has none. The caller clears it.
 	starved bool
 }
 
@@ -199,7 +199,7 @@ const (
 	kindOutgoing, kindOutgoingUni = 2, 3
 )
 
-// newState returns the state of a connection. unit tells that this end is
+// newState returns the state of a new connection. unit says that our end is
 // known to give slots back one by one.
 func newState(client, unit bool) *state {
 	s := &state{connection: connection{client: client}}
@@ -244,11 +244,12 @@ func (c *connection) idOf(i int, num int64) int64 {
 	return id
 }
 
-// hasSend and hasReceive report whether streams of the kind have that half.
+// hasSend and hasReceive report whether streams of this kind have that half at
+// our end.
 func (c *counters) hasSend() bool    { return !c.uni || !c.incoming }
 func (c *counters) hasReceive() bool { return !c.uni || c.incoming }
 
-// apply takes e in.
+// apply updates s with e.
 func (s *state) apply(e event) {
 	switch e.op {
 	case opStream, opReset, opStopSending, opMaxStreamData, opStreamDataBlocked:
@@ -265,11 +266,13 @@ func (s *state) apply(e event) {
 	case opStreamsBlocked:
 		k := &s.kinds[indexOf(!e.sent, e.uni)]
 		if !e.sent && k.limit >= 0 {
-			e.n1 = min(e.n1, k.max) // no more was promised: else one lie would silence all that follow
+			// The peer cannot know a limit above max. If we believed it, we would
+			// ignore its later STREAMS_BLOCKED.
+			e.n1 = min(e.n1, k.max)
 		}
 		if e.n1 > k.blockedAt {
 			k.blockedAt = e.n1
-			// A lower one is of the past: slots have been given back since.
+			// A lower limit is out of date: slots were given back since.
 			s.starved = s.starved || !e.sent && k.limit >= 0 && e.n1 >= k.max
 		}
 	case opAcked:
@@ -299,7 +302,7 @@ func (s *state) apply(e event) {
 	case opClosed:
 		if s.ended == 0 {
 			s.ended, s.reason = e.at, e.text
-			s.flight, s.labels = flight{}, nil // nothing comes any more
+			s.flight, s.labels = flight{}, nil // no more frames will come
 		}
 	}
 }
@@ -327,7 +330,7 @@ func (s *state) parameters(e event) {
 
 func (k *kind) setLimit(n int64) {
 	k.limit, k.max = n, max(k.max, n)
-	for len(k.values) > 0 && k.values[0].lo <= n { // a MAX_STREAMS that was traced before
+	for len(k.values) > 0 && k.values[0].lo <= n { // seen before the transport parameters
 		k.values[0].lo = min(n+1, k.values[0].hi)
 		if k.values[0].lo == k.values[0].hi {
 			k.values = k.values[1:]
@@ -337,8 +340,8 @@ func (k *kind) setLimit(n int64) {
 	k.settle()
 }
 
-// rejected forgets what was sent in 0-RTT packets, which the server dropped:
-// the numbers of streams begin anew.
+// rejected forgets what was sent in 0-RTT packets. The server has ignored them,
+// so the stream numbers start again.
 func (s *state) rejected() {
 	s.early = false
 	s.flight.clear()
@@ -369,10 +372,10 @@ func (k *kind) maxStreams(n, at int64) {
 		return
 	}
 	for i := len(k.queue) - 1; i >= 0 && k.queue[i].heldAt == 0; i-- {
-		k.queue[i].heldAt = at // all that came before have one
+		k.queue[i].heldAt = at // all earlier candidates have one already
 	}
 	k.max = n
-	// What is let go of was opened, though we may not have seen that it came.
+	// A stream that was let go of has reached the peer, even if no ACK said so.
 	k.opened = max(k.opened, min(k.letGo(), k.named))
 	k.settle()
 }
@@ -383,9 +386,9 @@ func (k *kind) fail(why string) {
 	}
 }
 
-// touch returns the stream with the number num, of which a frame was just
-// seen, and opens it and all below it. It returns nil if the accepting end has
-// let go of the stream, or if it is one of too many.
+// touch is called for each frame of a stream. It opens the stream and all
+// streams below it, and returns the stream. It returns nil if we no longer keep
+// the stream, if its number is above the limit, or if there are too many streams.
 func (s *state) touch(i int, num, at int64) *stream {
 	k := &s.kinds[i]
 	if str := k.streams[num]; str != nil {
@@ -393,7 +396,7 @@ func (s *state) touch(i int, num, at int64) *stream {
 	}
 	switch {
 	case s.live && k.incoming && k.limit >= 0 && num >= k.max:
-		return nil // quic-go opens none above the limit, and ends the connection
+		return nil // quic-go does not open it, and ends the connection
 	case num >= k.named:
 		if num > k.named {
 			if !k.silent.addAt(k.named, num, at, maxSilent) {
@@ -405,7 +408,7 @@ func (s *state) touch(i int, num, at int64) *stream {
 			k.opened = k.named
 		}
 	case !k.silent.remove(num, maxSilent):
-		return nil // a late frame of a stream that we have done with
+		return nil // a late frame of a stream that we no longer keep
 	}
 	if len(k.streams) >= maxRecords {
 		k.fail("too many streams")
@@ -431,7 +434,8 @@ func (s *state) applyToStream(e event) {
 	}
 	i, num := s.place(e.id)
 	k := &s.kinds[i]
-	// The half is the one that the sender of STREAM and RESET_STREAM sends.
+	// A STREAM or RESET_STREAM is about the half of the end that sent it. A
+	// STOP_SENDING or MAX_STREAM_DATA is about the half of the other end.
 	sends := e.sent
 	if e.op == opStopSending || e.op == opMaxStreamData {
 		sends = !e.sent
@@ -441,7 +445,7 @@ func (s *state) applyToStream(e event) {
 	}
 	str := s.touch(i, num, e.at)
 	if !k.incoming && !e.sent {
-		k.opened = max(k.opened, num+1) // the peer has it, or it could not speak of it
+		k.opened = max(k.opened, num+1) // the peer sent a frame about it, so it knows the stream
 	}
 	if e.sent {
 		s.flight.add(sentFrame{pn: e.pn, op: e.op, fin: e.fin, kind: uint8(i), num: num, n1: e.n1, n2: e.n2}, s.untracked)
@@ -465,7 +469,8 @@ func (s *state) applyToStream(e event) {
 		}
 	case opReset:
 		s.grow(h, sends, e.n1)
-		// A later one may promise less, and it does not matter which comes first.
+		// A second RESET_STREAM_AT may promise less. The lower size counts, in
+		// whichever order they come.
 		if reliable := min(e.n2, e.n1); !h.reset || reliable < h.reliable {
 			h.endAcked = h.sendOver()
 			h.reliable = reliable
@@ -479,7 +484,7 @@ func (s *state) applyToStream(e event) {
 	s.judgeEnd(k, str, e.at)
 }
 
-// grow counts the bytes of h up to high.
+// grow raises h.high to high, and adds the new bytes to those of the connection.
 func (s *state) grow(h *half, sends bool, high int64) {
 	if high <= h.high {
 		return
@@ -492,7 +497,7 @@ func (s *state) grow(h *half, sends bool, high int64) {
 	h.high = high
 }
 
-// delivered is called when the peer has acknowledged f.
+// delivered notes that the peer has acknowledged f.
 func (s *state) delivered(f sentFrame, at int64) {
 	if f.op == opMaxData {
 		s.receivedMaxSeen = max(s.receivedMaxSeen, f.n1)
@@ -527,7 +532,8 @@ func (s *state) delivered(f sentFrame, at int64) {
 	s.judgeEnd(k, str, at)
 }
 
-// untracked is called when too much is under way to learn what becomes of f.
+// untracked notes that we will not learn what becomes of f, because too many
+// frames are under way.
 func (s *state) untracked(f sentFrame) {
 	str := s.kinds[f.kind].streams[f.num]
 	if str == nil {
@@ -541,7 +547,7 @@ func (s *state) untracked(f sentFrame) {
 	}
 }
 
-// sendOver reports whether all that we have to send is with the peer.
+// sendOver reports whether the peer has acknowledged all that we have to send.
 func (h *half) sendOver() bool {
 	switch {
 	case !h.endAcked:
@@ -552,9 +558,10 @@ func (h *half) sendOver() bool {
 	return h.got.prefix >= h.final
 }
 
-// receiveOver reports whether nothing more has to come. With incoming a
-// receiver that has sent STOP_SENDING, and knows the final size, wants no more.
-// That is our end's view, and where the peer decides it does not count.
+// receiveOver reports whether nothing more has to come. incoming says that our
+// end gives back the slot. quic-go then needs nothing more once it has sent
+// STOP_SENDING and knows the final size. For streams that we opened this does
+// not count, because the peer decides.
 func (h *half) receiveOver(incoming bool) bool {
 	switch {
 	case h.final < 0:
@@ -567,14 +574,15 @@ func (h *half) receiveOver(incoming bool) bool {
 	return incoming && h.stop
 }
 
-// over reports whether str is complete on the wire, on both ends.
+// over reports whether str is complete on the wire, in both directions.
 func (k *kind) over(str *stream) bool {
 	return (!k.hasSend() || str.send.sendOver()) && (!k.hasReceive() || str.recv.receiveOver(k.incoming))
 }
 
-// mayBeLetGo reports whether the accepting end may have let go of str. It is
-// true earlier than over: the peer may have what it has not acknowledged yet,
-// and an application that cancelled does not wait for bytes.
+// mayBeLetGo reports whether the accepting end may have let go of str. It turns
+// true before over does, for two reasons. The peer may have received what it has
+// not acknowledged yet. And an application that cancelled does not wait for the
+// missing bytes.
 func (k *kind) mayBeLetGo(str *stream) bool {
 	send, recv := &str.send, &str.recv
 	if k.incoming {
@@ -583,7 +591,7 @@ func (k *kind) mayBeLetGo(str *stream) bool {
 	return (send.fin || send.reset) && (k.uni || recv.reset || recv.fin && (recv.got.prefix >= recv.final || recv.torn))
 }
 
-// judgeEnd notes what str has become.
+// judgeEnd checks whether str is now complete, and whether it is now a candidate.
 func (s *state) judgeEnd(k *kind, str *stream, at int64) {
 	if str.complete != 0 || !k.mayBeLetGo(str) {
 		return
@@ -602,7 +610,7 @@ func (s *state) judgeEnd(k *kind, str *stream, at int64) {
 	k.fold()
 }
 
-// settle drops the candidates if all of them were let go of.
+// settle forgets the candidates once all of them were let go of.
 func (k *kind) settle() {
 	if k.limit < 0 {
 		return
@@ -616,7 +624,7 @@ func (k *kind) settle() {
 	}
 	for _, str := range k.queue {
 		if str.complete == 0 {
-			k.complete++ // it was, or it would not have been let go of
+			k.complete++ // it was complete: otherwise it would not have been let go of
 		}
 		delete(k.streams, str.num)
 	}
@@ -632,14 +640,15 @@ func (k *kind) settle() {
 	}
 }
 
-// fold keeps the candidates that are kept one by one from being too many.
+// fold bounds the queue. If the queue is too long, fold replaces one complete
+// candidate by counts.
 func (k *kind) fold() {
 	if len(k.queue) <= maxComplete {
 		return
 	}
 	i := slices.IndexFunc(k.queue, func(str *stream) bool { return str.complete != 0 })
 	if i < 0 {
-		return // all have frames under way, and maxRecords bounds them
+		return // no candidate is complete, and maxRecords bounds them
 	}
 	str := k.queue[i]
 	if k.folded == 0 {

@@ -18,7 +18,7 @@ import (
 	"github.com/quiclife/quiclife/internal/quictest"
 )
 
-// A wire is a state whose tests say what came over the wire, a second apart.
+// A wire is a state to which a test applies frames, one second apart.
 type wire struct {
 	*state
 	at, pn int64
@@ -28,7 +28,7 @@ var testParameters = &parameters{
 	maxData: 1 << 20, dataLocal: 1000, dataRemote: 1000, data: 1000, streams: 10, streamsUni: 10,
 }
 
-// atServer returns the wire of a server, which accepts the streams 0, 4, 8 ...
+// atServer returns the wire of a server. It accepts the streams 0, 4, 8 ...
 func atServer() *wire {
 	w := &wire{state: newState(false, true), at: int64(time.Hour)}
 	w.apply(event{op: opParameters, sent: true, params: testParameters})
@@ -42,7 +42,7 @@ func (w *wire) received(e event) {
 	w.apply(e)
 }
 
-// sent returns the number of the packet.
+// sentFrame applies a frame that we send, and returns the packet number.
 func (w *wire) sentFrame(e event) int64 {
 	w.pn++
 	e.sent, e.pn = true, w.pn
@@ -62,7 +62,7 @@ func (w *wire) exchange(id int64) {
 	w.acked(w.sentFrame(data(id, 0, 5, true)))
 }
 
-// giveBack sends the MAX_STREAMS that gives n slots back, of the limit of 10.
+// giveBack sends the MAX_STREAMS by which n slots in all are given back.
 func (w *wire) giveBack(n int64) { w.sentFrame(event{op: opMaxStreams, n1: 10 + n}) }
 
 func (w *wire) streams() []Stream {
@@ -94,7 +94,7 @@ func TestRetransmissionsCountOnce(t *testing.T) {
 	first := w.sentFrame(data(0, 0, 7, true))
 	w.received(event{op: opLost, n1: first, n2: first})
 	second := w.sentFrame(data(0, 0, 7, true))
-	w.acked(first) // too late: it was given up
+	w.acked(first) // too late: it was declared lost
 	s := w.streams()[0]
 	require.EqualValues(t, 10, s.Receive.Bytes)
 	require.Equal(t, HalfFinished, s.Receive.State)
@@ -108,7 +108,7 @@ func TestRetransmissionsCountOnce(t *testing.T) {
 	w.giveBack(1)
 	require.Empty(t, w.blames())
 	w.requireCount(t, kindIncoming, 1, 1, 0)
-	// What comes late opens nothing again.
+	// Late frames do not open the stream again.
 	w.received(data(0, 0, 5, false))
 	w.received(event{op: opReset, id: 0, n1: 10})
 	w.requireCount(t, kindIncoming, 1, 1, 0)
@@ -129,7 +129,7 @@ func TestPacketsOutOfOrder(t *testing.T) {
 	require.Equal(t, HalfOpen, w.streams()[0].Send.State)
 }
 
-// RFC 9000, section 2.1: a stream opens all of its type with lower numbers.
+// RFC 9000, section 2.1: a stream opens all streams of its type with lower numbers.
 func TestAStreamOpensThoseBelow(t *testing.T) {
 	w := atServer()
 	w.received(data(12, 0, 1, false))
@@ -145,7 +145,7 @@ func TestAStreamOpensThoseBelow(t *testing.T) {
 	w.at += int64(time.Minute)
 	require.Equal(t, []string{"0 unknown", "4 our-app", "8 unknown", "12 unknown"}, w.blames())
 	w.requireCount(t, kindIncoming, 4, 0, 0)
-	// So do frames about the other half.
+	// Frames about the other half do the same.
 	w.received(event{op: opStopSending, id: 20})
 	w.requireCount(t, kindIncoming, 6, 0, 0)
 	w.received(event{op: opMaxStreamData, id: 24, n1: 1})
@@ -154,7 +154,7 @@ func TestAStreamOpensThoseBelow(t *testing.T) {
 	w.requireCount(t, kindIncomingUni, 2, 0, 0)
 }
 
-// The peer counts a stream of ours when it has it.
+// The peer counts a stream of ours once it has received a frame of it.
 func TestWhatWeOpenCountsWhenItHasArrived(t *testing.T) {
 	w := atServer()
 	pn := w.sentFrame(data(1, 0, 3, false))
@@ -163,15 +163,14 @@ func TestWhatWeOpenCountsWhenItHasArrived(t *testing.T) {
 	require.False(t, w.kinds[kindOutgoing].count().Exact)
 	w.acked(pn)
 	w.requireCount(t, kindOutgoing, 1, 0, 0)
-	w.received(event{op: opMaxStreamData, id: 5, n1: 2000}) // it opened the third, or it would not know the second
+	w.received(event{op: opMaxStreamData, id: 5, n1: 2000}) // the third stream has arrived, or the peer would not know the second
 	w.requireCount(t, kindOutgoing, 2, 0, 0)
 	w.acked(pn + 1)
 	w.requireCount(t, kindOutgoing, 3, 0, 0)
 	require.True(t, w.kinds[kindOutgoing].count().Exact)
 }
 
-// TestWhichCompleteStreamIsHeld has three that are complete, of which one is
-// let go of.
+// TestWhichCompleteStreamIsHeld completes three streams, and lets go of one.
 func TestWhichCompleteStreamIsHeld(t *testing.T) {
 	w := atServer()
 	w.exchange(0)
@@ -194,11 +193,11 @@ func TestWhichCompleteStreamIsHeld(t *testing.T) {
 	require.True(t, w.kinds[kindIncoming].count().Exact)
 }
 
-// A slot that is given back while one half is open is another stream's.
+// A slot that is given back cannot be that of a stream with an open half.
 func TestOpenStreamIsNoneOfThoseThatMayBeLetGo(t *testing.T) {
 	w := atServer()
 	w.acked(w.sentFrame(data(1, 0, 1, true)))
-	w.received(data(9, 0, 1, true)) // the peer's half alone has ended
+	w.received(data(9, 0, 1, true)) // only the peer's half has ended
 	w.acked(w.sentFrame(data(9, 0, 1, false)))
 	w.acked(w.sentFrame(data(5, 0, 1, true)))
 	w.received(data(5, 0, 1, true))
@@ -211,7 +210,7 @@ func TestOpenStreamIsNoneOfThoseThatMayBeLetGo(t *testing.T) {
 	w.requireCount(t, kindOutgoing, 3, 1, 2)
 }
 
-// MAX_STREAMS leaves last in first out, and may be sent again.
+// quic-go sends queued MAX_STREAMS in reverse order, and may send one again.
 func TestMaxStreamsOutOfOrder(t *testing.T) {
 	w := atServer()
 	for id := range int64(4) {
@@ -251,7 +250,7 @@ func TestPeerThatGivesBackSeveralSlotsAtATimeIsNotBlamed(t *testing.T) {
 	}
 }
 
-// A peer whose slots are all taken gives back what it can.
+// A peer whose slots are all taken gives back every slot that it can.
 func TestPeerWithoutSlotsIsBlamed(t *testing.T) {
 	w := atServer()
 	for id := range int64(10) {
@@ -280,7 +279,7 @@ func TestWindowsThatAreFull(t *testing.T) {
 	require.Equal(t, []string{"0 peer-app"}, w.blames())
 	w.received(event{op: opMaxStreamData, id: 0, n1: 1001})
 	require.Equal(t, []string{"0 our-app"}, w.blames())
-	// The connection's window, taken up by other streams: first the peer's, then ours.
+	// Other streams fill the connection's window: first the peer's, then ours.
 	v := atServer()
 	v.acked(v.sentFrame(data(0, 0, 1, true)))
 	for id := int64(4); v.connection.received < v.receivedMax; id += 4 {
@@ -303,8 +302,8 @@ func TestWindowsThatAreFull(t *testing.T) {
 	require.Equal(t, []Blame{BlameOurApp, BlameWire}, w.streams()[0].Candidates, "the congestion window is full")
 }
 
-// Each half has the limit that its receiver set for it: for streams that it
-// opened itself, or that the other opened.
+// Each half has the limit that its receiver set. The receiver has one limit for
+// streams that it opened itself, and another for those that the other end opened.
 func TestLimitsOfTheTransportParameters(t *testing.T) {
 	w := &wire{state: newState(false, true)}
 	w.apply(event{op: opParameters, sent: true, params: &parameters{maxData: 1 << 20, dataLocal: 1, dataRemote: 2, data: 3, streams: 10, streamsUni: 10}})
@@ -323,7 +322,7 @@ func TestLimitsOfTheTransportParameters(t *testing.T) {
 	require.Equal(t, [][2]int64{{2, 4}, {3, 0}, {1, 5}, {0, 6}}, limits, "of streams 0, 2, 1 and 3")
 }
 
-// A reset may promise more than the window lets through.
+// A RESET_STREAM_AT may promise more than the window allows.
 func TestReliableResetBeyondTheWindow(t *testing.T) {
 	w := atServer()
 	w.received(data(2, 0, 1000, false))
@@ -342,7 +341,7 @@ func TestReliableResetBeyondTheWindow(t *testing.T) {
 	require.Equal(t, []string{"3 wire"}, w.blames())
 }
 
-// Who closes a connection as soon as the last answer is there has left no time
+// An end that closes the connection right after the last answer leaves no time
 // for the MAX_STREAMS.
 func TestConnectionThatEndsBeforeMaxStreamsBlamesNobody(t *testing.T) {
 	for _, c := range []struct {
@@ -376,7 +375,7 @@ func TestConnectionThatEndsBeforeMaxStreamsBlamesNobody(t *testing.T) {
 	}
 }
 
-// Of two halves one may be open, as the frames tell, and the other be anything.
+// If one half is open and the other cannot be judged, anybody may have to move.
 func TestHalfThatCannotBeJudgedLeavesNoCandidates(t *testing.T) {
 	w := atServer()
 	for n := range int64(maxGaps + 2) {
@@ -386,7 +385,7 @@ func TestHalfThatCannotBeJudgedLeavesNoCandidates(t *testing.T) {
 	require.Equal(t, BlameUnknown, s.Blame)
 	require.Empty(t, s.Candidates, "our application is not the only one that may have to move: %s", s.Proof)
 	require.Contains(t, s.Proof, "The frames do not tell whom it waits for: ")
-	// So it is where the peer acknowledges with gaps.
+	// The same holds if the peer acknowledges with gaps.
 	w = atServer()
 	for n := range int64(maxGaps + 2) {
 		w.acked(w.sentFrame(data(3, 2*n+1, 1, false)))
@@ -394,7 +393,7 @@ func TestHalfThatCannotBeJudgedLeavesNoCandidates(t *testing.T) {
 	require.Equal(t, []string{"3 unknown"}, w.blames())
 }
 
-// One that is missing does not keep those that are acknowledged.
+// One unacknowledged frame does not keep the acknowledged ones in memory.
 func TestAcknowledgedFramesAreLetGo(t *testing.T) {
 	w := atServer()
 	w.sentFrame(data(1, 0, 1, false))
@@ -448,7 +447,7 @@ func TestProofsInFull(t *testing.T) {
 		w.streams()[2].Proof)
 }
 
-// quic-go sends a packet anew when a timer fires, and does not trace it as lost.
+// quic-go sends a packet again when a timer fires, and does not trace it as lost.
 func TestPacketsThatAreNeverTracedAsLostAreForgotten(t *testing.T) {
 	w := atServer()
 	w.at = 1
@@ -462,7 +461,7 @@ func TestPacketsThatAreNeverTracedAsLostAreForgotten(t *testing.T) {
 	require.EqualValues(t, 3*maxInFlight, w.kinds[kindOutgoing].streams[0].send.got.prefix)
 }
 
-// With more frames under way than are kept, nobody knows what becomes of them.
+// If more frames are under way than we keep, we do not learn what becomes of them.
 func TestFramesThatAreNotKeptBlameNobody(t *testing.T) {
 	w := atServer()
 	w.received(data(0, 0, 1, true))
@@ -473,12 +472,12 @@ func TestFramesThatAreNotKeptBlameNobody(t *testing.T) {
 	for n := range int64(maxInFlight) {
 		w.sentFrame(data(9, n, 1, false))
 	}
-	w.acked(4) // is taken out by now
+	w.acked(4) // no longer kept by now
 	require.Equal(t, []string{"0 unknown", "1 unknown", "5 unknown"}, w.blames()[:3])
 	require.Empty(t, w.streams()[2].Candidates)
 }
 
-// Its opener may have jumped over streams long before the last jump.
+// The opener may have jumped over streams long before its last jump.
 func TestSilentStreamsHaveTheirOwnAge(t *testing.T) {
 	w := atServer()
 	w.received(data(6, 0, 1, false))
@@ -498,7 +497,7 @@ func TestSilentStreamsHaveTheirOwnAge(t *testing.T) {
 	require.Equal(t, BlameUnknown, all[len(all)-2].Blame, all[len(all)-2].Proof)
 }
 
-// quic-go ends a connection whose peer opens more than it may, and opens none.
+// If a peer opens more than it may, quic-go opens nothing and ends the connection.
 func TestStreamsAboveTheLimitAreNotCounted(t *testing.T) {
 	w := atServer()
 	w.live = true
@@ -512,7 +511,7 @@ func TestStreamsAboveTheLimitAreNotCounted(t *testing.T) {
 	w.requireCount(t, kindIncoming, 11, 1, 0)
 }
 
-// Two streams may claim more bytes than a number has room for.
+// Two streams may claim more bytes than an int64 can count.
 func TestSumOfBytesDoesNotOverflow(t *testing.T) {
 	w := atServer()
 	for id := range int64(3) {
@@ -523,7 +522,7 @@ func TestSumOfBytesDoesNotOverflow(t *testing.T) {
 	require.EqualValues(t, maxOffset, w.connection.sent)
 }
 
-// What a connection has under way is of no use when it has ended.
+// Once a connection has ended, its frames under way do not matter.
 func TestConnectionThatEndedKeepsNoFrames(t *testing.T) {
 	w := atServer()
 	w.sentFrame(data(1, 0, 5, false))
@@ -534,7 +533,7 @@ func TestConnectionThatEndedKeepsNoFrames(t *testing.T) {
 	require.Equal(t, []string{"1 wire"}, w.blames())
 }
 
-// A file may have packet numbers that begin anew without a word.
+// In a file, the packet numbers may start again without a Retry.
 func TestPacketNumbersThatBeginAnew(t *testing.T) {
 	w := atServer()
 	w.pn = 100
@@ -547,7 +546,7 @@ func TestPacketNumbersThatBeginAnew(t *testing.T) {
 	require.Equal(t, []string{"1 wire", "5 unknown"}, w.blames())
 }
 
-// Initial and Handshake packets are numbered apart.
+// Initial and Handshake packets have packet number spaces of their own.
 func TestOtherPacketNumberSpaces(t *testing.T) {
 	c := newConn(true, true)
 	c.state.apply(event{op: opParameters, sent: true, params: testParameters})
@@ -580,13 +579,13 @@ func TestStopSending(t *testing.T) {
 	require.Equal(t, []string{"0 wire"}, w.blames())
 	require.Contains(t, w.streams()[0].Proof, "the peer has our STOP_SENDING")
 	require.EqualValues(t, 7, w.streams()[0].Receive.Code)
-	// Who has cancelled waits for the final size alone.
+	// An end that has cancelled waits only for the final size.
 	w.received(data(0, 9, 1, true))
 	w.requireCount(t, kindIncoming, 1, 0, 1)
 	w.giveBack(1)
 	w.requireCount(t, kindIncoming, 1, 1, 0)
 
-	// What we opened is over for the peer when all of it has come, or its reset.
+	// A stream that we opened is complete once we have all bytes or the reset.
 	w = atServer()
 	w.acked(w.sentFrame(event{op: opStopSending, id: 1}))
 	w.acked(w.sentFrame(data(1, 0, 1, true)))
@@ -596,7 +595,7 @@ func TestStopSending(t *testing.T) {
 	w.received(event{op: opReset, id: 1, n1: 10})
 	w.requireCount(t, kindOutgoing, 1, 0, 1)
 
-	// The peer's makes us reset, also after FIN.
+	// The peer's STOP_SENDING makes us reset the stream, even after FIN.
 	w = atServer()
 	w.received(data(0, 0, 1, true))
 	fin := w.sentFrame(data(0, 0, 5, true))
@@ -609,7 +608,7 @@ func TestStopSending(t *testing.T) {
 	require.Equal(t, HalfReset, w.streams()[0].Send.State)
 }
 
-// A reset after FIN is what has to be acknowledged, unless all was before.
+// A reset after FIN has to be acknowledged, unless all bytes were before.
 func TestResetAfterFin(t *testing.T) {
 	w := atServer()
 	w.received(data(0, 0, 1, true))
@@ -634,7 +633,7 @@ func TestResetThatIsTakenFurtherBack(t *testing.T) {
 	w.acked(second)
 	require.Equal(t, []string{"0 our-app"}, w.blames())
 
-	// The first is of no account once the second was sent.
+	// The first does not count once the second was sent.
 	w = atServer()
 	w.received(data(0, 0, 1, true))
 	first = w.sentFrame(event{op: opReset, id: 0, n1: 50, n2: 20})
@@ -645,8 +644,9 @@ func TestResetThatIsTakenFurtherBack(t *testing.T) {
 	require.Equal(t, []string{"0 our-app"}, w.blames())
 }
 
-// An application that cancels when the FIN is there, and bytes are not, sends
-// no STOP_SENDING: its stream is let go of before it is complete on the wire.
+// An application may cancel when the FIN has come and bytes are missing. Then
+// quic-go sends no STOP_SENDING, and lets go of the stream before it is complete
+// on the wire.
 func TestStreamThatIsLetGoOfBeforeItsBytesCome(t *testing.T) {
 	w := atServer()
 	w.received(data(2, 0, 1, true))
@@ -659,11 +659,11 @@ func TestStreamThatIsLetGoOfBeforeItsBytesCome(t *testing.T) {
 	w.requireCount(t, kindIncomingUni, 2, 1, 1)
 }
 
-// giveBack0 is giveBack, of unidirectional streams.
+// giveBack0 is giveBack for unidirectional streams.
 func (w *wire) giveBack0(n int64) { w.sentFrame(event{op: opMaxStreams, uni: true, n1: 10 + n}) }
 
-// After a Retry packet numbers begin anew, and what was sent in 0-RTT packets
-// before is sent again.
+// After a Retry the packet numbers start again. What was sent in 0-RTT packets
+// before it is sent again.
 func TestAcknowledgementsAfterRetry(t *testing.T) {
 	w := &wire{state: newState(true, true)}
 	w.apply(event{op: opParameters, sent: true, params: testParameters})
@@ -671,12 +671,12 @@ func TestAcknowledgementsAfterRetry(t *testing.T) {
 	pn := w.sentFrame(data(0, 0, 5, true))
 	w.received(event{op: opRetry})
 	w.apply(event{op: opParameters, params: testParameters})
-	w.acked(pn) // a packet of the same number, which had no such frame
+	w.acked(pn) // a packet with the same number and without the frame
 	require.Equal(t, []string{"0 wire"}, w.blames())
 	w.requireCount(t, kindOutgoing, 0, 0, 0)
 }
 
-// STREAMS_BLOCKED that was under way while a slot was given back is of the past.
+// STREAMS_BLOCKED is out of date if a slot was given back while it was under way.
 func TestStarvedOnlyWhileThereIsNoSlot(t *testing.T) {
 	w := atServer()
 	blocked := func(limit int64) bool {
@@ -735,7 +735,7 @@ func TestLabelsWaitForTheirStream(t *testing.T) {
 	require.Empty(t, w.labels)
 	w.exchange(4)
 	w.giveBack(1)
-	w.apply(event{op: opLabel, id: 4, text: "GET /gone"}) // of a stream that is gone
+	w.apply(event{op: opLabel, id: 4, text: "GET /gone"}) // this stream was let go of
 	require.Empty(t, w.labels)
 	for id := range int64(5000) {
 		w.apply(event{op: opLabel, id: 1000 + 4*id, text: "never"})
@@ -776,7 +776,7 @@ func TestStreamsThatWereDoneWithTakeNoMemory(t *testing.T) {
 	}
 }
 
-// All that are complete are held: they are blamed though they are not kept
+// If all complete streams are held, they are blamed even though they are not kept
 // one by one.
 func TestMoreHeldCompleteStreamsThanAreKept(t *testing.T) {
 	w := atServer()
@@ -794,7 +794,7 @@ func TestMoreHeldCompleteStreamsThanAreKept(t *testing.T) {
 	require.Empty(t, w.streams())
 }
 
-// A hostile peer may open any number with one frame, and with gaps.
+// A hostile peer may open any number of streams with one frame, and leave gaps.
 func TestMemoryIsBoundedAgainstHostilePeers(t *testing.T) {
 	w := atServer()
 	w.received(data(4*(maxNumber-1), 0, 1, false))
@@ -850,7 +850,7 @@ func TestRanges(t *testing.T) {
 	}
 }
 
-// FuzzEvents applies any events, in any order, and requires what always holds.
+// FuzzEvents applies any events in any order, and checks the invariants.
 func FuzzEvents(f *testing.F) {
 	for seed := range uint64(20) {
 		r := rand.New(rand.NewPCG(seed, 3))
@@ -870,7 +870,7 @@ func FuzzEvents(f *testing.F) {
 			b = b[1:]
 			switch {
 			case x < 250:
-				return x % 16 // small numbers, so that they meet
+				return x % 16 // small numbers, so that events are about the same streams
 			case x == 250:
 				return -1
 			}
@@ -903,8 +903,7 @@ func FuzzEvents(f *testing.F) {
 	})
 }
 
-// check requires what holds whatever has happened. It is plain, so that the
-// fuzzer is fast.
+// check checks the invariants. It uses no require, so that the fuzzer is fast.
 func (w *wire) check(t *testing.T) {
 	for i := range w.kinds {
 		k := &w.kinds[i]
@@ -927,7 +926,7 @@ func (w *wire) check(t *testing.T) {
 	}
 }
 
-// A log line has what matters, and no more.
+// A log line leaves out kinds without streams.
 func TestReportInALine(t *testing.T) {
 	w := atServer()
 	c := &Conn{state: w.state, remote: "10.0.0.2:5"}
@@ -946,7 +945,7 @@ func TestReportInALine(t *testing.T) {
 	require.Contains(t, fmt.Sprintf("%+v", c.Report()), "peer 10.0.0.2:5, ended; incoming: ")
 }
 
-// Keys are also updated in the midst of a connection.
+// Keys are also updated in the middle of a connection.
 func TestStreamsOutliveAKeyUpdate(t *testing.T) {
 	for _, rejected := range []bool{false, true} {
 		w := &wire{state: newState(true, true)}
@@ -985,7 +984,7 @@ func TestMaxStreamsBeforeTheParameters(t *testing.T) {
 	w.requireCount(t, kindOutgoing, 1, 1, 0)
 }
 
-// A peer may raise its limit without having let go of anything.
+// A peer may raise its limit without letting go of a stream.
 func TestLetGoIsNotMoreThanOpened(t *testing.T) {
 	w := atServer()
 	w.acked(w.sentFrame(data(1, 0, 1, false)))
@@ -995,7 +994,7 @@ func TestLetGoIsNotMoreThanOpened(t *testing.T) {
 	require.False(t, c.Exact)
 }
 
-// Names are labels of metrics, and do not change.
+// The names are labels of metrics, so they must not change.
 func TestNames(t *testing.T) {
 	for v, want := range map[encoding.TextMarshaler]string{
 		BlameUnknown: "unknown", BlameOurApp: "our-app", BlamePeerApp: "peer-app", BlameWire: "wire",

@@ -12,8 +12,8 @@ import (
 	"github.com/quic-go/quic-go/qlogwriter"
 )
 
-// A trace is the [qlogwriter.Trace] of a connection: quic-go's events go to the
-// ledger, and to the next trace, if there is one.
+// A trace is the [qlogwriter.Trace] of a connection. It passes quic-go's events
+// to the ledger, and to the next trace if there is one.
 type trace struct {
 	conn      *Conn
 	next      qlogwriter.Trace
@@ -38,15 +38,15 @@ func (c *Conn) begin() {
 	}
 }
 
-// A recorder is of one producer: the connection itself, or http3. It is called
-// on the connection's event loop, and with a stream's lock held, so it calls
-// nothing but the next recorder.
+// A recorder takes the events of one producer: the connection itself, or http3.
+// quic-go calls it on the connection's event loop, and sometimes holds a stream's
+// lock. So the recorder calls nothing but the next recorder.
 type recorder struct {
 	trace *trace
 	next  qlogwriter.Recorder
 }
 
-// Close is called once.
+// Close ends the connection when the last producer closes. It is called once.
 func (r *recorder) Close() error {
 	if t := r.trace; t.producers.Add(-1) == 0 {
 		t.conn.apply(event{op: opClosed, at: time.Now().UnixNano()})
@@ -74,7 +74,7 @@ func (r *recorder) RecordEvent(e qlogwriter.Event) {
 	}
 }
 
-// record translates what quic-go and http3 trace.
+// record translates the events of quic-go and http3.
 func (c *Conn) record(e qlogwriter.Event) {
 	switch e := e.(type) {
 	case qlog.PacketSent:
@@ -124,7 +124,7 @@ func (c *Conn) record(e qlogwriter.Event) {
 			c.setAddresses(addressOf(e.Local), addressOf(e.Remote))
 		}
 	case qlog.ConnectionClosed:
-		// http3 keeps its producer as long as a handler runs, which may be for ever.
+		// Do not wait for Close: http3 keeps its producer while a handler runs.
 		c.apply(event{op: opClosed, at: time.Now().UnixNano(), text: closed(e)})
 		c.ledger.end(c)
 	case h3qlog.FrameCreated:
@@ -136,13 +136,13 @@ func (c *Conn) record(e qlogwriter.Event) {
 	}
 }
 
-// isData reports whether packets of the type are numbered with those that
-// carry streams.
+// isData reports whether packets of type t are in the packet number space that
+// carries streams.
 func isData(t qlog.PacketType) bool {
 	return t == qlog.PacketType1RTT || t == qlog.PacketType0RTT
 }
 
-// packet applies the frames of a packet that matter.
+// packet applies those frames of a packet that matter.
 func (c *Conn) packet(frames []qlog.Frame, sent bool, pn int64) {
 	locked := false
 	var at int64
@@ -192,8 +192,8 @@ func (c *Conn) packet(frames []qlog.Frame, sent bool, pn int64) {
 	}
 }
 
-// typeUni is quic-go's internal constant for unidirectional streams, which is
-// the zero value of its type.
+// typeUni is quic-go's constant for unidirectional streams. The constant is
+// internal, but it is the zero value of its type.
 var typeUni = qlog.MaxStreamsFrame{}.Type
 
 func (c *Conn) setAddresses(local, remote string) {
@@ -211,7 +211,7 @@ func addressOf(e qlog.TupleEndpointInfo) string {
 	return ""
 }
 
-// closed describes why a connection has ended.
+// closed returns why a connection has ended.
 func closed(e qlog.ConnectionClosed) string {
 	who := "we closed it"
 	if e.Initiator == qlog.InitiatorRemote {
@@ -228,8 +228,8 @@ func closed(e qlog.ConnectionClosed) string {
 	return who
 }
 
-// http3 labels the stream of a request with its method and path, without the
-// query, which is more often secret than of use.
+// http3 labels the stream of a request with the method and path. It leaves out
+// the query, which is more often secret than useful.
 func (c *Conn) http3(id int64, f h3qlog.Frame) {
 	headers, ok := f.Frame.(h3qlog.HeadersFrame)
 	if !ok {
@@ -244,7 +244,7 @@ func (c *Conn) http3(id int64, f h3qlog.Frame) {
 	}
 }
 
-// A requestLine is the pseudo-headers of a request that matter.
+// A requestLine holds those pseudo-headers of a request that we use.
 type requestLine struct{ method, path, authority string }
 
 func (r *requestLine) add(name, value string) {
@@ -258,7 +258,7 @@ func (r *requestLine) add(name, value string) {
 	}
 }
 
-// label is "" if r is not of a request.
+// label returns "" if r is not from a request.
 func (r *requestLine) label() string {
 	if r.method == "" {
 		return ""

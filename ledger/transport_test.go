@@ -16,7 +16,7 @@ import (
 	"github.com/quiclife/quiclife/ledger"
 )
 
-// atRest lets all that is under way arrive, in fake time.
+// atRest waits, in fake time, until nothing is under way.
 func atRest() {
 	time.Sleep(time.Minute)
 	synctest.Wait()
@@ -61,9 +61,9 @@ func resuming(t *testing.T, conf, serverConf *quic.Config, retry bool, f func(di
 	}, second)
 }
 
-// early opens streams before the server has said anything: two that end, one
-// that does not, one that is reset, one that a later one opens, and two
-// unidirectional ones.
+// early opens streams before the server has sent anything. Of six bidirectional
+// streams two are closed, two stay open, one is reset, and one is opened only by a
+// later one. Of two unidirectional streams one is closed.
 func early(t *testing.T, c *quic.Conn) {
 	t.Helper()
 	for i := range 6 {
@@ -92,7 +92,7 @@ func early(t *testing.T, c *quic.Conn) {
 	}
 }
 
-// answer accepts n streams of each kind, and ends every second one.
+// answer accepts bidi and uni streams, and ends every second one of each kind.
 func answer(t *testing.T, c *quic.Conn, bidi, uni int) {
 	t.Helper()
 	for i := range bidi {
@@ -138,8 +138,8 @@ func TestCountsWhenEarlyDataIsAccepted(t *testing.T) {
 	}
 }
 
-// When the server rejects 0-RTT, it has seen none of those streams, and their
-// numbers are used again.
+// A server that rejects 0-RTT has seen none of those streams. Their numbers are
+// used again.
 func TestCountsWhenEarlyDataIsRejected(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		resuming(t, &quic.Config{MaxIdleTimeout: time.Hour}, &quic.Config{MaxIdleTimeout: time.Hour}, false, func(dial func() *quic.Conn, ln *quic.EarlyListener) {
@@ -201,7 +201,7 @@ func TestCountsAfterMigration(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
 		require.NoError(t, path.Probe(ctx))
-		// What is under way is sent again on the new path.
+		// Frames that are under way are sent again on the new path.
 		early(t, c)
 		require.NoError(t, path.Switch())
 		early(t, c)
@@ -214,7 +214,7 @@ func TestCountsAfterMigration(t *testing.T) {
 	})
 }
 
-// What is not released waits for our application, though it has read all.
+// A stream that was read but not released waits for the accepting application.
 func TestBlameOfStreamsWhoseCreditIsNotReleased(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		client, server := pair(t, quictest.Net{}.Pair, &quic.Config{RequireStreamCreditRelease: true, MaxIdleTimeout: time.Hour})
@@ -250,13 +250,13 @@ func TestBlameOfStreamsWhoseCreditIsNotReleased(t *testing.T) {
 		atRest()
 		requireCounts(t, client, server)
 		for s := range server.ledger.Streams() {
-			require.Equal(t, ledger.BlameUnknown, s.Blame, s.Proof) // one of the three was given back
+			require.Equal(t, ledger.BlameUnknown, s.Blame, s.Proof) // one of the three slots was given back
 		}
 	})
 }
 
-// TestBlameOfReliableResets resets streams that promise more than was read:
-// with all of the promise there, and with the window full before it.
+// TestBlameOfReliableResets resets streams that promise more than was read. In
+// some cases all of it has arrived, in others it does not fit into the window.
 func TestBlameOfReliableResets(t *testing.T) {
 	for _, loss := range []float64{0, 0.05, 0.2} {
 		for _, read := range []string{"nothing", "some", "all"} {
@@ -267,7 +267,7 @@ func TestBlameOfReliableResets(t *testing.T) {
 					client, server := pair(t, lossy(1, loss, true).Pair, &conf)
 					s, err := client.OpenUniStream()
 					require.NoError(t, err)
-					// Unblocked by CancelWrite, when the window is full.
+					// If the window is full, CancelWrite unblocks the Write.
 					if size > 2048 {
 						time.AfterFunc(10*time.Second, func() { s.SetReliableBoundary(); s.CancelWrite(1) })
 						s.Write(make([]byte, size))

@@ -45,7 +45,7 @@ func TestAlertsFireWhenTheyShould(t *testing.T) {
 	}
 }
 
-// TestEachAlertIsTested: alerts_test.yml sees each alert fire.
+// TestEachAlertIsTested: in alerts_test.yml each alert fires at least once.
 func TestEachAlertIsTested(t *testing.T) {
 	rules, err := os.ReadFile("alerts.yml")
 	require.NoError(t, err)
@@ -59,8 +59,8 @@ func TestEachAlertIsTested(t *testing.T) {
 	}
 }
 
-// TestWhatIsAskedForIsExported: the collector has each metric that an alert or a
-// panel names.
+// TestWhatIsAskedForIsExported: the collector exports each metric that an alert
+// or a panel uses.
 func TestWhatIsAskedForIsExported(t *testing.T) {
 	names := exported(t)
 	for _, file := range []string{"alerts.yml", "alerts_test.yml", "dashboard.json"} {
@@ -74,7 +74,7 @@ func TestWhatIsAskedForIsExported(t *testing.T) {
 	}
 }
 
-// TestDashboardShowsAllMetrics: and no panel lies on another.
+// TestDashboardShowsAllMetrics: it also checks that no two panels overlap.
 func TestDashboardShowsAllMetrics(t *testing.T) {
 	text, err := os.ReadFile("dashboard.json")
 	require.NoError(t, err)

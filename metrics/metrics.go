@@ -21,9 +21,9 @@ import (
 // label guard, which tells the Guards of a program apart.
 //
 // A scrape calls [quiclife.Guard.Stats] once, so all values are of the same
-// moment. It costs what that call costs: it looks at each open connection, but
-// not at the streams. Nothing runs between scrapes. The collector keeps g alive.
-// It may be used from any goroutine. A nil g panics.
+// moment. The scrape costs what that call costs: it looks at each open
+// connection, but not at the streams. Nothing runs between scrapes. The collector
+// keeps g alive. It may be used from any goroutine. A nil g panics.
 func NewCollector(g *quiclife.Guard, name string) prometheus.Collector {
 	if g == nil {
 		panic("metrics: NewCollector with a nil Guard")
@@ -65,7 +65,7 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 	}
 }
 
-// A metric is a name with a help text. Its series are added to it.
+// A metric has a name and a help text. add gives it its series.
 type metric struct {
 	c    *collector
 	kind prometheus.ValueType
@@ -82,7 +82,7 @@ func (m metric) add(read func(*quiclife.GuardStats) float64, labels ...string) {
 	m.c.series = append(m.c.series, series{m.desc, m.kind, labels, read})
 }
 
-// The kinds of streams, with their labels.
+// streamKinds are the kinds of streams, with their labels.
 var streamKinds = []struct {
 	dir, kind string
 	of        func(*quiclife.GuardStats) *quiclife.StreamStats
@@ -98,7 +98,7 @@ func byKind[T any](p quiclife.PerKind[T]) [4]T {
 	return [...]T{p.Outgoing, p.OutgoingUni, p.Incoming, p.IncomingUni}
 }
 
-// The ways in which a stream ends. Each stream is counted in one.
+// results are the ways in which a stream ends. Each stream counts in one of them.
 var results = []struct {
 	name string
 	of   func(*quiclife.StreamStats) int64

@@ -24,8 +24,8 @@ import (
 
 var update = flag.Bool("update", false, "write testdata/metrics.txt anew")
 
-// numbered returns a snapshot in which each field has a different number, and
-// the name of the field for each number. Durations are that many seconds.
+// numbered returns a snapshot in which each field has a number of its own. A
+// duration is that many seconds. names maps each number to the name of its field.
 func numbered() (stats quiclife.GuardStats, names map[float64]string) {
 	names = make(map[float64]string)
 	var fill func(v reflect.Value, name string)
@@ -62,7 +62,7 @@ func gather(t *testing.T, c prometheus.Collector) string {
 }
 
 // TestEachCountHasItsSeries: testdata/metrics.txt has the name, the labels and
-// the value of each.
+// the value of each series.
 func TestEachCountHasItsSeries(t *testing.T) {
 	stats, names := numbered()
 	c := newCollector(func() quiclife.GuardStats { return stats }, "test")
@@ -79,7 +79,7 @@ func TestEachCountHasItsSeries(t *testing.T) {
 		delete(names, s.read(&stats))
 	}
 	for _, name := range names {
-		// A peak says nothing about now, and EOFs are summed.
+		// No series has the peaks, and the EOFs are summed into one series.
 		if !strings.HasSuffix(name, ".Peak") && !strings.HasSuffix(name, ".EOFs") {
 			t.Errorf("GuardStats%s is in no series", name)
 		}
@@ -87,7 +87,7 @@ func TestEachCountHasItsSeries(t *testing.T) {
 	require.LessOrEqual(t, len(c.series), 80, "series of a Guard")
 }
 
-// TestAllSeriesAreThereAtFirst: each is 0.
+// TestAllSeriesAreThereAtFirst: each series starts at 0.
 func TestAllSeriesAreThereAtFirst(t *testing.T) {
 	c := NewCollector(&quiclife.Guard{}, "fresh")
 	all := 0
@@ -110,7 +110,7 @@ func TestNilGuardPanics(t *testing.T) {
 	require.PanicsWithValue(t, "metrics: NewCollector with a nil Guard", func() { NewCollector(nil, "") })
 }
 
-// TestGuardsAreToldApart: one registry takes the collectors of several.
+// TestGuardsAreToldApart: one registry takes the collectors of several Guards.
 func TestGuardsAreToldApart(t *testing.T) {
 	r := prometheus.NewPedanticRegistry()
 	require.NoError(t, r.Register(NewCollector(&quiclife.Guard{}, "a")))
@@ -142,8 +142,8 @@ func values(t *testing.T, c prometheus.Collector) map[string]float64 {
 	return all
 }
 
-// TestCountersNeverFall: connections come and go, and in the end the counters
-// say what happened.
+// TestCountersNeverFall: no counter falls while connections come and go. In the
+// end the counters say what happened.
 func TestCountersNeverFall(t *testing.T) {
 	guard := &quiclife.Guard{}
 	c := NewCollector(guard, "g")
@@ -196,8 +196,8 @@ func TestCountersNeverFall(t *testing.T) {
 }
 
 // TestScrapeOfManyConnections: the fastest of ten scrapes of 3,000 connections
-// takes under 20 ms. It is the fastest because the machine may be busy. With the
-// race detector there are fewer connections.
+// takes less than 20 ms. The others do not count, because the machine may be busy.
+// With the race detector there are fewer connections.
 func TestScrapeOfManyConnections(t *testing.T) {
 	if testing.Short() {
 		t.Skip("makes 1,500 pairs of connections")

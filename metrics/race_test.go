@@ -2,4 +2,4 @@
 
 package metrics
 
-const slow = 10 // the race detector slows all down
+const slow = 10 // the race detector slows everything down

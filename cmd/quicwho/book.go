@@ -10,8 +10,8 @@ import (
 	"github.com/quiclife/quiclife/ledger"
 )
 
-// A share is whose fault it is that a number of streams is held. The first of
-// them are those of ledger.Blame.
+// A share says whose move it is on some of the held streams. The first shares
+// equal the values of ledger.Blame.
 type share int
 
 const (
@@ -19,13 +19,13 @@ const (
 	shareOurApp  = share(ledger.BlameOurApp)
 	sharePeerApp = share(ledger.BlamePeerApp)
 	shareWire    = share(ledger.BlameWire)
-	// shareComplete is of streams that are complete on the wire. How many are held
-	// is known, and which is not.
+	// shareComplete is for streams that are complete on the wire. We know how many
+	// of them are held, but not which.
 	shareComplete = shareWire + 1
 	shares        = shareComplete + 1
 )
 
-// shareOrder is the order in which they are shown.
+// shareOrder is the order in which shares are shown.
 var shareOrder = [...]share{shareOurApp, sharePeerApp, shareWire, shareComplete, shareUnknown}
 
 func (s share) String() string {
@@ -53,25 +53,25 @@ func countsOf(r *ledger.Report) [4]ledger.Count {
 	return [...]ledger.Count{r.Incoming, r.IncomingUni, r.Outgoing, r.OutgoingUni}
 }
 
-// A tally has the streams of one kind.
+// A tally counts the streams of one kind.
 type tally struct {
 	ledger.Count
 	by     [shares]int64
-	oldest time.Time // when the oldest one was opened that is held for sure
+	oldest time.Time // when the oldest stream was opened that is held for sure
 }
 
-// isHeld reports whether s is held for sure. What is complete may have been let
-// go of, if it is not known whom it waits for.
+// isHeld reports whether s is held for sure. A complete stream may have been let
+// go of if its blame is unknown.
 func isHeld(s *ledger.Stream) bool { return s.Complete.IsZero() || s.Blame != ledger.BlameUnknown }
 
-// tallies counts streams, and passes each to also, which may be nil.
+// tallies counts streams. It passes each to also, unless also is nil.
 func tallies(r *ledger.Report, streams iter.Seq[ledger.Stream], also func(ledger.Stream)) (all [4]tally) {
 	for i, c := range countsOf(r) {
 		all[i].Count = c
 	}
 	for s := range streams {
 		t := &all[kindOf(&s)]
-		if isHeld(&s) || len(s.Candidates) > 0 { // the latter may wait for the network
+		if isHeld(&s) || len(s.Candidates) > 0 { // also count those that may wait for the network
 			t.by[s.Blame] += s.Count
 		}
 		if isHeld(&s) {
@@ -89,7 +89,7 @@ func tallies(r *ledger.Report, streams iter.Seq[ledger.Stream], also func(ledger
 		for _, n := range t.by {
 			rest -= n
 		}
-		if rest > 0 { // not so if frames of ours that open streams are under way
+		if rest > 0 { // rest is negative if frames of ours that open streams are under way
 			complete := int64(0)
 			if t.Exact {
 				complete = min(rest, t.HeldComplete)
@@ -106,7 +106,7 @@ type book struct {
 	file    string
 	report  ledger.Report
 	kinds   [4]tally
-	now     time.Time // of the last event
+	now     time.Time // the end of the connection, or the latest time that is known
 	streams iter.Seq[ledger.Stream]
 }
 
@@ -131,7 +131,7 @@ func (b *book) end() string {
 type jsonConn struct {
 	File    string       `json:"file"`
 	ID      string       `json:"id"`
-	End     string       `json:"end"` // client or server: whose file it is
+	End     string       `json:"end"` // client or server: the end that wrote the file
 	Local   string       `json:"local,omitempty"`
 	Remote  string       `json:"remote,omitempty"`
 	Began   time.Time    `json:"began,omitzero"`
@@ -190,7 +190,8 @@ func jsonHalfOf(h ledger.Half) *jsonHalf {
 	return &j
 }
 
-// writeJSON writes what is the same wherever the file is read.
+// writeJSON writes b as one line. Times are in UTC, so that the output does not
+// depend on the time zone.
 func (b *book) writeJSON(w io.Writer) error {
 	r := &b.report
 	j := jsonConn{
@@ -224,7 +225,7 @@ func (b *book) writeJSON(w io.Writer) error {
 	return err
 }
 
-// whose says whom streams wait for, and how many.
+// whose returns, as text, how many streams wait for whom.
 func whose(by [shares]int64) string {
 	var parts []string
 	for _, s := range shareOrder {

@@ -8,9 +8,9 @@ import (
 	"unicode/utf8"
 )
 
-// harmless returns at most some characters of s, without any that a terminal
-// acts on: control characters, and those that turn the direction of the text.
-// They are shown as Go writes them.
+// harmless returns the first characters of s, at most as many as most says. It
+// escapes, as Go does, the characters that a terminal acts on: control characters,
+// and those that change the direction of the text.
 func harmless(s string, most int) string {
 	var b strings.Builder
 	for n := 0; s != ""; n++ {
@@ -30,8 +30,8 @@ func harmless(s string, most int) string {
 	return b.String()
 }
 
-// harmlessJSON is JSON with the same characters escaped. JSON has characters
-// that are not ASCII in strings only, where all may be escaped.
+// harmlessJSON returns the JSON b with the same characters escaped. In JSON they
+// occur only in strings, and there any character may be escaped.
 func harmlessJSON(b []byte) []byte {
 	out := make([]byte, 0, len(b))
 	for _, r := range string(b) {

@@ -5,28 +5,31 @@
 //	QLOGDIR=/tmp/qlog ./program # on quic-go, with Tracer: qlog.DefaultConnectionTracer
 //	quicwho /tmp/qlog/*.sqlog
 //
-// It prints a table of the connections, the fullest first, and a table of the
-// streams that are held, the oldest first, each with the frames that prove it. [github.com/quiclife/quiclife/ledger] has the rules, and what
-// cannot be known. The moment that counts is the last event of a file.
+// It prints two tables. The first shows the connections, with the most held
+// streams first. The second shows the held streams, the oldest first. Below each
+// stream it says which frames prove whose move it is. Both tables are about the
+// moment of the last event in a file. Package
+// [github.com/quiclife/quiclife/ledger] explains the rules, and what cannot be
+// known.
 //
-// A file may be cut short, or have events that are not known: the output says
-// what is missing. Several files are read one after the other; "-" is the
-// standard input, and takes files that are joined, or that something else has
-// uncompressed: zcat FILE.sqlog.gz | quicwho -. Files of any size are read
-// in one pass, with memory for the streams that are held. On a terminal a bar
-// shows how far it is, after a second.
+// A file may be cut short, and then the output says what is missing. Unknown
+// events are skipped. Several files are read one after the other. "-" reads the
+// standard input, which may be several files joined, or the output of another
+// program: zcat FILE.sqlog.gz | quicwho -. Files may have any size: they are read
+// in one pass, and only the held streams are kept in memory. If reading takes
+// more than a second, a terminal shows a progress bar.
 //
 // # Flags
 //
 //	-json      print one line of JSON for each connection, with all its streams held, instead of the tables
-//	-plot F    draw the streams held over time, by whose fault it is, to the SVG file F
+//	-plot F    draw the streams held over time, by whose move it is, to the SVG file F
 //	-rows N    print at most N rows of each table; 0 means all (10)
 //
 // # Exit status
 //
-// 0 if all went well, also if files lack something. 1 if a file could not be read, is not
-// qlog, or could not be written, and for wrong flags; the files that could be
-// read are shown all the same.
+// The status is 0 if all files were read, even if some of them lack something. It
+// is 1 for wrong flags, or if a file could not be read or written, or is not
+// qlog. The files that could be read are still shown.
 package main
 
 import (
@@ -60,11 +63,11 @@ func main() {
 type command struct {
 	in       io.Reader
 	out, err io.Writer
-	terminal bool          // err is one
-	patience time.Duration // before there is a progress bar
+	terminal bool          // err is a terminal
+	patience time.Duration // the time before a progress bar appears
 }
 
-// run returns the exit status.
+// run runs the command with args, and returns the exit status.
 func (c *command) run(args []string) int {
 	flags := flag.NewFlagSet("quicwho", flag.ContinueOnError)
 	flags.SetOutput(c.err)
@@ -160,7 +163,7 @@ func (c *command) read(name string, p *progress, pictures *plots) ([]*ledger.Con
 	return conns, withoutPath(err)
 }
 
-// withoutPath is for errors that get the name of the file anyway.
+// withoutPath removes the file name from err, because the caller adds it.
 func withoutPath(err error) error {
 	if e, ok := errors.AsType[*os.PathError](err); ok {
 		return e.Err
@@ -168,7 +171,7 @@ func withoutPath(err error) error {
 	return err
 }
 
-// sizeOf returns how many bytes the files have together, or -1 if that is not
+// sizeOf returns the sum of the sizes of the files in bytes, or -1 if it is not
 // known.
 func sizeOf(names []string) (sum int64) {
 	for _, name := range names {
@@ -177,7 +180,7 @@ func sizeOf(names []string) (sum int64) {
 		}
 		info, err := os.Stat(name)
 		switch {
-		case err != nil: // it is told when it is opened
+		case err != nil: // opening the file will report it
 		case !info.Mode().IsRegular():
 			return -1
 		default:

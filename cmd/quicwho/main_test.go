@@ -24,9 +24,9 @@ import (
 	"github.com/quiclife/quiclife/ledger"
 )
 
-// recorded returns the names of the files that quic-go writes, of a client and
-// a server with three streams held: one waits for the client, one for the
-// server, and one is complete and nobody has read it.
+// recorded returns the names of files that quic-go wrote for a client and a
+// server. Three streams are held. One waits for the client, one waits for the
+// server, and one is complete but was not read.
 func recorded(t *testing.T) (client, server string) {
 	t.Helper()
 	dir := t.TempDir()
@@ -109,7 +109,7 @@ func TestSeveralFilesAreReadOneAfterTheOther(t *testing.T) {
 	require.Equal(t, apart, joined)
 }
 
-// TestJSONSaysWhatTheLedgerSays, for programs.
+// TestJSONSaysWhatTheLedgerSays: with -json, for programs.
 func TestJSONSaysWhatTheLedgerSays(t *testing.T) {
 	_, server := recorded(t)
 	out, _, status := run(t, "", "-json", server)
@@ -139,8 +139,8 @@ func TestJSONSaysWhatTheLedgerSays(t *testing.T) {
 	require.Equal(t, out, elsewhere, "the same file in another time zone")
 }
 
-// hostile is a file that does what it can to a terminal: it clears the screen,
-// sets the title, turns the text around, and is not UTF-8.
+// hostile is a file whose strings attack a terminal: they clear the screen, set
+// the title, reverse the text, and are not UTF-8.
 func hostile() string {
 	const evil = `\u001b[2J\u001b]0;owned\u0007\u009b31m\u202e\u2028\ud83d\ude00\udb40\udc01\r\n\tx`
 	return `{"qlog_version":"0.3","trace":{"vantage_point":{"type":"server"},"common_fields":{"ODCID":"` + evil + `"}}}` + "\n" +
@@ -184,7 +184,7 @@ func isXML(b []byte) error {
 	}
 }
 
-// TestCutFileSaysWhatIsMissing, and is no error.
+// TestCutFileSaysWhatIsMissing: it is not an error.
 func TestCutFileSaysWhatIsMissing(t *testing.T) {
 	_, server := recorded(t)
 	b, err := os.ReadFile(server)
@@ -204,7 +204,7 @@ func TestCutFileSaysWhatIsMissing(t *testing.T) {
 	require.Regexp(t, `incoming +\d +\d\? +5`, out)
 }
 
-// TestFilesThatCannotBeReadAreErrors, and the others are shown.
+// TestFilesThatCannotBeReadAreErrors: the other files are shown.
 func TestFilesThatCannotBeReadAreErrors(t *testing.T) {
 	_, server := recorded(t)
 	dir := t.TempDir()
@@ -249,7 +249,7 @@ func TestUsage(t *testing.T) {
 	require.Contains(t, stderr, "exit status")
 }
 
-// full is a file of a server with n streams, all held.
+// full returns the file of a server that holds n streams.
 func full(n int) string {
 	var b strings.Builder
 	b.WriteString(`{"qlog_version":"0.3","trace":{"vantage_point":{"type":"server"},"common_fields":{"ODCID":"ab"}}}` + "\n")
@@ -261,8 +261,9 @@ func full(n int) string {
 	return b.String()
 }
 
-// uni is a file of a server with n unidirectional streams that are complete, of
-// which letGo are let go of, and one that opens ten more with it and is not.
+// uni returns the file of a server with n complete unidirectional streams. letGo
+// of them were let go of. One more stream is not complete, and opens the ten
+// streams below it.
 func uni(n, letGo int) string {
 	var b strings.Builder
 	b.WriteString(strings.Replace(full(0), `"initial_max_streams_bidi":0,`, `"initial_max_streams_uni":100,"initial_max_stream_data_uni":1000,`, 1))
@@ -279,8 +280,8 @@ func uni(n, letGo int) string {
 	return b.String()
 }
 
-// TestStreamsThatAreNotToldApartAreCounted: complete ones of which some were
-// let go of, and ranges of which no frame was seen.
+// TestStreamsThatAreNotToldApartAreCounted: complete streams if some of them were
+// let go of, and ranges of streams without a frame.
 func TestStreamsThatAreNotToldApartAreCounted(t *testing.T) {
 	out, _, _ := run(t, uni(10, 4), "-")
 	require.Contains(t, out, "1 connection, 17 streams held: peer-app 1, wire 10, complete 6\n")
@@ -325,8 +326,8 @@ func TestPlotShowsStreamsOverTime(t *testing.T) {
 	}
 }
 
-// TestPlotIsBounded, however long the file is, and has the peaks and what was
-// held at rest.
+// TestPlotIsBounded: its size does not grow with the file. It still shows the
+// peaks, and what was held at rest.
 func TestPlotIsBounded(t *testing.T) {
 	var b strings.Builder
 	b.WriteString(strings.Replace(full(1), `"initial_max_streams_bidi":1,`, `"initial_max_streams_uni":100,"initial_max_stream_data_uni":1000,`, 1))
@@ -335,7 +336,7 @@ func TestPlotIsBounded(t *testing.T) {
 	packet := func(at int, kind, frame string) {
 		fmt.Fprintf(&b, `{"time":%d,"name":"transport:packet_%s","data":{"header":{"packet_type":"1RTT","packet_number":1},"frames":[%s]}}`+"\n", at, kind, frame)
 	}
-	for d := range 2000 { // a burst each day, of which nothing is left
+	for d := range 2000 { // a burst each day, after which no stream is left
 		streams := 10
 		if d == 777 {
 			streams = 40
@@ -360,7 +361,7 @@ func TestPlotIsBounded(t *testing.T) {
 	}
 }
 
-// TestProgressIsShownWhenItTakesLong, and on terminals only.
+// TestProgressIsShownWhenItTakesLong: only on terminals.
 func TestProgressIsShownWhenItTakesLong(t *testing.T) {
 	long := filepath.Join(t.TempDir(), "long.sqlog")
 	require.NoError(t, os.WriteFile(long, []byte(full(5000)), 0o666))

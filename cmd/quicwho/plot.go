@@ -21,11 +21,11 @@ import (
 )
 
 const (
-	mostSpells = 256 // of a connection
+	mostSpells = 256 // for each connection
 	mostPanels = 6
 )
 
-// A moment is how many streams were held, of each kind and share.
+// A moment says how many streams of each kind and share were held at one time.
 type moment struct {
 	at int64 // nanoseconds since 1970
 	by [4][shares]int32
@@ -45,23 +45,25 @@ func sumOf(by [shares]int32) (n int64) {
 	return n
 }
 
-// A spell is a stretch of time: when most streams were held in it, and its end,
-// which lasts until the next.
+// A spell is a stretch of time. peak is the moment in it at which the most streams
+// were held. last is its last moment, which is valid until the next spell begins.
 type spell struct{ peak, last moment }
 
-// A sampler looks at the connections of a file as time passes in it. A file
-// does not say at its begin how long it is, so the spells become longer.
+// A sampler looks at the connections of a file while it is read. A file does not
+// say at the start how much time it covers. So the spells begin short, and become
+// longer.
 type sampler struct {
 	conns map[*ledger.Conn]*samples
-	// To look at streams takes time for each of them. So there may be many at the
-	// begin, but then, on average, only some for each event.
+	// Each look takes time in proportion to the streams. So the sampler may look at
+	// streamsAtFirst streams at once, and after that, on average, at
+	// streamsPerEvent streams for each event.
 	spent, events int64
 }
 
 type samples struct {
 	began, length int64 // nanoseconds
 	spells        []spell
-	streams       int64 // that were looked at last
+	streams       int64 // how many streams the last look counted
 }
 
 const (
@@ -69,7 +71,7 @@ const (
 	streamsPerEvent = 4
 )
 
-// each is for ledger.Read.
+// each is the callback for ledger.Read.
 func (s *sampler) each(c *ledger.Conn, at time.Time) error {
 	of := s.conns[c]
 	if of == nil {
@@ -97,7 +99,7 @@ func (s *samples) look(c *ledger.Conn, at int64) {
 		}
 	}
 	if n := len(s.spells); n > 0 {
-		m.at = max(m.at, s.spells[n-1].last.at) // clocks may be wrong
+		m.at = max(m.at, s.spells[n-1].last.at) // times must not go back, even if a clock does
 	}
 	s.add(spell{m, m})
 	for len(s.spells) >= mostSpells {
@@ -110,7 +112,8 @@ func (s *samples) look(c *ledger.Conn, at int64) {
 	}
 }
 
-// add appends next, or adds it to the last spell if it is in the same.
+// add appends next, or merges it into the last spell if it is in the same stretch
+// of time.
 func (s *samples) add(next spell) {
 	if n := len(s.spells); n > 0 {
 		last := &s.spells[n-1]
@@ -125,7 +128,7 @@ func (s *samples) add(next spell) {
 	s.spells = append(s.spells, next)
 }
 
-// A panel is one kind of stream of a connection, over time.
+// A panel shows one kind of streams of a connection over time.
 type panel struct {
 	title   string
 	limit   int64 // -1 if it is not known
@@ -135,7 +138,7 @@ type panel struct {
 	highest int64
 }
 
-// plots has the panels with the most streams, of all files.
+// plots has the panels with the most streams, from all files.
 type plots struct{ panels []*panel }
 
 func (p *plots) add(s *sampler, conns []*ledger.Conn) {
@@ -216,7 +219,7 @@ func (p *plots) write(name string) error {
 	return os.WriteFile(name, b.Bytes(), 0o666)
 }
 
-// colors are told apart also by the colour-blind.
+// colors can be told apart by colour-blind people.
 var colors = [shares]color.Color{
 	shareOurApp:   color.RGBA{R: 0xd5, G: 0x5e, A: 0xff},
 	sharePeerApp:  color.RGBA{G: 0x72, B: 0xb2, A: 0xff},
@@ -229,12 +232,12 @@ var legendNames = [shares]string{
 	shareOurApp: "our application", sharePeerApp: "peer's application", shareWire: "network", shareComplete: "complete", shareUnknown: "unknown",
 }
 
-// paint draws the shares above each other.
+// paint draws the shares on top of each other.
 func (p *panel) paint() (*plot.Plot, plot.Legend, error) {
 	picture, legend := plot.New(), plot.NewLegend()
 	legend.Top, legend.Left = true, true
 	legend.Padding = vg.Millimeter
-	picture.BackgroundColor = color.White // also where pages are dark
+	picture.BackgroundColor = color.White // even on dark pages
 	picture.Title.Text = p.title
 	picture.X.Label.Text = "seconds from " + time.Unix(0, p.began).Format(timeFormat)
 	picture.Y.Label.Text = "streams"
@@ -286,10 +289,10 @@ func (p *panel) paint() (*plot.Plot, plot.Legend, error) {
 	return picture, legend, nil
 }
 
-// ticks are the default ones, without decimals that say nothing.
+// ticks are the default ticks without useless decimals.
 type ticks struct {
 	plot.DefaultTicks
-	whole bool // numbers only
+	whole bool // only whole numbers
 }
 
 func (t ticks) Ticks(lowest, highest float64) (all []plot.Tick) {

@@ -7,14 +7,14 @@ import (
 	"github.com/schollz/progressbar/v3"
 )
 
-// A progress shows on a terminal how much was read, once that takes long.
+// A progress shows on a terminal how much was read, if reading takes long.
 type progress struct {
 	bar  *progressbar.ProgressBar // nil if there is no terminal
 	done int64                    // bytes
 }
 
-// newProgress returns one that shows nothing before patience is over. total is
-// -1 if it is not known.
+// newProgress returns a progress that shows nothing before patience is over. total
+// is the number of bytes to read, or -1 if it is not known.
 func newProgress(terminal io.Writer, patience time.Duration, total int64) *progress {
 	return &progress{bar: progressbar.NewOptions64(total,
 		progressbar.OptionSetWriter(&lateWriter{terminal, time.Now().Add(patience)}),
@@ -27,7 +27,7 @@ func newProgress(terminal io.Writer, patience time.Duration, total int64) *progr
 	)}
 }
 
-// A lateWriter drops what is written before a time.
+// A lateWriter discards what is written before the time from.
 type lateWriter struct {
 	w    io.Writer
 	from time.Time
@@ -40,7 +40,7 @@ func (l *lateWriter) Write(b []byte) (int, error) {
 	return l.w.Write(b)
 }
 
-// reader returns r, counted.
+// reader returns a reader of r that counts the bytes.
 func (p *progress) reader(r io.Reader) io.Reader {
 	if p.bar == nil {
 		return r
@@ -56,7 +56,7 @@ type countedReader struct {
 func (c *countedReader) Read(b []byte) (int, error) {
 	n, err := c.r.Read(b)
 	c.p.done += int64(n)
-	c.p.bar.Set64(c.p.done) // an error is of the terminal, and there is nowhere to say it
+	c.p.bar.Set64(c.p.done) // ignore an error: if the terminal fails, nobody can see it
 	return n, err
 }
 

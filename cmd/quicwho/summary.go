@@ -14,16 +14,16 @@ import (
 	"github.com/quiclife/quiclife/ledger"
 )
 
-// A summary is what is printed. It keeps numbers for each connection, and of
-// the streams those that it will show.
+// A summary is what quicwho prints. It keeps the counts of each connection, and
+// only those streams that it will show.
 type summary struct {
-	rows    int // of a table, 0 is all
+	rows    int // rows of a table, 0 for all
 	books   []*book
 	streams []held
-	all     int64 // streams, shown or not
+	all     int64 // number of streams, shown or not
 }
 
-// A held is a stream of a table.
+// A held is a row of the table of streams.
 type held struct {
 	ledger.Stream
 	book *book
@@ -38,12 +38,13 @@ func (s *summary) add(b *book) {
 		}
 	}
 	s.cut()
-	b.streams = nil // it holds all that was known of the connection
+	b.streams = nil // it refers to all that the ledger knows of the connection
 	s.books = append(s.books, b)
 }
 
-// cut sorts the streams, and keeps those that are shown: first those that are
-// held for sure, the oldest first, then the others, the most suspicious first.
+// cut sorts the streams, and keeps those that are shown. First come those that are
+// held for sure, the oldest first. Then come the others, the most suspicious
+// first.
 func (s *summary) cut() {
 	slices.SortStableFunc(s.streams, func(a, b held) int {
 		aHeld, bHeld := isHeld(&a.Stream), isHeld(&b.Stream)
@@ -93,7 +94,7 @@ func (s *summary) write(w io.Writer) {
 	}
 }
 
-// twice returns how many connections are here from both ends.
+// twice returns how many connections were read from both ends.
 func (s *summary) twice() (n int64) {
 	ends := make(map[string]bool)
 	for _, b := range s.books {
@@ -109,7 +110,8 @@ func (s *summary) twice() (n int64) {
 	return n
 }
 
-// writeConns writes as many connections as there are rows for their kinds.
+// writeConns writes the table of connections. Each connection takes a row for
+// each kind, and is written with all its rows or not at all.
 func (s *summary) writeConns(w io.Writer) {
 	var lines, notes []string
 	shown := 0
@@ -170,7 +172,7 @@ func (b *book) lines() (lines []string) {
 	return lines
 }
 
-// notes say what else is known of b, and what is not.
+// notes returns lines with what else is known of b, and with what is missing.
 func (b *book) notes() (notes []string) {
 	r := &b.report
 	text := b.name() + " " + b.end() + ": "
@@ -251,7 +253,7 @@ func since(t, now time.Time) string {
 	return duration(now.Sub(t))
 }
 
-// duration is d with as many digits as matter.
+// duration returns d with the digits that matter.
 func duration(d time.Duration) string {
 	switch {
 	case d < 0:

@@ -35,9 +35,9 @@ var (
 	update   = flag.Bool("update-pictures", false, "draw docs/pictures/page.png and page-dark.png anew")
 )
 
-// browser is started by the first test that needs it.
+// browser starts the browser when the first test needs it.
 var browser = sync.OnceValue(func() context.Context {
-	// On GitHub's Ubuntu there are both, but AppArmor denies chromium its sandbox.
+	// GitHub's Ubuntu has both, but there AppArmor denies chromium its sandbox.
 	path, err := exec.LookPath("google-chrome")
 	if err != nil {
 		path, err = exec.LookPath("chromium")
@@ -47,7 +47,7 @@ var browser = sync.OnceValue(func() context.Context {
 	}
 	options := append(chromedp.DefaultExecAllocatorOptions[:], chromedp.ExecPath(path))
 	if os.Getuid() == 0 {
-		options = append(options, chromedp.NoSandbox) // it refuses to run as root otherwise
+		options = append(options, chromedp.NoSandbox) // as root it does not run with a sandbox
 	}
 	ctx, _ := chromedp.NewExecAllocator(context.Background(), options...)
 	ctx, stopBrowser = chromedp.NewContext(ctx)
@@ -65,8 +65,8 @@ func TestMain(m *testing.M) {
 	os.Exit(status)
 }
 
-// A tab is one of the browser. When the test ends, it has to have seen no error,
-// and asked nobody but the page's server.
+// A tab is a tab of the browser. It fails the test if the page has an error, or if
+// it makes a request to any server but its own.
 type tab struct {
 	t   *testing.T
 	ctx context.Context
@@ -103,7 +103,7 @@ func open(t *testing.T, server *httptest.Server) *tab {
 			t.Errorf("a dialog: %s", e.Message)
 		}
 	}))
-	t.Cleanup(func() { // then no event comes any more
+	t.Cleanup(func() { // after an empty page no more events come
 		b.do("the end", chromedp.Navigate("about:blank"))
 		cancel()
 		end()
@@ -124,13 +124,13 @@ func (b *tab) do(what string, steps ...chromedp.Action[chromedp.Void]) {
 	require.NoError(b.t, chromedp.Do(b.ctx, steps...), what)
 }
 
-// load shows the page with a query.
+// load loads the page with a query.
 func (b *tab) load(query string) {
 	b.t.Helper()
 	b.do("loading "+query, chromedp.Navigate(b.url+query))
 }
 
-// follow clicks on what a selector finds, and waits for the page it leads to.
+// follow clicks on the element that selector finds, and waits for the next page.
 func (b *tab) follow(selector chromedp.CSS) {
 	b.t.Helper()
 	response, err := chromedp.RunResponse(b.ctx, chromedp.Click(selector))
@@ -138,7 +138,7 @@ func (b *tab) follow(selector chromedp.CSS) {
 	require.EqualValues(b.t, 200, response.Status)
 }
 
-// eval returns the value of an expression.
+// eval returns the value of a JavaScript expression.
 func eval[T any](b *tab, expression string) T {
 	b.t.Helper()
 	value, err := chromedp.Run(b.ctx, chromedp.Evaluate[T](expression))
@@ -146,8 +146,8 @@ func eval[T any](b *tab, expression string) T {
 	return value
 }
 
-// column returns the texts of a column of the table in the section whose title
-// begins so.
+// column returns the texts of one column of a table. The table is in the section
+// whose title begins with title, and the column has the given head.
 func (b *tab) column(title, head string) []string {
 	b.t.Helper()
 	return eval[[]string](b, fmt.Sprintf(`(() => {
@@ -158,9 +158,9 @@ func (b *tab) column(title, head string) []string {
 	})()`, title, head))
 }
 
-// TestBrowserFindsNothingWrong with the page in any form: no error, nothing
-// against the policy, no request to anybody else, and the style is in force.
-// That is what a tab looks for.
+// TestBrowserFindsNothingWrong: for each query, the page has no error, obeys its
+// policy, makes no request to another server, and uses its style sheet. The tab
+// checks most of this.
 func TestBrowserFindsNothingWrong(t *testing.T) {
 	b := open(t, serve(t))
 	for _, query := range []string{"", "?sort=opener", "?q=outgoing", "?q=%3Cscript%3Ealert(1)%3C/script%3E", "?format=text", "?format=json"} {
@@ -171,7 +171,7 @@ func TestBrowserFindsNothingWrong(t *testing.T) {
 			require.Equal(t, "grid", eval[string](b, `getComputedStyle(document.querySelector("dl")).display`), "the style")
 		}
 	}
-	b.load("?q=" + hostile[1:7]) // is there, as text
+	b.load("?q=" + hostile[1:7]) // finds the hostile name, which is shown as text
 	require.Contains(t, eval[string](b, "document.body.innerText"), hostile)
 }
 
@@ -228,8 +228,8 @@ func TestPageRefreshesItself(t *testing.T) {
 	require.Equal(t, "ping", eval[string](b, `document.querySelector("input[name=q]").value`))
 }
 
-// leastContrast is the lowest contrast of a text with what is behind it, by the
-// formula of the Web Content Accessibility Guidelines, and the text.
+// leastContrast returns the lowest contrast between a text and its background,
+// and that text. The formula is that of the Web Content Accessibility Guidelines.
 const leastContrast = `(() => {
 	const rgb = color => color.match(/[\d.]+/g).map(Number)
 	const light = color => rgb(color).slice(0, 3).map(v => v / 255).map(v => v <= .04045 ? v / 12.92 : ((v + .055) / 1.055) ** 2.4).
@@ -250,13 +250,14 @@ const leastContrast = `(() => {
 	return least
 })()`
 
-// misaligned are the heads of columns that are aligned otherwise than their cells.
+// misaligned returns the heads that are not aligned like the cells below them.
 const misaligned = `[...document.querySelectorAll("thead th")].filter(th =>
 	[...th.closest("table").querySelectorAll("tbody tr")].some(tr => getComputedStyle(tr.children[th.cellIndex]).textAlign !== getComputedStyle(th).textAlign)).
 	map(th => th.innerText)`
 
-// TestPageFitsItsWindow: at 400 and at 1,400 px, light and dark, tables scroll
-// inside themselves, texts can be read, and numbers stand below their heads.
+// TestPageFitsItsWindow: at 400 and 1,400 px, light and dark, the page does not
+// scroll sideways, texts have enough contrast, and cells are aligned like their
+// heads.
 func TestPageFitsItsWindow(t *testing.T) {
 	b := open(t, serve(t))
 	for _, width := range []int64{400, 1400} {
@@ -278,7 +279,7 @@ func TestPageFitsItsWindow(t *testing.T) {
 	}
 }
 
-// emulate gives the window a width, in pixels, and a color scheme.
+// emulate sets the width of the window, in pixels, and the color scheme.
 func (b *tab) emulate(width int64, scheme string) {
 	b.t.Helper()
 	b.do("a window", chromedp.EmulateViewport(width, 900))
@@ -303,7 +304,7 @@ func (b *tab) picture(file string) {
 	require.NoError(b.t, f.Close())
 }
 
-// commonColors are the 256 colors that a picture has most of.
+// commonColors returns the 256 most common colors of a picture.
 func commonColors(m image.Image) color.Palette {
 	counts := make(map[color.Color]int)
 	for y := m.Bounds().Min.Y; y < m.Bounds().Max.Y; y++ {
@@ -315,7 +316,7 @@ func commonColors(m image.Image) color.Palette {
 	return colors[:min(len(colors), 256)]
 }
 
-// TestPicturesOfTheDocumentation draws them anew, if asked to.
+// TestPicturesOfTheDocumentation redraws the pictures if -update-pictures is set.
 func TestPicturesOfTheDocumentation(t *testing.T) {
 	if !*update {
 		t.Skip("go test -run Pictures . -update-pictures")

@@ -1,4 +1,4 @@
-// Package browsertest has a real browser look at the page of package debugpage.
-// It needs Debian's chromium, and is a module of its own, so that nobody else
-// depends on what drives that.
+// Package browsertest tests the page of package debugpage in a real browser. It
+// needs Debian's chromium. It is a module of its own, so that no other module
+// depends on the packages that control the browser.
 package browsertest

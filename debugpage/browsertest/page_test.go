@@ -20,8 +20,8 @@ import (
 
 const hostile = `<script>document.title = "hostile"</script><img src=//example.com onerror=alert(1)>`
 
-// serve serves a page that has something in all of its tables: streams of several
-// openers in several states, leaks, a ledger, and strings of a hostile peer.
+// serve serves a page with rows in all tables: streams of several openers in
+// several states, leaks, a ledger, and strings from a hostile peer.
 func serve(t *testing.T) *httptest.Server {
 	t.Helper()
 	quiet := slog.New(slog.DiscardHandler)
@@ -59,7 +59,7 @@ func start(t *testing.T, h http.Handler) *httptest.Server {
 	return server
 }
 
-// serveExample serves the page of a program that has begun to leak.
+// serveExample serves the page of a program that has begun to leak streams.
 func serveExample(t *testing.T) *httptest.Server {
 	t.Helper()
 	const leaks = 3
@@ -131,8 +131,8 @@ func control(t *testing.T, c *quiclife.Conn) {
 	s.Write([]byte(strings.Repeat("x", 20)))
 }
 
-// trace has l see a connection whose server holds streams, and one whose peer has
-// ended it with a hostile reason.
+// trace makes two connections that l traces. On both the server holds streams. The
+// client ends the second one with a hostile reason.
 func trace(t *testing.T, l *ledger.Ledger) {
 	t.Helper()
 	conf := &quic.Config{Tracer: l.Tracer(nil), MaxIncomingStreams: 3}

@@ -11,7 +11,7 @@ var opensStream = regexp.MustCompile(`^github\.com/(quic-go/quic-go|quiclife/qui
 	`(newStream|newSendStream|newReceiveStream|.*\)\.([oO]pen|GetOrOpen)Stream(Sync)?)$`)
 
 // newStreamShare returns the share of the heap that was allocated to open
-// streams. The profile shows the heap as it was two garbage collections ago.
+// streams, as of the second-last garbage collection.
 func newStreamShare() float64 {
 	var records []runtime.MemProfileRecord
 	n, ok := runtime.MemProfile(nil, false)

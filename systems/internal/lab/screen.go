@@ -37,7 +37,7 @@ func (s *screen) printf(format string, args ...any) {
 	s.print(strings.TrimRight(fmt.Sprintf(format, args...), "\n"), s.bar)
 }
 
-// print replaces the bar on the terminal by text, with a new bar below it.
+// print replaces the bar on the terminal with text, and a new bar below it.
 func (s *screen) print(text, bar string) {
 	s.wipe()
 	fmt.Fprintln(s.w, text)

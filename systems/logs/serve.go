@@ -152,8 +152,8 @@ func (p *plain) serve(ctx context.Context, c *quic.Conn) {
 	finish(acks)
 }
 
-// shutdown waits for the sessions to end. When ctx is done it closes their
-// connections.
+// shutdown waits until the sessions have ended or ctx is done. Then it closes
+// all connections.
 func (p *plain) shutdown(ctx context.Context) error {
 	p.stop()
 	err := p.ln.Close()

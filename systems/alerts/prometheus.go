@@ -132,7 +132,7 @@ func (p *prometheus) check(ctx context.Context, over time.Duration) error {
 				return err
 			}
 			if len(found) == 0 {
-				return fmt.Errorf("what the alerts said of the %s program means nothing: it is not so that %s", program.name, expr)
+				return fmt.Errorf("the alerts of the %s program mean nothing, because this is not true: %s", program.name, expr)
 			}
 		}
 	}

@@ -58,7 +58,7 @@ func load[D conn[S, C], S io.WriteCloser, C io.ReadWriteCloser](ctx context.Cont
 		return y.idle() && survivor.held.Load() >= 0 && y.conns.Len() <= ends && left() == 0 && (y.Plain || open() == 0)
 	})
 	grown := float64(rig.Heap())/(1<<20) - float64(heap)/(1<<20)
-	y.check(y.refused.Load() > 0 && y.panicked.Load() > 0, "no batch went wrong: that was no test")
+	y.check(y.refused.Load() > 0 && y.panicked.Load() > 0, "no batch went wrong, so this run tested nothing")
 	y.check(y.idle() && survivor.held.Load() >= 0, "producers did not come to rest")
 	y.check(y.conns.Len() <= ends, "%d ends of connections instead of %d: that of the killed producer is left", y.conns.Len(), ends)
 	seen := fmt.Sprintf("%d, and %d in the other process", left(), survivor.held.Load())
@@ -77,7 +77,7 @@ func load[D conn[S, C], S io.WriteCloser, C io.ReadWriteCloser](ctx context.Cont
 	y.add("producer process", survivor.wait())
 	y.add("closing", y.service.close())
 	y.checkFile()
-	y.Check(len(y.wrong) == 0, "each shutdown ends, all else goes well", "%s", problems(y.wrong))
+	y.Check(len(y.wrong) == 0, "each shutdown ends, nothing else goes wrong", "%s", problems(y.wrong))
 	after := func() int { return runtime.NumGoroutine() - goroutines }
 	poll(y.rest, func() bool { return after() <= 0 })
 	y.Check(after() <= 0, "it can be closed, and nothing goes on", "%s", lab.Left(nil, after()))
@@ -171,7 +171,7 @@ func (y *site) idle() bool {
 // problems says what has gone wrong.
 func problems(all []error) string {
 	if len(all) == 0 {
-		return "so it was"
+		return "nothing went wrong"
 	}
 	return errors.Join(all...).Error()
 }

@@ -85,7 +85,7 @@ func system(p patience) lab.System {
 		Events: []lab.Term{
 			{Name: shutdown, Meaning: "the collector is asked to finish what it has begun and to stop"},
 			{Name: restarted, Meaning: "another collector has taken its place"},
-			{Name: kill, Meaning: "a producer, a process of its own, is killed; another takes its place"},
+			{Name: kill, Meaning: "a producer in a separate process is killed; another takes its place"},
 			{Name: loadEnds, Meaning: "the producers stop; what is open should come to its end"},
 		},
 		Run: func(ctx context.Context, r *lab.Run) error { return run(ctx, r, p) },

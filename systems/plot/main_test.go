@@ -86,7 +86,7 @@ func TestNamesOfEventsDoNotCollide(t *testing.T) {
 			}
 			for _, b := range marks[i+1:] {
 				if a.overlaps(b, 20) {
-					t.Errorf("events at %v: %q is upon %q", at, a.name, b.name)
+					t.Errorf("events at %v: %q overlaps %q", at, a.name, b.name)
 				}
 				if at[0] == 1 && (a.crosses(b, 20) || b.crosses(a, 20)) {
 					t.Errorf("events at %v: the line of %q or %q crosses the other's name", at, a.name, b.name)

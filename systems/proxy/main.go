@@ -108,7 +108,7 @@ func run[L listener[C], C conn](ctx context.Context, r *lab.Run, lib library[L, 
 	r.Check(spare <= maxSpare, "held follows the requests in flight", "at most %d more than these need; %d are allowed", spare, maxSpare)
 	r.Check(held == 0, "at rest quic-go holds no stream", "%d streams held", held)
 	r.Check(heapAfter <= heap+maxGrowth, "the heap is as small as before", "%.1f MiB before, %.1f MiB after; %d MiB more are allowed", mib(heap), mib(heapAfter), maxGrowth>>20)
-	r.Check(shareAfter <= maxShare, "newStream takes nearly nothing of it", "%.1f%% before, %.1f%% after; %.0f%% are allowed", 100*share, 100*shareAfter, 100*maxShare)
+	r.Check(shareAfter <= maxShare, "newStream takes almost none of it", "%.1f%% before, %.1f%% after; %.0f%% are allowed", 100*share, 100*shareAfter, 100*maxShare)
 	if !r.Plain {
 		r.Check(open+leaks == 0, "the program has forgotten no stream", "%d counted open, %d leaks reported", open, leaks)
 	}

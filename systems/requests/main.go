@@ -124,7 +124,7 @@ func run(ctx context.Context, r *lab.Run) error {
 		r.StopWatching() // the picture is of the many requests
 		goroutines--
 		wrong = tryOthers(r, res)
-		r.Check(len(wrong) == 0, "each combination does as it should", "%s", wrong)
+		r.Check(len(wrong) == 0, "each combination does what it should", "%s", wrong)
 		r.Check(p.client.Held()+p.server.Held() == 0, "the first connection stays at rest meanwhile", "%d streams held", p.client.Held()+p.server.Held())
 	}
 	closed := p.end()
@@ -138,7 +138,7 @@ func run(ctx context.Context, r *lab.Run) error {
 func shown(r *lab.Run, res result) string {
 	switch {
 	case r.Plain:
-		return fmt.Sprintf("Stuck for ever after %d requests, and nothing on the server tells of it.", res.made)
+		return fmt.Sprintf("Stuck for ever after %d requests, and the server shows no sign of it.", res.made)
 	case r.Import:
 		return fmt.Sprintf("The server dropped its streams, and all came back: %d were found, reported and ended.", res.leaks)
 	}

@@ -69,8 +69,8 @@ func system(sz *size) lab.System {
 		Columns: []lab.Term{
 			{Name: "conn ends", Meaning: "ends of connections: two for each"},
 			{Name: "refused", Meaning: "connections that the server has refused"},
-			{Name: "silent", Meaning: "requests of which the caller sent a part and then no more"},
-			{Name: "freed", Meaning: "of these, those that the server has given up on"},
+			{Name: "silent", Meaning: "requests that the caller stopped sending in the middle"},
+			{Name: "freed", Meaning: "silent requests that the server has ended"},
 		},
 		Events: []lab.Term{
 			{Name: connected, Meaning: "the server is full; from now on more connections are tried"},

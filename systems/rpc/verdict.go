@@ -73,7 +73,7 @@ func (v *verdict) say(r *lab.Run) {
 		stopErr = errors.New(firstLine(v.stopErr))
 	}
 	r.Check(v.stopErr == nil && v.goroutines <= 0, "it can be closed, and nothing goes on", "%s", lab.Left(stopErr, v.goroutines))
-	r.Shown = "Too many are refused, the silent are ended, and a connection stays as small as it was."
+	r.Shown = "Too many are refused, silent requests are ended, and connections stay as small as they were."
 	if r.Plain {
 		r.Shown = fmt.Sprintf("All are let in, and %d streams of calls that are over, or never will be, take memory.", v.held)
 	}

@@ -165,7 +165,7 @@ func (k *soak) work(ctx context.Context, c *quiclife.Conn, random *rand.Rand) {
 			kept[n%len(kept)] = keep
 		}
 		k.calls.Add(1)
-		// Every blocking call above has a deadline no later than patience.
+		// Every call above should return within patience.
 		if took := time.Since(start); took > patience {
 			k.fail("careless way %d took %v", way, took)
 		}

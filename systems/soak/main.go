@@ -244,7 +244,7 @@ var (
 		Requests: "calls of the workers, right or wrong; defects found",
 		Columns: []lab.Term{
 			{Name: "verified", Meaning: "calls made properly, and answered byte for byte"},
-			{Name: "cut", Meaning: "such calls that failed because their connection ended, as they have to"},
+			{Name: "cut", Meaning: "proper calls that failed because their connection ended, as they must"},
 			{Name: "leaks", Meaning: "forgotten streams that quiclife has found, reported and ended"},
 			{Name: "conns", Meaning: "connections made so far"},
 			{Name: "reboots", Meaning: "servers restarted"},

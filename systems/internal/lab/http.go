@@ -53,7 +53,7 @@ func ServeHTTP(w io.Writer, addr string) (stop func(), err error) {
 	server := &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second}
 	server.SetKeepAlivesEnabled(false) // idle connections would keep goroutines, which the systems count
 	if !served.CompareAndSwap(nil, s) {
-		return nil, errors.Join(errors.New("-http: this process serves its pages already"), ln.Close())
+		return nil, errors.Join(errors.New("-http: this process already serves its pages"), ln.Close())
 	}
 	var serving sync.WaitGroup
 	serving.Go(func() { server.Serve(ln) })
@@ -74,7 +74,7 @@ func listenLoopback(addr string) (net.Listener, error) {
 		host = "127.0.0.1"
 	}
 	if ip := net.ParseIP(host); host != "localhost" && (ip == nil || !ip.IsLoopback()) {
-		return nil, fmt.Errorf("-http: %q is not a loopback address; the page is for this machine alone, so use localhost:%s, and from elsewhere a tunnel: ssh -L", host, port)
+		return nil, fmt.Errorf("-http: %q is not a loopback address; the page is for this machine only, so use localhost:%s, or ssh -L from another machine", host, port)
 	}
 	ln, err := net.Listen("tcp", net.JoinHostPort(host, port))
 	if err != nil {
@@ -130,5 +130,5 @@ func (s *site) showLocked() {
 
 // nothingToShow is the page when no Guard is in use, as on plain quic-go.
 func nothingToShow(w http.ResponseWriter, r *http.Request) {
-	http.Error(w, "Nothing to show: no quiclife.Guard is in use. A run on plain quic-go has none; /metrics has what the Go runtime tells of it.", http.StatusNotFound)
+	http.Error(w, "Nothing to show: no quiclife.Guard is in use. A run on plain quic-go has none; /metrics shows only the Go runtime.", http.StatusNotFound)
 }

@@ -141,7 +141,7 @@ func (p *panel) paint(b *strings.Builder, seconds float64) {
 		last := math.Inf(-1)
 		for _, v := range l.points {
 			op := "L"
-			if v[0]-last > 1.5 { // there was none
+			if v[0]-last > 1.5 { // there is a gap in the data
 				op = "M"
 			}
 			last = v[0]

@@ -111,8 +111,8 @@ func run(ctx context.Context, r *lab.Run, conf config) error {
 	if err := c.start(); err != nil {
 		return errors.Join(err, c.stop())
 	}
-	// The time of the load starts here. On a busy machine the handshakes alone
-	// may take longer than ctx lasts.
+	// The time of the load starts here, not with ctx. On a busy machine ctx may
+	// be done before the handshakes are.
 	defer time.AfterFunc(r.For, endLoad).Stop()
 	before := rig.Heap()
 	c.Watch(c.look)
@@ -191,7 +191,7 @@ func (c *cluster) stuck(s *side) int {
 	return len(slices.DeleteFunc(c.all(), func(e *end) bool { return e.ours != s || !e.stuck.Load() }))
 }
 
-// checkLoad judges what came through under load.
+// checkLoad checks that requests were answered under load.
 func (c *cluster) checkLoad() {
 	for _, s := range []*side{&c.servers, &c.clients} {
 		seen := fmt.Sprintf("%d; %d opens failed (stuck on %d of %d connections), %d others",
@@ -237,7 +237,7 @@ func (c *cluster) checkLedgers() {
 	c.check(c.gossipLeaks.Load() == 0, "%d gossip streams were taken for leaked", c.gossipLeaks.Load())
 }
 
-// problems says what has gone wrong.
+// problems returns the problems as text.
 func problems(all []error) string {
 	if len(all) == 0 {
 		return "nothing"

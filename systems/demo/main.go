@@ -39,7 +39,7 @@ const (
 	logTime     = 100 * time.Microsecond // how long the server takes to write a line to its log
 	maxGrowth   = 4 << 20                // bytes by which the heap may have grown at the end
 	timeLimit   = 60 * time.Second       // for each loop, so that a bug cannot hang it
-	settleTime  = 5 * time.Second        // for the last streams to come back
+	settleTime  = 5 * time.Second        // for the last streams to be freed
 	goneCode    = quic.StreamErrorCode(1)
 )
 
@@ -78,7 +78,7 @@ func serve[S stream](c conn[S]) {
 	}
 }
 
-// handle answers a request.
+// handle answers a request. It makes three mistakes, marked as careless.
 func handle(s stream) {
 	var size [4]byte
 	if _, err := io.ReadFull(s, size[:]); err != nil {
@@ -248,7 +248,7 @@ func runQuiclife(w io.Writer, opt options) error {
 	r := loop(client, server, opt)
 
 	// Streams that the loop dropped are freed after a garbage collection. A busy
-	// program collects all the time. This one is done, so it has to ask for it.
+	// program collects all the time. This one is done, so it starts collections.
 	left := func() int { return held(client.Unwrap()) + held(server.Unwrap()) }
 	open := func() int64 { return client.Stats().Open() + server.Stats().Open() }
 	for start := time.Now(); left()+int(open()) > 0 && time.Since(start) < settleTime; time.Sleep(10 * time.Millisecond) {

@@ -87,7 +87,7 @@ type session struct {
 	acks io.Writer  // the control stream
 }
 
-// handle handles a stream.
+// handle handles a stream, and counts how it ends.
 func (s *session) handle(stream io.Reader) error {
 	outcome := &s.panicked
 	defer func() { outcome.Add(1) }()

@@ -13,7 +13,7 @@ import (
 	"github.com/quiclife/quiclife/systems/internal/lab"
 )
 
-// load runs the site under load until ctx is done, and judges it.
+// load runs the site under load until ctx is done, and checks the outcome.
 func load[D conn[S, C], S io.WriteCloser, C io.ReadWriteCloser](ctx context.Context, y *site, dial dialer[D]) error {
 	goroutines, heap := runtime.NumGoroutine(), rig.Heap()
 	if err := y.service.listen(); err != nil {
@@ -168,7 +168,7 @@ func (y *site) idle() bool {
 	return true
 }
 
-// problems says what has gone wrong.
+// problems returns the problems as text.
 func problems(all []error) string {
 	if len(all) == 0 {
 		return "nothing went wrong"

@@ -109,7 +109,7 @@ const (
 // A service is a collector on the network, on quic-go or on quiclife.
 type service interface {
 	listen() error
-	shutdown(context.Context) error // it can listen again afterwards
+	shutdown(context.Context) error // after it, listen may be called again
 	close() error
 }
 

@@ -105,7 +105,7 @@ func send[D conn[S, C], S io.WriteCloser, C io.ReadWriteCloser](ctx context.Cont
 		return err // careless: nobody ends the stream
 	}
 	if err != nil {
-		return err // careless: here too
+		return err // careless: nobody ends the stream here either
 	}
 	if err := s.Close(); err != nil {
 		return err

@@ -1,4 +1,4 @@
-// Plot draws what the example systems have measured.
+// Plot draws the measurements of the example systems.
 //
 // It reads CSV. A line is either a sample or an event. A sample has the library,
 // the seconds since the start, the streams that quic-go held, the bytes of live

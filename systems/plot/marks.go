@@ -119,7 +119,7 @@ func (m mark) span(width float64) (from, to float64) {
 	return m.at, m.at + long
 }
 
-const gap = vg.Length(2) // between a line and its name
+const gap = vg.Length(2) // the distance between a line and its name
 
 // A band draws the marks. Their names are in rows at the top of the panel.
 type band struct{ marks []mark }

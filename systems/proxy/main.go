@@ -16,8 +16,8 @@
 // answer, or fewer if the client has left, and closes. If the FIN comes later,
 // in a separate frame, nobody reads it.
 //
-//	go run ./systems/proxy -plain   # that program, on quic-go
-//	go run ./systems/proxy          # with Stream.NetConn and Conn.Serve of quiclife
+//	go run ./systems/proxy -plain   # on quic-go
+//	go run ./systems/proxy          # on quiclife, with Stream.NetConn and Conn.Serve
 //
 // On quic-go the number of streams held grows with the requests made, not with
 // the load. So does the part of the heap that was allocated to open streams

@@ -166,7 +166,7 @@ func (r result) problems() (wrong problems) {
 		check(r.heldByServer == 0, "the server holds %d streams", r.heldByServer)
 		check(r.made > limit || r.made == r.requests, "stuck after %d requests", r.made)
 		// It is no problem if the client was waiting for a slot when the time was
-		// up. With the import alone it waits at the garbage collector's pace.
+		// up. With only the import line changed, it waits for collections.
 		waiting := r.server == onQuiclife || r.within-r.took < time.Second
 		check(r.stopped == nil || waiting && errors.Is(r.stopped, context.DeadlineExceeded), "stopped after %d requests: %w", r.made, r.stopped)
 	}

@@ -121,7 +121,7 @@ func run(ctx context.Context, r *lab.Run) error {
 		r.Check(after < before+maxGrowth, "the heap is as small as before", "%.1f MiB before, %.1f MiB after", mib(before), mib(after))
 	}
 	if !r.Plain && !r.Import {
-		r.StopWatching() // the picture is of the many requests
+		r.StopWatching() // the picture shows only the main run
 		goroutines--
 		wrong = tryOthers(r, res)
 		r.Check(len(wrong) == 0, "each combination does what it should", "%s", wrong)
@@ -185,7 +185,7 @@ func watch(r *lab.Run, p *pair) {
 
 // await waits until left returns 0, but no longer than restFor. It returns the
 // last result of left. Dropped streams are freed after a garbage collection. A
-// busy program collects all the time. This one is done, so it has to ask for it.
+// busy program collects all the time. This one is done, so it starts collections.
 func await(left func() int64) int64 {
 	for start := time.Now(); left() > 0 && time.Since(start) < restFor; time.Sleep(10 * time.Millisecond) {
 		runtime.GC()

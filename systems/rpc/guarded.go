@@ -14,7 +14,7 @@ import (
 )
 
 // A guardedNet is the network on quiclife. It has one Guard for the server, with
-// limits, and another for the callers, which the limits must not apply to.
+// limits, and another for the callers, so that the limits do not apply to them.
 type guardedNet struct {
 	server, callers *quiclife.Guard
 	transports      []*quiclife.Transport // the first is the server's

@@ -1,8 +1,8 @@
 // Rpc runs an RPC server with more callers than it has room for, in one
 // process, over loopback.
 //
-//	go run ./systems/rpc          # on quiclife: refuses, frees, stays healthy
-//	go run ./systems/rpc -plain   # on quic-go: takes all, and grows
+//	go run ./systems/rpc          # on quiclife: refuses connections, and stays healthy
+//	go run ./systems/rpc -plain   # on quic-go: lets everyone in, and grows
 //
 // This happened to a real program. Each connection cost it up to a megabyte, it
 // had no limit, and it died. Its server gave each call a read buffer and a write

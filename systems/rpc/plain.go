@@ -95,7 +95,7 @@ func (c plainConn) call(ctx context.Context, f func(stream) error) error {
 	if err != nil {
 		return err
 	}
-	defer s.Close() // careless: if the caller gives up, the server takes the request for whole
+	defer s.Close() // careless: if the caller gives up, its request looks complete to the server
 	if deadline, ok := ctx.Deadline(); ok {
 		s.SetDeadline(deadline)
 	}

@@ -40,7 +40,7 @@ import (
 )
 
 const (
-	maxStreams = 30               // of each kind and connection, low enough to be reached
+	maxStreams = 30               // streams of each kind on a connection; low, so that the limit is reached
 	patience   = 30 * time.Second // a call that takes longer hangs
 	restTime   = 15 * time.Second // for the last streams to end, including HalfCloseTimeout
 	maxGrowth  = 8 << 20          // bytes by which the heap may have grown at the end

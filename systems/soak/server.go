@@ -32,7 +32,7 @@ const (
 
 var errAsked = errors.New("failing, as asked to")
 
-// header is the head of a request with a body of n bytes.
+// header returns the head of a request with a body of n bytes.
 func header(op request, n int) []byte {
 	return binary.BigEndian.AppendUint32([]byte{byte(op)}, uint32(n))
 }

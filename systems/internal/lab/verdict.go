@@ -90,7 +90,7 @@ func wrap(text string, indent int) string {
 }
 
 // wrapLine breaks a line if it is too long for the screen. The line begins in
-// column at, and what is broken off in column indent.
+// column at. The lines after the break begin in column indent.
 func wrapLine(line string, at, indent int) string {
 	if at+len(line) <= width {
 		return line

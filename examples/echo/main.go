@@ -1,5 +1,5 @@
-// Command echo shows the leak in an echo client that looks right: quic-go's own
-// example has one like it. The same functions run on quic-go and on quiclife.
+// Command echo shows the leak in an echo client that looks right. quic-go's own
+// example has a similar one. The same functions run on quic-go and on quiclife.
 //
 //	go run ./examples/echo
 package main
@@ -43,7 +43,7 @@ func ask[S io.ReadWriteCloser](open func() (S, error)) error {
 	return err
 }
 
-// askOften asks 200 times, or until it fails.
+// askOften asks 200 times. It stops at the first error.
 func askOften[S io.ReadWriteCloser](open func() (S, error)) (answers int, err error) {
 	for answers = range 200 {
 		if err := ask(open); err != nil {
@@ -66,7 +66,7 @@ func serve[S io.ReadWriteCloser](ctx context.Context, accept func(context.Contex
 	}
 }
 
-// forget does not even close. Programs do that when they return early, on an error.
+// forget does not even close its stream. Programs do that when they return early.
 func forget(c *quiclife.Conn) error {
 	s, err := c.OpenStream()
 	if err != nil {
@@ -76,7 +76,7 @@ func forget(c *quiclife.Conn) error {
 	return err
 }
 
-// remember is forget with one line more. Now no way out of it leaks.
+// remember is forget with one more line. Now no return leaks the stream.
 func remember(c *quiclife.Conn) error {
 	s, err := c.OpenStream()
 	if err != nil {
@@ -106,7 +106,7 @@ func run(w io.Writer) error {
 	}
 	defer raw.CloseWithError(0, "")
 	leaks := make(chan quiclife.Leak, 1)
-	guard := &quiclife.Guard{CaptureStacks: true, OnLeak: func(l quiclife.Leak) { leaks <- l }} // it is logged too
+	guard := &quiclife.Guard{CaptureStacks: true, OnLeak: func(l quiclife.Leak) { leaks <- l }} // the leak is also logged
 	client, server := guard.Wrap(raw, nil), quiclife.Wrap(rawServer, nil)
 	go serve(ctx, server.AcceptStream)
 	answers, err = askOften(client.OpenStream)
@@ -130,7 +130,7 @@ func run(w io.Writer) error {
 	return nil
 }
 
-// connect makes both ends of a connection with quic-go. The certificate is httptest's.
+// connect makes both ends of a quic-go connection, with httptest's certificate.
 func connect(ctx context.Context) (client, server *quic.Conn, err error) {
 	web := httptest.NewTLSServer(nil)
 	defer web.Close()

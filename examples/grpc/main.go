@@ -68,14 +68,14 @@ func (q onQUIC) ServerHandshake(c net.Conn) (net.Conn, credentials.AuthInfo, err
 }
 
 func (onQUIC) Info() credentials.ProtocolInfo {
-	return credentials.ProtocolInfo{SecurityProtocol: "tls"} // gRPC calls the scheme https then
+	return credentials.ProtocolInfo{SecurityProtocol: "tls"} // makes gRPC use the scheme https
 }
 
 func (q onQUIC) Clone() credentials.TransportCredentials { return q }
 func (onQUIC) OverrideServerName(string) error           { return nil } // gRPC does not call it
 
-// callAndShutDown starts a server, calls it as a client with that name, and
-// shuts the server down while the client is still connected.
+// callAndShutDown starts a server, and calls it as a client with the given name.
+// It shuts the server down while the client is still connected.
 func callAndShutDown(name string) (answer string, err error) {
 	serverCert, trustServer, err := certificate("server")
 	if err != nil {
@@ -91,7 +91,7 @@ func callAndShutDown(name string) (answer string, err error) {
 		ClientAuth:   tls.RequireAndVerifyClientCert,
 		ClientCAs:    trustClient,
 		NextProtos:   []string{"grpc"},
-	}, &quiclife.Config{MaxIncomingUniStreams: -1}) // gRPC uses none of those
+	}, &quiclife.Config{MaxIncomingUniStreams: -1}) // gRPC uses no unidirectional streams
 	if err != nil {
 		return "", err
 	}
@@ -128,7 +128,7 @@ func callAndShutDown(name string) (answer string, err error) {
 	return reply.Value, guard.Shutdown(ctx)
 }
 
-// certificate makes one that vouches for itself, and the pool that trusts it.
+// certificate makes a self-signed certificate, and a pool that trusts it.
 func certificate(name string) (cert tls.Certificate, trusted *x509.CertPool, err error) {
 	public, private, err := ed25519.GenerateKey(rand.Reader)
 	if err != nil {

@@ -6,8 +6,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// TestHandlerKnowsTheCaller from its certificate, and the server shuts down
-// with nothing lost.
+// TestHandlerKnowsTheCaller checks that the handler finds the caller's name in
+// its certificate, and that Shutdown loses nothing.
 func TestHandlerKnowsTheCaller(t *testing.T) {
 	for _, name := range []string{"Alice", "Bob"} {
 		answer, err := callAndShutDown(name)

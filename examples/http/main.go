@@ -78,7 +78,7 @@ func run(w io.Writer) error {
 		return err
 	}
 	defer conn.CloseWithError(0, "")
-	// QUIC has encrypted it all, so the URLs are http. Their host has no say.
+	// QUIC encrypts everything, so the URLs are http. Their host is ignored.
 	client := &http.Client{Transport: &http.Transport{DialContext: conn.DialContext}}
 	for _, path := range []string{"/", "/about"} {
 		answer, err := get(ctx, client, path)
@@ -97,16 +97,16 @@ func run(w io.Writer) error {
 	case <-ctx.Done():
 		return ctx.Err()
 	}
-	fmt.Fprintf(w, "Shutdown: %v\n", guard.Shutdown(ctx)) // nil: the client has it all
+	fmt.Fprintf(w, "Shutdown: %v\n", guard.Shutdown(ctx)) // nil: the client has the whole answer
 	fmt.Fprintln(w, <-slow)
-	// Shutdown has closed the listener, then the server: Serve returns either's error.
+	// Shutdown closes the listener, then the server. Serve returns the error of either.
 	if err := <-served; !errors.Is(err, net.ErrClosed) && !errors.Is(err, http.ErrServerClosed) {
 		return err
 	}
 	return nil
 }
 
-// get reads an answer to its end, and closes it, as every client of http has to.
+// get reads an answer to its end, and closes it, as every HTTP client must.
 func get(ctx context.Context, client *http.Client, path string) (string, error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://quic"+path, nil)
 	if err != nil {
@@ -121,7 +121,7 @@ func get(ctx context.Context, client *http.Client, path string) (string, error) 
 	return string(b), err
 }
 
-// certificates lends httptest's, which is valid for 127.0.0.1, and trusts it.
+// certificates uses httptest's certificate for 127.0.0.1. The client trusts it.
 func certificates() (server, client *tls.Config) {
 	web := httptest.NewTLSServer(nil)
 	defer web.Close()

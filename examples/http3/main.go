@@ -52,21 +52,21 @@ func slow(w http.ResponseWriter, r *http.Request) {
 type result struct {
 	answer      string
 	err         error         // of reading the answer
-	took        time.Duration // by Shutdown
+	took        time.Duration // how long Shutdown took
 	shutdownErr error
 }
 
-// shutDownWhileServing starts a server, asks it for something, and shuts it
-// down once the first half of the answer is here.
+// shutDownWhileServing starts a server and makes a request. It shuts the server
+// down once the first half of the answer has arrived.
 func shutDownWhileServing(handler http.HandlerFunc, patience time.Duration) (r result, err error) {
 	serverTLS, clientTLS := certificates()
 	guard := &quiclife.Guard{
 		MaxConns:  1000,
 		MaxHeap:   1 << 30,
-		CloseCode: noError, // what clients see if it is the Guard that closes a connection
+		CloseCode: noError, // what clients see if the Guard closes a connection
 	}
 	srv := &http3.Server{Handler: handler}
-	guard.BeforeShutdown(srv.Shutdown) // the Guard does not know the streams of http3, so it has to ask
+	guard.BeforeShutdown(srv.Shutdown) // the Guard does not see http3's streams, so srv has to finish them
 	ln, err := guard.ListenAddr("127.0.0.1:0", serverTLS, nil)
 	if err != nil {
 		return r, err
@@ -111,15 +111,15 @@ func serve(srv *http3.Server, ln *quiclife.Listener) {
 	}
 }
 
-// dial is for http3.Transport. It uses DefaultGuard, since the Shutdown of the
-// server's Guard would end its connections too. If there is an error c is nil,
-// and so is what Unwrap returns.
+// dial is for http3.Transport. It uses DefaultGuard, because Shutdown of the
+// server's Guard would also end the client's connections. On an error c is nil,
+// and Unwrap returns nil too.
 func dial(ctx context.Context, addr string, tlsConf *tls.Config, conf *quic.Config) (*quic.Conn, error) {
 	c, err := quiclife.DialAddrEarly(ctx, addr, tlsConf, conf)
 	return c.Unwrap(), err
 }
 
-// certificates lends httptest's, which is valid for 127.0.0.1, and trusts it.
+// certificates uses httptest's certificate for 127.0.0.1. The client trusts it.
 func certificates() (server, client *tls.Config) {
 	web := httptest.NewTLSServer(nil)
 	defer web.Close()

@@ -10,7 +10,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// TestShutdownWaitsForTheAnswer that is being written when it is called.
+// TestShutdownWaitsForTheAnswer calls Shutdown while an answer is being written.
 func TestShutdownWaitsForTheAnswer(t *testing.T) {
 	r, err := shutDownWhileServing(slow, 5*time.Second)
 	require.NoError(t, err)
@@ -21,8 +21,9 @@ func TestShutdownWaitsForTheAnswer(t *testing.T) {
 	require.Less(t, r.took, 4*time.Second, "Shutdown should return soon after the handler")
 }
 
-// TestShutdownSaysThatAHandlerWasCut when its deadline passes first, whether
-// the handler heeds its context or not.
+// TestShutdownSaysThatAHandlerWasCut lets Shutdown's deadline pass before the
+// handler returns. It tries a handler that heeds its context, and one that does
+// not.
 func TestShutdownSaysThatAHandlerWasCut(t *testing.T) {
 	const patience = 300 * time.Millisecond
 	end := make(chan struct{})

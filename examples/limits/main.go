@@ -1,4 +1,4 @@
-// Command limits runs into each limit of a Guard, and prints what is said there.
+// Command limits runs into several limits of a Guard, and prints the errors.
 //
 //	go run ./examples/limits
 package main
@@ -36,14 +36,14 @@ func run(w io.Writer) error {
 	defer cancel()
 	serverTLS, clientTLS := certificates()
 
-	quiet := slog.New(slog.DiscardHandler) // what happens at a limit would be logged too
+	quiet := slog.New(slog.DiscardHandler) // otherwise the limits would also be logged
 
 	// The server guards against its clients.
 	server := &quiclife.Guard{
 		MaxConns:    1,
-		MaxStreams:  1,                     // handled at a time, of all connections
-		MaxWait:     50 * time.Millisecond, // for its turn, then a stream is refused
-		IdleTimeout: time.Second,           // without a byte, then a stream is reset
+		MaxStreams:  1,                     // streams handled at a time, on all connections together
+		MaxWait:     50 * time.Millisecond, // a stream that waits longer for its turn is refused
+		IdleTimeout: time.Second,           // a stream that moves no byte for this long is reset
 		Codes:       quiclife.Codes{Refused: codeBusy, Idle: codeIdle},
 		Logger:      quiet,
 	}
@@ -58,8 +58,8 @@ func run(w io.Writer) error {
 
 	// The client guards against its own mistakes.
 	client := &quiclife.Guard{
-		MaxOutgoingStreams: 2,    // of one connection
-		CaptureStacks:      true, // so that errors tell where the oldest was opened
+		MaxOutgoingStreams: 2,    // on each connection
+		CaptureStacks:      true, // so that errors say where the oldest stream was opened
 		Logger:             quiet,
 	}
 	conn, err := client.DialAddr(ctx, ln.Addr().String(), clientTLS, nil)
@@ -86,9 +86,9 @@ func run(w io.Writer) error {
 		fmt.Fprintf(w, "  its fields: scope %v, %d of %d open, the oldest is stream %d\n", limit.Scope, limit.Open, limit.Limit, limit.Oldest.ID)
 	}
 
-	_, err = io.ReadAll(second) // the server handles the first
+	_, err = io.ReadAll(second) // refused, because the server is still handling the first
 	fmt.Fprintf(w, "MaxStreams: %v, is codeBusy: %t\n", err, hasCode(err, codeBusy))
-	_, err = io.ReadAll(first) // it says no more
+	_, err = io.ReadAll(first) // reset, because the client sends nothing more on it
 	fmt.Fprintf(w, "IdleTimeout: %v, is codeIdle: %t\n", err, hasCode(err, codeIdle))
 
 	err = server.Shutdown(ctx)
@@ -98,7 +98,7 @@ func run(w io.Writer) error {
 	return err
 }
 
-// open opens a stream and writes to it, as that is when the server learns of it.
+// open opens a stream and writes to it. Only then does the server learn of it.
 func open(ctx context.Context, conn *quiclife.Conn) (*quiclife.Stream, error) {
 	s, err := conn.OpenStreamSync(ctx)
 	if err != nil {
@@ -118,7 +118,7 @@ func hasCode(err error, code quiclife.StreamErrorCode) bool {
 	return ok && reset.Remote && reset.ErrorCode == code
 }
 
-// certificates lends httptest's, which is valid for 127.0.0.1, and trusts it.
+// certificates uses httptest's certificate for 127.0.0.1. The client trusts it.
 func certificates() (server, client *tls.Config) {
 	web := httptest.NewTLSServer(nil)
 	defer web.Close()

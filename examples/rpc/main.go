@@ -1,5 +1,5 @@
-// Command rpc is a small request and answer protocol: one stream a call. The
-// server has a handler for each stream, the client runs each call with Do.
+// Command rpc is a small request and answer protocol, with one stream per call.
+// The server has a handler for each stream. The client runs each call with Do.
 //
 //	go run ./examples/rpc
 package main
@@ -36,8 +36,8 @@ var errNoMethod = errors.New("no such method")
 // callerKey is for the value that handlers find in their context.
 type callerKey struct{}
 
-// handle reads a request to its end and answers it. The stream ends with it:
-// nil closes it, and an error resets it.
+// handle reads a request to its end and answers it. Its result ends the stream:
+// nil closes the stream, and an error resets it.
 func handle(ctx context.Context, s *quiclife.Stream) error {
 	method, err := io.ReadAll(io.LimitReader(s, 1000))
 	if err != nil {
@@ -58,7 +58,7 @@ func handle(ctx context.Context, s *quiclife.Stream) error {
 func handlers(out *log.Logger) quiclife.Handlers {
 	return quiclife.Handlers{
 		Conn: func(ctx context.Context, c *quiclife.Conn) (context.Context, error) {
-			// A real server knows its caller by the certificate, and returns an error for strangers.
+			// A real server checks its caller's certificate, and returns an error for strangers.
 			return context.WithValue(ctx, callerKey{}, "a client that speaks "+c.ConnectionState().TLS.NegotiatedProtocol), nil
 		},
 		Stream: handle,
@@ -124,8 +124,8 @@ func run(out *log.Logger) error {
 		out.Print("client: wait: gave up after 100ms, which reset the stream")
 	}
 
-	// Serve returns when all streams have ended, and what was written has
-	// arrived. If it had to cut some, its error is a *ShutdownError as well.
+	// Serve returns once all streams have ended and all data has arrived. If it
+	// had to cut streams, its error is also a *ShutdownError.
 	stop()
 	err = <-served
 	if _, cut := errors.AsType[*quiclife.ShutdownError](err); cut || !errors.Is(err, context.Canceled) {
@@ -135,7 +135,7 @@ func run(out *log.Logger) error {
 	return nil
 }
 
-// certificates lends httptest's, which is valid for 127.0.0.1, and trusts it.
+// certificates uses httptest's certificate for 127.0.0.1. The client trusts it.
 func certificates() (server, client *tls.Config) {
 	web := httptest.NewTLSServer(nil)
 	defer web.Close()

@@ -1,5 +1,5 @@
-// Command shutdown ends a server that has two streams open. One handler ends in
-// time, and all that it wrote arrives. The other one does not: it is cut.
+// Command shutdown ends a server that has two streams open. One handler returns
+// in time, and all that it wrote arrives. The other does not, and is cut.
 //
 //	go run ./examples/shutdown
 package main
@@ -27,8 +27,8 @@ func main() {
 
 const lastWords = 100_000 // bytes
 
-// feed sends a line now and then. When its connection is to be shut down it
-// sends the rest, and returns. nil closes the stream: the rest arrives.
+// feed sends a line now and then. When the shutdown begins it sends the rest and
+// returns nil. That closes the stream, so the rest arrives.
 func feed(s *quiclife.Stream) error {
 	ticker := time.NewTicker(10 * time.Millisecond)
 	defer ticker.Stop()
@@ -45,7 +45,7 @@ func feed(s *quiclife.Stream) error {
 	}
 }
 
-// stubborn does not look at Draining. ctx is done when the connection has ended.
+// stubborn ignores Draining. Its ctx is done only when the connection has ended.
 func stubborn(ctx context.Context, s *quiclife.Stream) error {
 	if _, err := io.WriteString(s, "news\n"); err != nil {
 		return err
@@ -54,7 +54,7 @@ func stubborn(ctx context.Context, s *quiclife.Stream) error {
 	return ctx.Err()
 }
 
-// handle reads which of the two the client wants.
+// handle reads which of the two handlers the client wants.
 func handle(ctx context.Context, s *quiclife.Stream) error {
 	name, err := io.ReadAll(io.LimitReader(s, 100))
 	if err != nil {
@@ -70,11 +70,11 @@ func run(w io.Writer) error {
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
 	serverTLS, clientTLS := certificates()
-	// A client whose stream is cut sees it reset, or the connection closed,
-	// whichever packet is first.
+	// A client whose stream is cut sees a reset or a closed connection, whichever
+	// packet comes first.
 	guard := &quiclife.Guard{CloseCode: 9, CloseReason: "restarting", Codes: quiclife.Codes{Shutdown: 9}}
 	guard.BeforeShutdown(func(ctx context.Context) error {
-		fmt.Fprintln(w, "BeforeShutdown: the listener is closed, the streams go on") // here http3.Server.Shutdown is called
+		fmt.Fprintln(w, "BeforeShutdown: the listener is closed, the streams go on") // the place to call http3.Server.Shutdown
 		return nil
 	})
 	ln, err := guard.ListenAddr("127.0.0.1:0", serverTLS, nil)
@@ -138,7 +138,7 @@ func watch(ctx context.Context, conn *quiclife.Conn, name string, started chan<-
 	})
 }
 
-// certificates lends httptest's, which is valid for 127.0.0.1, and trusts it.
+// certificates uses httptest's certificate for 127.0.0.1. The client trusts it.
 func certificates() (server, client *tls.Config) {
 	web := httptest.NewTLSServer(nil)
 	defer web.Close()

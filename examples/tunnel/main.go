@@ -1,5 +1,5 @@
-// Command tunnel carries TCP connections through one QUIC connection, each on a
-// stream of its own. A half-close goes through, and so does a reset.
+// Command tunnel carries TCP connections through one QUIC connection, each on its
+// own stream. A half-close goes through, and so does a reset.
 //
 //	go run ./examples/tunnel
 package main
@@ -26,8 +26,8 @@ func main() {
 }
 
 // forward joins each connection that ln accepts with one that it dials. The near
-// end of the tunnel dials streams, the far end accepts them. It learns of one
-// from its first byte: so here it is the client that has to speak first.
+// end of the tunnel dials streams, and the far end accepts them. The far end
+// learns of a stream from its first byte, so the client has to speak first.
 func forward(ctx context.Context, ln net.Listener, dial func(ctx context.Context, network, addr string) (net.Conn, error), addr string) error {
 	for {
 		from, err := ln.Accept()
@@ -62,7 +62,7 @@ func join(a, b conn) error {
 	go func() { done <- pass(b, a) }()
 	for range 2 {
 		if err := <-done; err != nil {
-			abort(a) // has the other direction return too
+			abort(a) // makes the other direction return too
 			abort(b)
 			return err
 		}
@@ -70,7 +70,7 @@ func join(a, b conn) error {
 	return nil
 }
 
-// pass copies to the end, and hands on the end. The other direction stays open.
+// pass copies until from ends, and passes on the end. The other direction stays open.
 func pass(to, from conn) error {
 	if _, err := io.Copy(to, from); err != nil {
 		return err
@@ -78,7 +78,7 @@ func pass(to, from conn) error {
 	return to.CloseWrite()
 }
 
-// abort resets c, so that what was cut does not look whole at the other end.
+// abort resets c, so that cut data does not look whole at the other end.
 func abort(c net.Conn) {
 	switch c := c.(type) {
 	case *net.TCPConn:
@@ -139,7 +139,7 @@ func count(ln net.Listener) {
 	}
 }
 
-// certificates lends httptest's, which is valid for 127.0.0.1, and trusts it.
+// certificates uses httptest's certificate for 127.0.0.1. The client trusts it.
 func certificates() (server, client *tls.Config) {
 	web := httptest.NewTLSServer(nil)
 	defer web.Close()

@@ -23,8 +23,8 @@ func TestHalfCloseGoesThroughTheTunnel(t *testing.T) {
 	require.Contains(t, out.String(), "streams: {Open:0 Peak:1 Opened:1 Finished:1 ")
 }
 
-// TestWhatWasCutDoesNotLookWhole: pass fails half-way, and join must not end
-// the other side as if all had been passed on.
+// TestWhatWasCutDoesNotLookWhole makes pass fail half-way. Then join must not end
+// the other side as if everything had been passed on.
 func TestWhatWasCutDoesNotLookWhole(t *testing.T) {
 	client, server := leaktest.Pair(t, nil, nil)
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
@@ -38,7 +38,7 @@ func TestWhatWasCutDoesNotLookWhole(t *testing.T) {
 	_, err = io.ReadFull(far, make([]byte, 4))
 	require.NoError(t, err)
 
-	ours, theirs := net.Pipe() // theirs fails without an end, as a TCP connection that is reset
+	ours, theirs := net.Pipe() // theirs fails without an end, like a TCP connection that is reset
 	defer theirs.Close()
 	joined := make(chan error, 1)
 	go func() { joined <- join(near.(conn), failing{ours}) }()

@@ -17,7 +17,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// TestAllDurationsAreShortened, and nothing else of the rules is changed.
+// TestAllDurationsAreShortened also checks that nothing else in the rules is
+// changed.
 func TestAllDurationsAreShortened(t *testing.T) {
 	text, err := os.ReadFile("../../metrics/alerts.yml")
 	require.NoError(t, err)
@@ -42,7 +43,7 @@ func TestAllDurationsAreShortened(t *testing.T) {
 	require.NoError(t, err, "%s", out)
 }
 
-// TestAlertOfTheWrongProgramFails, and one that is missing.
+// TestAlertOfTheWrongProgramFails also checks that a missing alert fails.
 func TestAlertOfTheWrongProgramFails(t *testing.T) {
 	const leak, full = "QuiclifeStreamsLeak", "QuiclifeConnectionsFull"
 	start := time.Now()
@@ -56,7 +57,8 @@ func TestAlertOfTheWrongProgramFails(t *testing.T) {
 	require.Len(t, judge(io.Discard, []string{leak, full}, wrong, start), 2)
 }
 
-// TestMissingPrometheusIsSaidAtOnce: before anything is built or started.
+// TestMissingPrometheusIsSaidAtOnce checks that the error comes before anything
+// is built or started.
 func TestMissingPrometheusIsSaidAtOnce(t *testing.T) {
 	t.Setenv("PATH", t.TempDir())
 	var out bytes.Buffer
@@ -64,8 +66,8 @@ func TestMissingPrometheusIsSaidAtOnce(t *testing.T) {
 	require.Empty(t, out.String())
 }
 
-// TestSilenceIsWaitedFor: an alert that fires wrongly, soon after the last one
-// that has to, is seen.
+// TestSilenceIsWaitedFor checks that watch sees a wrong alert that fires soon
+// after the last expected one.
 func TestSilenceIsWaitedFor(t *testing.T) {
 	before := longer
 	longer = 2 * scraped
@@ -87,7 +89,8 @@ func TestSilenceIsWaitedFor(t *testing.T) {
 	require.Len(t, judge(io.Discard, names, fired, start), 1, "the alert of the mended program")
 }
 
-// TestBoardHasAllPanels of the dashboard, and asks what Grafana would.
+// TestBoardHasAllPanels also checks that the board sends the queries that Grafana
+// would send.
 func TestBoardHasAllPanels(t *testing.T) {
 	asked := 0
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

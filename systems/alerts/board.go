@@ -15,7 +15,7 @@ import (
 	"time"
 )
 
-// A panel is one of the dashboard, with what it shows.
+// A panel is a panel of the dashboard, with the lines that it shows.
 type panel struct {
 	Title       string
 	GridPos     struct{ X, Y int }
@@ -29,8 +29,8 @@ type line struct {
 	points [][2]float64 // seconds since the start, value
 }
 
-// drawBoard has Prometheus evaluate the queries of the dashboard's panels for the
-// faulty program, and draws them.
+// drawBoard asks Prometheus the queries of the dashboard's panels, for the faulty
+// program, and draws the answers.
 func drawBoard(ctx context.Context, p *prometheus, dashboard, file string, start time.Time) error {
 	text, err := os.ReadFile(dashboard)
 	if err != nil {
@@ -65,8 +65,8 @@ func drawBoard(ctx context.Context, p *prometheus, dashboard, file string, start
 
 func unix(t time.Time) string { return strconv.FormatFloat(float64(t.UnixMilli())/1000, 'f', 3, 64) }
 
-// concrete sets the variables of the dashboard as Grafana does. The rate is over
-// four scrapes.
+// concrete replaces the variables of the dashboard, as Grafana does. Rates are
+// over four scrapes.
 func concrete(expr string) string {
 	return strings.NewReplacer("$job", programs[0].name, "$instance", ".*", "$guard", ".*",
 		"$__rate_interval", fmt.Sprintf("%dms", 4*scraped.Milliseconds())).Replace(expr)
@@ -78,7 +78,7 @@ func legend(format string, labels map[string]string) string {
 	return variable.ReplaceAllStringFunc(format, func(v string) string { return labels[strings.Trim(v, "{}")] })
 }
 
-// The picture, in pixels.
+// Sizes and places in the picture, in pixels.
 const (
 	width, head           = 980, 40
 	panelWidth, panelHigh = 484, 224
@@ -87,10 +87,10 @@ const (
 	legendTop             = 184
 )
 
-// colors are told apart also by the colour-blind.
+// colors can be told apart by people who are colour-blind.
 var colors = []string{"#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#5b6475", "#000000"}
 
-// units are those of the dashboard.
+// units maps the dashboard's names of units to what the picture shows.
 var units = map[string]string{"ops": "/s", "s": " s"}
 
 // paint draws the panels where the dashboard has them.
@@ -141,7 +141,7 @@ func (p *panel) paint(b *strings.Builder, seconds float64) {
 		last := math.Inf(-1)
 		for _, v := range l.points {
 			op := "L"
-			if v[0]-last > 1.5 { // there was none
+			if v[0]-last > 1.5 { // there is a gap in the data
 				op = "M"
 			}
 			last = v[0]
@@ -158,7 +158,7 @@ func (p *panel) paint(b *strings.Builder, seconds float64) {
 	}
 }
 
-// step is a round distance of at most n ticks up to top.
+// step returns a round distance between ticks, with at most n steps up to top.
 func step(top float64, n int) float64 {
 	base := math.Pow(10, math.Floor(math.Log10(top/float64(n))))
 	for _, m := range []float64{1, 2, 5} {

@@ -14,7 +14,7 @@ import (
 type child struct {
 	name  string
 	ended chan struct{}
-	err   error // once ended
+	err   error // set before ended is closed
 
 	mu   sync.Mutex // guards the fields below
 	text bytes.Buffer
@@ -34,7 +34,7 @@ func startChild(ctx context.Context, name, command string, args ...string) (*chi
 	return c, nil
 }
 
-// Write takes what the process prints.
+// Write stores what the process prints.
 func (c *child) Write(b []byte) (int, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -47,8 +47,8 @@ func (c *child) output() string {
 	return c.text.String()
 }
 
-// await waits for the process to print what matches, and returns the part that
-// is in parentheses.
+// await waits until the process has printed text that matches pattern. It returns
+// the part that matches the parentheses.
 func (c *child) await(ctx context.Context, pattern string) (string, error) {
 	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
 	defer cancel()

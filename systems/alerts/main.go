@@ -1,23 +1,24 @@
-// Alerts tries the alerts of metrics/alerts.yml with a real Prometheus, which
+// Alerts tries the alerts of metrics/alerts.yml with a real Prometheus. It
 // scrapes three runs of systems/cluster side by side:
 //
-//   - faulty: the clients keep streams in a list that nobody clears, and forget
-//     others. quiclife cannot end what the program refers to, so each alert has to
-//     fire, QuiclifeConnectionsFull last.
-//   - careless: the handlers that systems/cluster is about. quiclife ends what they
-//     forget, so QuiclifeStreamsLeak has to fire, and nothing else.
-//   - mended: the same program with one handler put right. No alert fires.
+//   - faulty: the clients keep streams in a list that nobody clears, and drop
+//     others. quiclife cannot end streams that the program still refers to. So
+//     every alert has to fire, QuiclifeConnectionsFull last.
+//   - careless: the clients have the usual handler of systems/cluster, which
+//     forgets streams. quiclife ends these, so QuiclifeStreamsLeak has to fire,
+//     and no other alert.
+//   - mended: the same program with that handler corrected. No alert may fire.
 //
 // Run it with
 //
 //	go run ./systems/alerts                  # about a minute
-//	go run ./systems/alerts -board board.svg # draws the dashboard of the faulty run, too
+//	go run ./systems/alerts -board board.svg # also draws the dashboard of the faulty run
 //
-// So that it takes a minute and not two hours, all durations of alerts.yml are
-// divided by 120, those of its windows, offsets and thresholds alike: 10 minutes
-// are 5 seconds. Nothing else is changed in the rules. It needs Go and Debian's
-// package prometheus, listens on loopback alone, and leaves nothing behind. The
-// exit status is 1 if an alert does not do as it should.
+// The trial takes a minute instead of two hours, because all durations in
+// alerts.yml are divided by 120, in windows, offsets and thresholds. So 10
+// minutes are 5 seconds. Nothing else in the rules is changed. The trial needs
+// Go and Debian's package prometheus. It listens on loopback only, and leaves
+// nothing behind. The exit status is 1 if an alert does not do what it should.
 package main
 
 import (
@@ -37,19 +38,19 @@ import (
 
 const (
 	faster   = 120
-	scraped  = 500 * time.Millisecond // one minute of the real rules
-	patience = 120 * time.Second      // for all alerts to fire
+	scraped  = 500 * time.Millisecond // the scrape interval: one minute of the real rules
+	patience = 120 * time.Second      // how long all alerts may take to fire
 )
 
-// longer is how long the trial goes on after the last alert that has to fire. An
-// alert that is silent then would not fire a moment later, either. It also gives
-// the board time to show what full connections do.
+// longer is how long the trial goes on after all expected alerts have fired. A
+// wrong alert that comes a little late is seen in this time. It also gives the
+// board time to show what full connections do.
 var longer = 6 * time.Second
 
-// A program is a run of systems/cluster, and what the alerts should make of it.
+// A program is a run of systems/cluster.
 type program struct {
-	name string // of its handlers, and of the job
-	fire func(alert string) bool
+	name string                  // the value of the flag -clients, and the name of the job
+	fire func(alert string) bool // reports whether an alert should fire
 }
 
 var programs = []program{
@@ -133,14 +134,15 @@ func moduleDir(name string) (string, error) {
 	return strings.TrimSpace(string(dir)), nil
 }
 
-// An event is an alert of a program.
+// An event is an alert that concerns a program.
 type event struct{ alert, program string }
 
-// watch waits until all has fired that has to, and for as long as longer after
-// that, or until patience ends. It returns when each alert fired first.
+// watch waits until all expected alerts have fired, and then for the time longer.
+// It gives up when patience has passed. It returns the time at which each alert
+// first fired.
 func watch(ctx context.Context, w io.Writer, p *prometheus, children []*child, names []string, start time.Time) (map[event]time.Time, error) {
 	told := make(map[event]bool)
-	var complete time.Time // when all had fired that has to
+	var complete time.Time // when the last expected alert had fired
 	for {
 		select {
 		case <-ctx.Done():
@@ -181,7 +183,7 @@ func watch(ctx context.Context, w io.Writer, p *prometheus, children []*child, n
 	}
 }
 
-// judge prints the table, and returns what is not as it should be.
+// judge prints the table, and returns what is wrong.
 func judge(w io.Writer, names []string, fired map[event]time.Time, start time.Time) (wrong []error) {
 	fmt.Fprintf(w, "\n%-28s", "alert")
 	for _, program := range programs {
@@ -207,8 +209,8 @@ func judge(w io.Writer, names []string, fired map[event]time.Time, start time.Ti
 	return wrong
 }
 
-// startPrograms builds systems/cluster and starts it with each kind of handlers.
-// It returns the addresses of their metrics.
+// startPrograms builds systems/cluster and starts each program. It returns the
+// addresses of their metrics.
 func startPrograms(ctx context.Context, dir string, children *[]*child) (targets []string, err error) {
 	systems, err := moduleDir("systems")
 	if err != nil {

@@ -15,7 +15,7 @@ import (
 	"time"
 )
 
-// A prometheus is a server that scrapes the programs.
+// A prometheus is a Prometheus server that scrapes the programs.
 type prometheus struct{ url string }
 
 func startPrometheus(ctx context.Context, dir, rules string, targets []string, children *[]*child) (*prometheus, error) {
@@ -57,14 +57,14 @@ func freeAddr() (string, error) {
 	return ln.Addr().String(), ln.Close()
 }
 
-// A series is what Prometheus has of one set of labels.
+// A series holds the values that Prometheus has for one set of labels.
 type series struct {
 	Metric map[string]string
-	Value  point   // of an instant query
-	Values []point // of a range
+	Value  point   // the answer to an instant query
+	Values []point // the answer to a range query
 }
 
-// A point is a time, in seconds, and a value, which is text.
+// A point is a time in seconds, and a value as text.
 type point [2]any
 
 func (p point) at() float64 { return p[0].(float64) }
@@ -72,7 +72,7 @@ func (p point) at() float64 { return p[0].(float64) }
 func (p point) value() float64 {
 	v, err := strconv.ParseFloat(p[1].(string), 64)
 	if err != nil {
-		panic(err) // Prometheus writes floats
+		panic(err) // cannot happen: Prometheus writes floats
 	}
 	return v
 }
@@ -104,7 +104,7 @@ func (p *prometheus) query(ctx context.Context, expr string) ([]series, error) {
 	return p.get(ctx, "/api/v1/query", url.Values{"query": {expr}})
 }
 
-// fired returns when each alert fired first, in the time that is over.
+// fired returns when each alert first fired. It looks back as far as over.
 func (p *prometheus) fired(ctx context.Context, over time.Duration) (map[event]time.Time, error) {
 	found, err := p.query(ctx, fmt.Sprintf(`ALERTS{alertstate="firing"}[%dms]`, over.Milliseconds()))
 	first := make(map[event]time.Time)
@@ -117,8 +117,9 @@ func (p *prometheus) fired(ctx context.Context, over time.Duration) (map[event]t
 	return first, err
 }
 
-// check says whether silence meant something: all programs worked, and were
-// scraped. On a busy machine a scrape may fail now and then.
+// check returns an error if a program did not work or was not scraped, because
+// then a silent alert means nothing. On a busy machine a scrape may fail now and
+// then.
 func (p *prometheus) check(ctx context.Context, over time.Duration) error {
 	for _, program := range programs {
 		for _, expr := range []string{
@@ -131,7 +132,7 @@ func (p *prometheus) check(ctx context.Context, over time.Duration) error {
 				return err
 			}
 			if len(found) == 0 {
-				return fmt.Errorf("what the alerts said of the %s program means nothing: it is not so that %s", program.name, expr)
+				return fmt.Errorf("the alerts of the %s program mean nothing, because this is not true: %s", program.name, expr)
 			}
 		}
 	}

@@ -11,8 +11,8 @@ var (
 	threshold = regexp.MustCompile(`(_seconds\{[^}]*\} > )(\d+)`)
 )
 
-// shorten divides the durations of rules, and the ages that an alert compares
-// with. The name of a rule, such as x:min10m, has none.
+// shorten divides the durations in the rules by faster, and also the ages with
+// which alerts compare. It leaves names such as x:min10m as they are.
 func shorten(rules string) string {
 	rules = threshold.ReplaceAllStringFunc(rules, func(found string) string {
 		parts := threshold.FindStringSubmatch(found)
@@ -21,7 +21,7 @@ func shorten(rules string) string {
 	})
 	return duration.ReplaceAllStringFunc(rules, func(found string) string {
 		d, err := time.ParseDuration(found)
-		if err != nil { // days, which Go has not
+		if err != nil { // days, which ParseDuration does not know
 			n, _ := strconv.Atoi(found[:len(found)-1])
 			d = time.Duration(n) * 24 * time.Hour
 		}

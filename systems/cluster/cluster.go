@@ -13,7 +13,7 @@ import (
 	"github.com/quiclife/quiclife/systems/internal/lab"
 )
 
-// A cluster is the nodes and their connections.
+// A cluster holds the nodes and their connections.
 type cluster struct {
 	*lab.Run
 	conf config
@@ -21,7 +21,7 @@ type cluster struct {
 
 	servers, clients   side
 	addrs              []string        // of the servers
-	stops              []time.Duration // how long the clients took that were restarted
+	stops              []time.Duration // how long each client that was restarted took to stop
 	leaks, gossipLeaks atomic.Int64    // reported by quiclife
 
 	mu       sync.Mutex // guards the fields below
@@ -29,23 +29,23 @@ type cluster struct {
 	problems []error
 }
 
-// A side is the servers or the clients, and what became of what they did.
+// A side is all the servers or all the clients, with counts of what they did.
 type side struct {
 	name   string
 	nodes  []*node
 	other  *side
 	answer func(s stream, answered func())
 
-	refused  atomic.Int64 // requests for which no stream could be opened
+	refused  atomic.Int64 // requests for which this side could not open a stream
 	failed   atomic.Int64 // requests that failed otherwise
-	given    atomic.Int64 // answers to requests, written and closed by the other side
-	answered atomic.Int64 // answers read to the end
-	said     atomic.Int64 // gossip messages, written
-	heard    atomic.Int64 // gossip messages, read by the other side
+	given    atomic.Int64 // answers to its requests that the other side wrote and closed
+	answered atomic.Int64 // answers that this side read to the end
+	said     atomic.Int64 // gossip messages that this side wrote
+	heard    atomic.Int64 // gossip messages of this side that the other side read
 	first    atomic.Pointer[error]
 }
 
-// fail counts a failure, unless it comes of a restart.
+// fail counts a failure, unless a restart caused it.
 func (s *side) fail(count *atomic.Int64, err error) {
 	if !byRestart(err) {
 		count.Add(1)
@@ -55,7 +55,7 @@ func (s *side) fail(count *atomic.Int64, err error) {
 
 func (s *side) failures() int64 { return s.refused.Load() + s.failed.Load() }
 
-// each does something with all nodes of a side at the same time.
+// each calls do for all nodes of a side at the same time.
 func (s *side) each(do func(*node) error) error {
 	errs := make([]error, len(s.nodes))
 	var all sync.WaitGroup
@@ -89,7 +89,7 @@ func (c *cluster) onLeak(l quiclife.Leak) {
 	}
 }
 
-// check notes a problem if something is not ok.
+// check notes a problem if ok is false.
 func (c *cluster) check(ok bool, format string, args ...any) {
 	if !ok {
 		c.mu.Lock()
@@ -117,8 +117,8 @@ func (c *cluster) start() error {
 	return c.clients.each((*node).dial)
 }
 
-// restartClients restarts one client after the other while the load lasts, and
-// one as it ends.
+// restartClients restarts one client after another while the load lasts, and one
+// more as it ends.
 func (c *cluster) restartClients() {
 	ticker := time.NewTicker(restartEvery)
 	defer ticker.Stop()
@@ -137,7 +137,7 @@ func (c *cluster) restartClients() {
 	}
 }
 
-// endGossip has the clients say goodbye. The servers answer in kind.
+// endGossip makes the clients say goodbye. The servers then say goodbye too.
 func (c *cluster) endGossip() {
 	for _, n := range c.clients.nodes {
 		n.leave()
@@ -156,8 +156,8 @@ type node struct {
 	side    *side
 	name    string
 	net     network
-	ln      *listener      // of a server
-	running sync.WaitGroup // what it has started
+	ln      *listener      // nil for a client
+	running sync.WaitGroup // the goroutines of the node
 }
 
 func (n *node) listen() (err error) {
@@ -177,7 +177,8 @@ func (n *node) listen() (err error) {
 	return nil
 }
 
-// dial connects a client to all servers, and returns when it has heard of all.
+// dial connects a client to all servers. It returns when the gossip of each
+// server has begun to arrive.
 func (n *node) dial() error {
 	ctx, cancel := context.WithTimeout(context.Background(), stopTime)
 	defer cancel()
@@ -199,7 +200,7 @@ func (n *node) ends() []*end {
 	return slices.DeleteFunc(n.c.all(), func(e *end) bool { return e.node != n })
 }
 
-// leave ends what a client does of its own: its requests, then its gossip.
+// leave ends a node's own traffic: its requests, then its gossip.
 func (n *node) leave() {
 	ends := n.ends()
 	for _, e := range ends {
@@ -212,7 +213,7 @@ func (n *node) leave() {
 	}
 }
 
-// stop stops a node and waits until nothing is left of it.
+// stop stops a node and waits for its goroutines.
 func (n *node) stop() error {
 	n.leave()
 	defer n.running.Wait()

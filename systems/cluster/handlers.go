@@ -8,9 +8,10 @@ import (
 	"time"
 )
 
-// The two handlers, written by different people. What is wrong with the one of
-// the clients is easily overlooked. The flag -clients puts another in its place,
-// for the alerts: one that is in order, and one that quiclife cannot help.
+// The servers and the clients have different handlers, as if different people
+// had written them. The mistakes in the clients' handler are easy to overlook.
+// The flag -clients replaces that handler, to try the alerts: one replacement is
+// correct, and the other keeps streams, which quiclife cannot prevent.
 
 var (
 	clientsAnswer = answerAsClient
@@ -18,7 +19,7 @@ var (
 )
 
 func init() {
-	flag.Func("clients", "how the handler of the clients is: careless (the default), mended, or faulty", func(how string) error {
+	flag.Func("clients", "which handler the clients use: careless (the default), mended, or faulty", func(how string) error {
 		switch how {
 		case "careless":
 		case "mended":
@@ -36,7 +37,7 @@ func init() {
 // answerAsServer answers a stream that a client has opened. It ends both halves
 // on all paths.
 func answerAsServer(s stream, answered func()) {
-	defer io.Copy(io.Discard, s) // up to the client's end of the stream, whichever it is
+	defer io.Copy(io.Discard, s) // reads until the client has finished or aborted its half
 	defer s.Close()
 	m, err := read(s)
 	if err != nil || m.kind() == notice {
@@ -51,7 +52,7 @@ func answerAsServer(s stream, answered func()) {
 func answerAsClient(s stream, answered func()) {
 	m, err := read(s)
 	if err != nil || m.kind() == notice {
-		return // careless: the send half stays open; "nothing to answer, so nothing to close"
+		return // careless: the send half stays open, because "there is nothing to answer"
 	}
 	if write(s, m) == nil && s.Close() == nil {
 		answered()
@@ -59,9 +60,9 @@ func answerAsClient(s stream, answered func()) {
 	// careless: the server's io.EOF comes after the answer, and nobody reads it
 }
 
-// A hoarder answers as a client that keeps notices for later, and never looks at
-// them again. As the program refers to their streams, nobody can end these for it.
-// Some it forgets altogether.
+// A hoarder answers as a client does, but keeps the streams of notices for later
+// and never looks at them again. The program still refers to these streams, so
+// quiclife cannot end them. Other streams the hoarder drops.
 type hoarder struct {
 	start time.Time
 
@@ -69,8 +70,8 @@ type hoarder struct {
 	kept []stream
 }
 
-// perSecond is how many notices are kept, so that it takes as long on any machine
-// until there are too many.
+// perSecond is how many notices are kept per second. The rate is fixed so that
+// it takes the same time on any machine until there are too many.
 const perSecond = 80
 
 func (h *hoarder) answer(s stream, answered func()) {
@@ -91,7 +92,7 @@ func (h *hoarder) keep(s stream) bool {
 		return false
 	}
 	if len(h.kept)%16 == 0 {
-		s = nil // forgotten
+		s = nil // drop this one
 	}
 	h.kept = append(h.kept, s)
 	return true

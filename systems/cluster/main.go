@@ -1,34 +1,38 @@
-// Cluster runs three servers and five clients that open streams to each other,
-// and shows what an application's own count of its streams is worth.
+// Cluster runs three servers and five clients that open streams to each other.
+// It shows that an application's own count of its streams can be wrong.
 //
 //	go run ./systems/cluster         # on quiclife
 //	go run ./systems/cluster -plain  # on quic-go: FAILED, exit status 1
 //
-// Each client has a connection to each server. Over it both sides ping each
-// other, a stream for each ping, send bursts of requests and now and then a
-// notice, and have one gossip stream in each direction that stays open. Two of
-// the clients restart in turn, about one a second.
+// Each client has a connection to each server. Both sides ping each other, with
+// a new stream for each ping. They also send bursts of requests, and now and
+// then a notice. In each direction there is one gossip stream that stays open.
+// Two of the clients restart in turn, about one a second.
 //
-// The case is from the field. After a while the servers cannot open streams to
-// the clients any more, while the clients still can to the servers; and the
-// application counts 15 streams on a connection that is at its limit of 256.
-// It counts a stream as closed when Close was called, which ends the send half
-// only. The handler of the servers reads on to the end of each stream; that of
-// the clients (see handlers.go) does not, and forgets to close on one path.
+// This happened to a real program. After a while its servers could not open
+// streams to the clients any more, while the clients could still open streams to
+// the servers. The application counted 15 streams on a connection that was at
+// its limit of 256. It counted a stream as closed after a call of Close, but
+// Close ends the send half only. The servers' handler reads each stream to its
+// end. The clients' handler (see handlers.go) does not, and on one path it
+// forgets to close.
 //
-// To be seen: on quic-go the held streams climb to the limit, "s>c stuck", the
-// connections on which a server's last open failed, to 9, those of the clients
-// that never restart, and "top open" stays far below "top held": the
-// two counts for the connection end that holds the most. What the clients said
-// last before they restarted is lost.
+// What to look at on quic-go:
 //
-// On quiclife the same handlers run. What they leave open is ended when the
-// peer's FIN comes, or once the garbage collector has found it dropped; the
-// count is conn.Stats(). Under load it may differ from what is held by what is
-// in flight (an end that is not acknowledged yet is held but not open), at rest
-// the two are equal. Clients restart with Guard.Shutdown, which loses nothing.
-// New code would leave the accepting to Conn.Serve: a stream ends with its
-// handler, and no path can forget it.
+//   - The held streams climb to the limit.
+//   - "s>c stuck" counts the connections on which a server's last open failed.
+//     It climbs to 9: the connections of the clients that never restart.
+//   - "top open" stays far below "top held". These are the two counts for the
+//     connection end that holds the most streams.
+//   - The last gossip messages of a client before a restart are lost.
+//
+// On quiclife the same handlers run. quiclife ends the streams that they leave
+// open, either when the peer's FIN comes or after a garbage collection has found
+// them. The count is conn.Stats(). Under load the number of streams held may be
+// larger, because a stream whose end is not acknowledged yet is held but not
+// open. At rest the two are equal. Clients restart with Guard.Shutdown, which
+// loses nothing. New code would use Conn.Serve instead of an accept loop. Serve
+// ends each stream when its handler returns, so no path can forget it.
 package main
 
 import (
@@ -45,16 +49,16 @@ import (
 
 const (
 	servers, clients = 3, 5
-	restarting       = 2 // of the clients
+	restarting       = 2 // how many of the clients restart
 
 	pingEvery    = 20 * time.Millisecond // on each connection, in each direction
-	burstEvery   = 25                    // pings
-	burst        = 16                    // requests at once
+	burstEvery   = 25                    // pings from one burst to the next
+	burst        = 16                    // requests in a burst, all at once
 	gossipEvery  = 50 * time.Millisecond
 	restartEvery = time.Second
-	answerTime   = 15 * time.Second // to wait for an answer
+	answerTime   = 15 * time.Second // how long to wait for an answer
 	stopTime     = 15 * time.Second // for a node to stop, or to start
-	maxGrowth    = 2 << 20          // bytes of heap that may be left after the load
+	maxGrowth    = 2 << 20          // bytes by which the heap may have grown after the load
 )
 
 const (
@@ -63,11 +67,11 @@ const (
 	gossipEnds = "gossip ends"
 )
 
-// A config is what tests change.
+// A config has the settings that tests change.
 type config struct {
 	maxStreams int64         // MaxIncomingStreams of all nodes
-	patience   time.Duration // to wait for a slot
-	settle     time.Duration // for the streams to come back after the load
+	patience   time.Duration // how long to wait for a slot
+	settle     time.Duration // how long streams may take to be freed after the load
 }
 
 var defaults = config{maxStreams: 256, patience: 2 * time.Second, settle: 4 * time.Second}
@@ -98,7 +102,7 @@ func system(conf config) lab.System {
 	}
 }
 
-// run starts the cluster, has it work, and ends it step by step.
+// run starts the cluster, lets it work, and ends it step by step.
 func run(ctx context.Context, r *lab.Run, conf config) error {
 	goroutines := runtime.NumGoroutine()
 	load, endLoad := context.WithCancel(context.WithoutCancel(ctx))
@@ -107,8 +111,8 @@ func run(ctx context.Context, r *lab.Run, conf config) error {
 	if err := c.start(); err != nil {
 		return errors.Join(err, c.stop())
 	}
-	// The load lasts from here on: on a busy machine the handshakes may take
-	// longer than ctx lasts.
+	// The time of the load starts here, not with ctx. On a busy machine ctx may
+	// be done before the handshakes are.
 	defer time.AfterFunc(r.For, endLoad).Stop()
 	before := rig.Heap()
 	c.Watch(c.look)
@@ -120,8 +124,8 @@ func run(ctx context.Context, r *lab.Run, conf config) error {
 	c.checkLoad()
 
 	settle := conf.settle
-	if !c.checkStreams("with gossip alone", 2, settle) { // on each end: the gossip to the peer, and the peer's
-		settle /= 5 // what has not come back by now will not
+	if !c.checkStreams("with gossip alone", 2, settle) { // each end has two gossip streams: its own and the peer's
+		settle /= 5 // streams that are still there will probably stay
 	}
 	growth := int64(rig.Heap()) - int64(before)
 	c.Check(growth < maxGrowth, "the heap is as small as before", "%.1f MiB more; %d MiB are allowed", float64(max(growth, 0))/(1<<20), maxGrowth>>20)
@@ -129,7 +133,7 @@ func run(ctx context.Context, r *lab.Run, conf config) error {
 	c.Event(gossipEnds, "")
 	c.checkStreams("when gossip has ended", 0, settle)
 
-	c.StopWatching() // what follows closes the connections, whatever they hold
+	c.StopWatching() // from here on the connections are closed, whatever they hold
 	err := c.stop()
 	c.check(err == nil, "stopping the nodes: %w", err)
 	c.checkLedgers()
@@ -151,7 +155,7 @@ func (c *cluster) look() lab.Sample {
 		Requests: c.servers.answered.Load() + c.clients.answered.Load(),
 		Failed:   c.servers.failures() + c.clients.failures(),
 		Open:     n.open,
-		Limit:    servers * clients * c.conf.maxStreams * 2 * 2, // both directions, both ends
+		Limit:    servers * clients * c.conf.maxStreams * 2 * 2, // in both directions, at both ends
 		Held:     n.held,
 		More: []lab.Value{
 			{Name: "top open", Value: fmt.Sprint(n.fullest.open())},
@@ -162,10 +166,11 @@ func (c *cluster) look() lab.Sample {
 	}
 }
 
-// counts are of streams: as the application counts them, and as quic-go does.
+// counts says how many streams the application counts as open, and how many
+// quic-go holds.
 type counts struct {
 	open, held int64
-	fullest    *end // which holds the most
+	fullest    *end // the end that holds the most
 }
 
 func (c *cluster) count() counts {
@@ -186,7 +191,7 @@ func (c *cluster) stuck(s *side) int {
 	return len(slices.DeleteFunc(c.all(), func(e *end) bool { return e.ours != s || !e.stuck.Load() }))
 }
 
-// checkLoad judges what came through under load.
+// checkLoad checks that requests were answered under load.
 func (c *cluster) checkLoad() {
 	for _, s := range []*side{&c.servers, &c.clients} {
 		seen := fmt.Sprintf("%d; %d opens failed (stuck on %d of %d connections), %d others",
@@ -196,15 +201,16 @@ func (c *cluster) checkLoad() {
 		}
 		c.Check(s.failures() == 0 && s.answered.Load() >= servers*clients, "requests of "+s.name+" are answered", "%s", seen)
 	}
-	whole := func() bool { return len(c.all()) == 2*servers*clients } // a server may learn of a restart later
+	whole := func() bool { return len(c.all()) == 2*servers*clients } // a server may notice a restart late
 	c.check(await(stopTime, whole), "%d ends of connections are alive, not %d", len(c.all()), 2*servers*clients)
 }
 
-// checkStreams waits until on each end of each connection want streams are
-// open, by the application's count, and held, and reports whether they are.
+// checkStreams waits until both counts are want on each end of each connection:
+// the streams that the application counts as open, and those that quic-go holds.
+// It reports whether that happened in time.
 func (c *cluster) checkStreams(when string, want int64, settle time.Duration) bool {
 	ok := await(settle, func() bool {
-		runtime.GC() // a busy program has it all the time, and finds its dropped streams by it
+		runtime.GC() // finds dropped streams; a busy program collects all the time
 		return all(c.all(), func(e *end) bool { return e.open() == want && e.held() == want })
 	})
 	n, gossip := c.count(), want*int64(len(c.all()))
@@ -216,7 +222,8 @@ func (c *cluster) checkStreams(when string, want int64, settle time.Duration) bo
 	return ok
 }
 
-// checkLedgers compares, once all is over, what was sent and what arrived.
+// checkLedgers compares what was sent with what arrived. It is called once all
+// is over.
 func (c *cluster) checkLedgers() {
 	slices.Sort(c.stops)
 	var lost, said int64
@@ -230,7 +237,7 @@ func (c *cluster) checkLedgers() {
 	c.check(c.gossipLeaks.Load() == 0, "%d gossip streams were taken for leaked", c.gossipLeaks.Load())
 }
 
-// problems says what has gone wrong.
+// problems returns the problems as text.
 func problems(all []error) string {
 	if len(all) == 0 {
 		return "nothing"
@@ -242,7 +249,7 @@ func all(ends []*end, is func(*end) bool) bool {
 	return !slices.ContainsFunc(ends, func(e *end) bool { return !is(e) })
 }
 
-// await polls until done says so, and reports whether it did in time.
+// await polls until done returns true, and reports whether it did in time.
 func await(bound time.Duration, done func() bool) bool {
 	for start := time.Now(); !done(); time.Sleep(20 * time.Millisecond) {
 		if time.Since(start) > bound {

@@ -13,7 +13,7 @@ import (
 
 func TestQuiclife(t *testing.T) {
 	conf := defaults
-	conf.patience, conf.settle = 15*time.Second, 15*time.Second // on a busy machine nothing may run for seconds
+	conf.patience, conf.settle = 15*time.Second, 15*time.Second // a busy machine may run nothing for seconds
 	var out bytes.Buffer
 	err := system(conf).Do(&out, lab.Options{For: 2 * time.Second})
 	t.Log("\n" + out.String())
@@ -25,7 +25,7 @@ func TestQuiclife(t *testing.T) {
 	quictest.RequireNoGoroutines(t)
 }
 
-// The limit is low, so that it is reached in a short time.
+// The limit is low, so that the test reaches it quickly.
 func TestPlain(t *testing.T) {
 	var out bytes.Buffer
 	err := system(config{maxStreams: 20, patience: time.Second, settle: 200 * time.Millisecond}).Do(&out, lab.Options{For: 3 * time.Second, Plain: true})

@@ -17,17 +17,18 @@ import (
 	"github.com/quiclife/quiclife/systems/internal/lab"
 )
 
-// What differs between quic-go and quiclife: who makes the connections, whom
-// the application asks how many streams are open, and how a node shuts down.
+// This file has all that differs between quic-go and quiclife: the functions that
+// make connections, the count of open streams, and how a node shuts down.
 
-// codeShutdown is what quiclife refuses streams with while it shuts down.
+// codeShutdown is the code with which quiclife refuses streams while it shuts
+// down.
 const codeShutdown = quic.StreamErrorCode(1)
 
-// A network is a library as one node uses it.
+// A network is quic-go or quiclife, set up for one node.
 type network struct {
 	listen   func() (*listener, error)
 	dial     func(ctx context.Context, addr string) (link, error)
-	shutdown func(context.Context) error // nil: the node has to close what it has
+	shutdown func(context.Context) error // if nil, the node has to close its connections itself
 }
 
 func newNetwork(c *cluster, name string) network {
@@ -37,7 +38,7 @@ func newNetwork(c *cluster, name string) network {
 	}
 	guard := lab.Watched(name, &quiclife.Guard{
 		Codes:  quiclife.Codes{Shutdown: codeShutdown},
-		Logger: slog.New(slog.DiscardHandler), // else a line for each leak
+		Logger: slog.New(slog.DiscardHandler), // otherwise each leak is logged
 		OnLeak: c.onLeak,
 	})
 	n := using(conf, guard.ListenAddr, guard.DialAddr, func(c *quiclife.Conn) link {
@@ -80,7 +81,8 @@ func using[L interface {
 	}
 }
 
-// convert makes next return what the nodes use, of either library.
+// convert wraps next so that it returns a type that is the same for both
+// libraries.
 func convert[S, T any](next func(context.Context) (S, error), to func(S) T) func(context.Context) (T, error) {
 	return func(ctx context.Context) (none T, err error) {
 		s, err := next(ctx)
@@ -91,7 +93,7 @@ func convert[S, T any](next func(context.Context) (S, error), to func(S) T) func
 	}
 }
 
-// A stream is what the nodes need of *quic.Stream and of *quiclife.Stream.
+// A stream is a *quic.Stream or a *quiclife.Stream.
 type stream interface {
 	io.ReadWriteCloser
 	CancelRead(quic.StreamErrorCode)
@@ -99,18 +101,18 @@ type stream interface {
 	SetDeadline(time.Time) error
 }
 
-// A link is what they need of a connection.
+// A link is what the nodes need of a connection.
 type link struct {
-	conn         context.Context // done when it has ended
+	conn         context.Context // done when the connection has ended
 	close        func(quic.ApplicationErrorCode, string) error
 	openStream   func(context.Context) (stream, error)
 	acceptStream func(context.Context) (stream, error)
 	openGossip   func(context.Context) (io.WriteCloser, error)
 	acceptGossip func(context.Context) (io.Reader, error)
 
-	counter *atomic.Int64 // of the application's wrapper
-	open    func() int64  // how many streams are open, as the application sees it
-	held    func() int64  // how many quic-go keeps
+	counter *atomic.Int64 // open streams, counted by the application's wrapper
+	open    func() int64  // how many streams the application counts as open
+	held    func() int64  // how many streams quic-go keeps
 }
 
 func newLink[S stream, W io.WriteCloser, R io.Reader](c interface {
@@ -139,8 +141,8 @@ func newLink[S stream, W io.WriteCloser, R io.Reader](c interface {
 	}
 }
 
-// A counted stream is the application's wrapper. To it a stream is closed once
-// Close was called. With quiclife nobody asks it.
+// A counted stream is the application's wrapper. It counts a stream as closed
+// after a call of Close. On quiclife nobody uses this count.
 type counted struct {
 	stream
 	counter *atomic.Int64

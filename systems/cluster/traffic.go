@@ -14,14 +14,14 @@ import (
 	"github.com/quic-go/quic-go"
 )
 
-// A message is a kind and a number.
+// A message consists of a kind and a number.
 type message [16]byte
 
 const (
-	request = 'r' // is answered with itself; a ping is one
-	notice  = 'n' // is not answered
-	rumour  = 'g' // on the gossip stream
-	goodbye = 'b' // the last one there
+	request = 'r' // answered with a copy of itself; a ping is a request
+	notice  = 'n' // not answered
+	rumour  = 'g' // sent on the gossip stream
+	goodbye = 'b' // the last message on the gossip stream
 )
 
 func newMessage(kind byte, number int) (m message) {
@@ -42,7 +42,7 @@ func write(w io.Writer, m message) error {
 	return err
 }
 
-// byRestart reports whether err comes of the restart of a client.
+// byRestart reports whether err was caused by the restart of a client.
 func byRestart(err error) bool {
 	if closed, ok := errors.AsType[*quic.ApplicationError](err); ok {
 		return closed.ErrorCode == 0
@@ -62,13 +62,14 @@ type end struct {
 	heard atomic.Int64 // gossip messages
 	left  atomic.Bool  // the peer's gossip has ended
 
-	load, talk     context.Context // done when there is to be no more of it
+	load, talk     context.Context // done when the requests or the gossip should stop
 	stopLoad, hush context.CancelFunc
 
 	loading, talking, serving sync.WaitGroup
 }
 
-// take takes up work on a connection, until it ends.
+// take starts the work on a connection. The work goes on until the connection
+// ends.
 func (n *node) take(l link, name string) {
 	e := &end{link: l, node: n, name: name, ours: n.side, theirs: n.side.other}
 	e.load, e.stopLoad = context.WithCancel(n.c.load)
@@ -96,7 +97,8 @@ func (e *end) awaitEnd() {
 	e.node.c.mu.Unlock()
 }
 
-// failed notes what is not to fail but by a restart, and reports whether it has.
+// failed reports whether err is an error. It notes the error as a problem unless
+// a restart caused it.
 func (e *end) failed(what string, err error) bool {
 	e.node.c.check(err == nil || byRestart(err), "%s: %s: %w", e.name, what, err)
 	return err != nil
@@ -107,17 +109,17 @@ func (e *end) serve() {
 	for {
 		s, err := e.acceptStream(context.Background())
 		if err != nil {
-			return // the connection has ended, or this node shuts down
+			return // the connection has ended, or this node is shutting down
 		}
 		e.serving.Go(func() { e.ours.answer(s, func() { e.theirs.given.Add(1) }) })
 	}
 }
 
-// work loads the connection.
+// work makes the requests of one end.
 func (e *end) work() {
 	ticker := time.NewTicker(pingEvery)
 	defer ticker.Stop()
-	for n := rand.IntN(burstEvery); ; n++ { // so that the ends do not all burst at once
+	for n := rand.IntN(burstEvery); ; n++ { // start at random, so that the bursts do not all coincide
 		select {
 		case <-ticker.C:
 		case <-e.load.Done():
@@ -140,8 +142,8 @@ func (e *end) work() {
 	}
 }
 
-// ask opens a stream for m. It ends the stream on all paths, so that it is not
-// at this end that one leaks.
+// ask opens a stream and sends m. It ends the stream on all paths, so that this
+// end leaks no stream.
 func (e *end) ask(m message) {
 	wait, cancel := context.WithTimeout(context.Background(), e.node.c.conf.patience)
 	defer cancel()
@@ -172,14 +174,14 @@ func exchange(s stream, m message) error {
 		s.CancelRead(0) // there will be no answer
 		return nil
 	}
-	answer, err := io.ReadAll(s) // to its end
+	answer, err := io.ReadAll(s) // up to the io.EOF
 	if err == nil && string(answer) != string(m[:]) {
 		err = errors.New("wrong answer")
 	}
 	return err
 }
 
-// gossip talks until it is hushed, then says goodbye.
+// gossip sends messages until e.talk is done. Then it says goodbye.
 func (e *end) gossip() {
 	s, err := e.openGossip(context.Background())
 	if e.failed("opening gossip", err) {
@@ -203,7 +205,8 @@ func (e *end) gossip() {
 	e.failed("closing gossip", s.Close())
 }
 
-// listen listens to the peer's gossip to its end, and then says goodbye too.
+// listen reads the peer's gossip to its end. Then it makes this end say goodbye
+// too.
 func (e *end) listen() {
 	defer e.left.Store(true)
 	defer e.hush()

@@ -1,12 +1,15 @@
-// Demo runs one careless request loop twice: with quic-go, where it
-// stops once forgotten streams have used up the limit, and with quiclife.
+// Demo runs one careless request loop twice: on quic-go, then on quiclife.
+// On quic-go the loop stops once forgotten streams have used up the limit.
 //
 //	go run ./systems/demo
 //
-// The loop is careless in three ways that are common. It reads the bytes it
-// expects and never the io.EOF after them; when a request is cancelled while
-// it is sent, it does nothing more with the stream; and the server returns
-// from a handler whose Read failed without ending its own half.
+// The code makes three common mistakes:
+//
+//   - It reads the bytes it expects, and never the io.EOF after them.
+//   - When a request is cancelled while it is being sent, the client does
+//     nothing more with the stream.
+//   - When a Read fails, the server's handler returns without ending its own
+//     half.
 package main
 
 import (
@@ -31,18 +34,18 @@ import (
 
 const (
 	maxStreams  = 100                    // the server's MaxIncomingStreams
-	cancelEvery = 10                     // each tenth request is cancelled
-	userLeaves  = time.Millisecond       // after which that request is cancelled
-	logTime     = 100 * time.Microsecond // the server's, for a line in its log
-	maxGrowth   = 4 << 20                // bytes of heap that may be left at the end
+	cancelEvery = 10                     // every tenth request is cancelled
+	userLeaves  = time.Millisecond       // a cancelled request is cancelled after this time
+	logTime     = 100 * time.Microsecond // how long the server takes to write a line to its log
+	maxGrowth   = 4 << 20                // bytes by which the heap may have grown at the end
 	timeLimit   = 60 * time.Second       // for each loop, so that a bug cannot hang it
-	settleTime  = 5 * time.Second        // for the last streams to come back
+	settleTime  = 5 * time.Second        // for the last streams to be freed
 	goneCode    = quic.StreamErrorCode(1)
 )
 
 var (
 	small  = message(100)
-	large  = message(2 << 20) // takes far longer to send than the user stays
+	large  = message(2 << 20) // sending it takes far longer than the user stays
 	answer = bytes.Repeat([]byte("answer "), 200)
 )
 
@@ -51,20 +54,20 @@ func message(size int) []byte {
 	return append(binary.BigEndian.AppendUint32(nil, uint32(size)), make([]byte, size)...)
 }
 
-// A stream is what the loop needs of *quic.Stream and of *quiclife.Stream.
+// A stream is a *quic.Stream or a *quiclife.Stream.
 type stream interface {
 	io.ReadWriteCloser
 	CancelWrite(quic.StreamErrorCode)
 }
 
-// A conn is what it needs of *quic.Conn and of *quiclife.Conn.
+// A conn is a *quic.Conn or a *quiclife.Conn.
 type conn[S stream] interface {
 	OpenStreamSync(context.Context) (S, error)
 	AcceptStream(context.Context) (S, error)
 	CloseWithError(quic.ApplicationErrorCode, string) error
 }
 
-// serve is the server's side.
+// serve is the server's accept loop.
 func serve[S stream](c conn[S]) {
 	for {
 		s, err := c.AcceptStream(context.Background())
@@ -75,26 +78,27 @@ func serve[S stream](c conn[S]) {
 	}
 }
 
-// handle answers a request.
+// handle answers a request. It makes three mistakes, marked as careless.
 func handle(s stream) {
 	var size [4]byte
 	if _, err := io.ReadFull(s, size[:]); err != nil {
 		return // careless: the send half stays open
 	}
 	if _, err := io.CopyN(io.Discard, s, int64(binary.BigEndian.Uint32(size[:]))); err != nil {
-		return // careless too
+		return // careless: here too
 	}
-	defer s.Close() // careless: the io.EOF of the request was never read
+	defer s.Close() // careless: nobody reads the io.EOF of the request
 	if _, err := s.Write(answer); err != nil {
 		return
 	}
-	time.Sleep(logTime) // the answer goes out meanwhile, so the FIN follows in a frame of its own
+	time.Sleep(logTime) // meanwhile the answer goes out, so the FIN follows in a separate frame
 }
 
 var errCancelled = errors.New("request cancelled")
 
-// request is one request of the client. It waits for a free slot as long as its
-// patience lasts. If it is to be cancelled, the user leaves while it is sent.
+// request makes one request. It waits for a free slot until patience has
+// passed. If the request is to be cancelled, the user leaves while it is being
+// sent.
 func request[S stream](ctx context.Context, c conn[S], patience time.Duration, cancelled bool) error {
 	wait, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
@@ -127,19 +131,19 @@ func request[S stream](ctx context.Context, c conn[S], patience time.Duration, c
 	if !bytes.Equal(got, answer) {
 		return errors.New("wrong answer")
 	}
-	return nil // careless: the io.EOF of the answer was never read
+	return nil // careless: nobody reads the io.EOF of the answer
 }
 
-// A result is what a loop came to.
+// A result is the outcome of a loop.
 type result struct {
 	answered, cancelled int
 	took                time.Duration
-	err                 error // what stopped it, nil if all requests were made
+	err                 error // what stopped the loop; nil if it made all requests
 }
 
 func (r result) done() int { return r.answered + r.cancelled }
 
-// loop makes requests, one after the other, until one fails.
+// loop makes requests, one after another. It stops when one fails.
 func loop[S stream](client, server conn[S], opt options) (r result) {
 	ctx, cancel := context.WithTimeout(context.Background(), timeLimit)
 	defer cancel()
@@ -164,7 +168,7 @@ func loop[S stream](client, server conn[S], opt options) (r result) {
 type options struct {
 	requests int
 	patience time.Duration // how long to wait for a free slot
-	http     string        // address to serve the page and the metrics at
+	http     string        // address at which to serve the page and the metrics
 }
 
 func main() {
@@ -178,7 +182,7 @@ func main() {
 	}
 }
 
-// run makes both runs. It fails if quiclife left anything behind.
+// run makes both runs. It returns an error if quiclife left anything behind.
 func run(w io.Writer, opt options) error {
 	if opt.http != "" {
 		stop, err := lab.ServeHTTP(w, opt.http)
@@ -203,7 +207,7 @@ The same loop runs on quic-go, then on quiclife. Both together take about ten se
 	return nil
 }
 
-// runPlain makes the run on quic-go, and says what came of it.
+// runPlain makes the run on quic-go. outcome says in words how it ended.
 func runPlain(w io.Writer, opt options) (outcome string, err error) {
 	client, server, end, err := connect(quic.ListenAddr, quic.DialAddr)
 	if err != nil {
@@ -211,7 +215,7 @@ func runPlain(w io.Writer, opt options) (outcome string, err error) {
 	}
 	defer end()
 	r := loop(client, server, opt)
-	runtime.GC() // fair play: it does not help here
+	runtime.GC() // to be fair to quic-go, though it does not help here
 
 	fmt.Fprintf(w, "\nquic-go\n")
 	fmt.Fprintf(w, "  requests  %d of %d\n", r.done(), opt.requests)
@@ -233,7 +237,7 @@ func runQuiclife(w io.Writer, opt options) error {
 	var leaks leaks
 	guard := lab.Watched("demo", &quiclife.Guard{
 		OnLeak: leaks.add,
-		Logger: slog.New(slog.DiscardHandler), // else a line for each leak
+		Logger: slog.New(slog.DiscardHandler), // otherwise each leak is logged
 	})
 	client, server, end, err := connect(guard.ListenAddr, guard.DialAddr)
 	if err != nil {
@@ -243,8 +247,8 @@ func runQuiclife(w io.Writer, opt options) error {
 	before := heap()
 	r := loop(client, server, opt)
 
-	// Streams that the loop dropped come back after a garbage collection, which
-	// a busy program has all the time, and this one, being done, has not.
+	// Streams that the loop dropped are freed after a garbage collection. A busy
+	// program collects all the time. This one is done, so it starts collections.
 	left := func() int { return held(client.Unwrap()) + held(server.Unwrap()) }
 	open := func() int64 { return client.Stats().Open() + server.Stats().Open() }
 	for start := time.Now(); left()+int(open()) > 0 && time.Since(start) < settleTime; time.Sleep(10 * time.Millisecond) {
@@ -291,7 +295,7 @@ func runQuiclife(w io.Writer, opt options) error {
 	return nil
 }
 
-// leaks is what OnLeak was told.
+// leaks counts the leaks that OnLeak reports, and describes the first.
 type leaks struct {
 	mu    sync.Mutex // guards the fields below
 	n     int

@@ -19,8 +19,8 @@ import (
 	"github.com/quic-go/quic-go"
 )
 
-// connect makes the two ends of a connection over loopback. The functions that
-// it is given are all that differs between quic-go and quiclife.
+// connect makes the two ends of a connection over loopback. listen and dial are
+// all that differs between quic-go and quiclife.
 func connect[L listener[C], C closer](
 	listen func(string, *tls.Config, *quic.Config) (L, error),
 	dial func(context.Context, string, *tls.Config, *quic.Config) (C, error),
@@ -60,7 +60,8 @@ type closer interface {
 	CloseWithError(quic.ApplicationErrorCode, string) error
 }
 
-// certificate makes a self-signed certificate, and a client that trusts it.
+// certificate makes a self-signed certificate for the server, and a client
+// configuration that trusts it.
 func certificate() (server, client *tls.Config, err error) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
@@ -90,8 +91,8 @@ func certificate() (server, client *tls.Config, err error) {
 	return server, &tls.Config{RootCAs: roots, NextProtos: protos}, nil
 }
 
-// held looks into quic-go, which has no API for it, and counts the streams
-// that it keeps: the entries of its four stream maps.
+// held counts the streams that quic-go keeps: the entries of its four stream
+// maps. quic-go has no API for this, so held reads its private fields.
 func held(c *quic.Conn) int {
 	streams := reflect.ValueOf(c).Elem().FieldByName("streamsMap").Elem()
 	defer lock(streams).Unlock()
@@ -105,7 +106,7 @@ func held(c *quic.Conn) int {
 	return n
 }
 
-// lock locks the field named mutex of a struct, a sync.Mutex or sync.RWMutex.
+// lock locks the struct's field named mutex, a sync.Mutex or a sync.RWMutex.
 func lock(v reflect.Value) sync.Locker {
 	f := v.FieldByName("mutex")
 	mutex := reflect.NewAt(f.Type(), unsafe.Pointer(f.UnsafeAddr())).Interface().(sync.Locker)
@@ -113,8 +114,8 @@ func lock(v reflect.Value) sync.Locker {
 	return mutex
 }
 
-// heap returns the bytes of live heap. What cleanups and pools let go in one
-// collection, the next one frees.
+// heap returns the bytes of live heap. It collects twice, because the second
+// collection frees what cleanups and pools release in the first.
 func heap() uint64 {
 	runtime.GC()
 	runtime.GC()

@@ -9,7 +9,7 @@ import (
 	"sync"
 )
 
-// A ledger has the batches that the producers were told are stored.
+// A ledger counts how often each batch was acknowledged.
 type ledger struct {
 	mu    sync.Mutex // guards the field below
 	acked map[batchKey]int
@@ -24,7 +24,7 @@ func (l *ledger) add(k batchKey) {
 	l.acked[k]++
 }
 
-// of returns how many batches of a producer were acknowledged.
+// of returns how many of a producer's batches were acknowledged.
 func (l *ledger) of(producer int) (n int) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -36,9 +36,10 @@ func (l *ledger) of(producer int) (n int) {
 	return n
 }
 
-// checkFile compares the file with what the producers were told: each line of
-// an acknowledged batch is there once, and no line is torn or changed. Of a
-// batch that is there its producer was told, unless it was killed.
+// checkFile compares the file with the acknowledgements. Each line of an
+// acknowledged batch must be in the file once, and no line may be torn or
+// changed. Each batch in the file must have been acknowledged, except those of
+// the producer that was killed.
 func (y *site) checkFile() {
 	found, lines, err := readFile(io.NewSectionReader(y.file, 0, 1<<62))
 	if err != nil {
@@ -67,7 +68,7 @@ func (y *site) checkFile() {
 	y.Check(twice == 0 && untold == 0, "what is in the file was acknowledged", "%d batches were not, %d twice, %d just before kill -9", untold, twice, untoldKilled)
 }
 
-// A set has the lines of a batch that were found.
+// A set says which lines of a batch are in the file.
 type set struct{ has [batchLines]bool }
 
 func (s *set) count() (n int) {
@@ -82,8 +83,8 @@ func (s *set) count() (n int) {
 	return n
 }
 
-// readFile finds the lines of each batch. Lines that are not as they were sent,
-// or there twice, are errors.
+// readFile finds the lines of each batch. It returns an error if a line is not
+// as it was sent, or is there twice.
 func readFile(r io.Reader) (found map[batchKey]*set, lines int, err error) {
 	found = make(map[batchKey]*set)
 	in := bufio.NewReaderSize(r, 1<<20)

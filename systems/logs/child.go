@@ -22,9 +22,9 @@ import (
 	"github.com/quiclife/quiclife/systems/internal/lab"
 )
 
-// A producer that is a process of its own is this program once more, with an
-// order in its environment. It writes a line for each acknowledgement, and one
-// when it has come to rest, which it does when its standard input ends.
+// Some producers run in a separate process. The process runs this same program,
+// with an order in its environment. It prints a line for each acknowledgement.
+// When its standard input ends, it comes to rest and then prints one more line.
 const (
 	orderVariable = "QUICLIFE_LOGS_ORDER"
 	ackedLine     = "acked %d\n"
@@ -68,7 +68,7 @@ func childMain() int {
 func obey[D conn[S, C], S io.WriteCloser, C io.ReadWriteCloser](o order, conf *tls.Config, dial dialer[D]) {
 	ctx, cancel := context.WithCancel(context.Background())
 	go func() {
-		io.Copy(io.Discard, os.Stdin) // ends also if the other process does
+		io.Copy(io.Discard, os.Stdin) // also ends if the parent process does
 		cancel()
 	}()
 	var conns lab.Conns
@@ -78,21 +78,21 @@ func obey[D conn[S, C], S io.WriteCloser, C io.ReadWriteCloser](o order, conf *t
 	<-ctx.Done()
 	left := func() int64 { return conns.Held() - int64(conns.Len()) }
 	poll(o.Rest, func() bool {
-		runtime.GC() // as in the other process
+		runtime.GC() // finds forgotten streams, as in the parent process
 		return p.idle.Load() && left() == 0
 	})
 	fmt.Printf(heldLine, left())
 	running.Wait()
 }
 
-// A child is such a process, as this one sees it.
+// A child is such a process, as its parent sees it.
 type child struct {
 	id    int
 	cmd   *exec.Cmd
 	stdin io.Closer
-	held  atomic.Int64  // at rest; -1: it did not say
+	held  atomic.Int64  // streams held at rest; -1 if the process has not said
 	done  chan struct{} // closed when the process has ended
-	err   error         // then: how
+	err   error         // how the process ended; set before done is closed
 }
 
 func startChild(o order, told func(batchKey)) (*child, error) {
@@ -124,7 +124,7 @@ func startChild(o order, told func(batchKey)) (*child, error) {
 		for {
 			line, err := in.ReadString('\n')
 			if err != nil {
-				break // what the killed process did not say in full, it did not say
+				break // a line that the killed process did not finish does not count
 			}
 			var n int
 			if _, err := fmt.Sscanf(line, ackedLine, &n); err == nil {
@@ -145,7 +145,7 @@ func (c *child) kill() error {
 	return err
 }
 
-// rest has the process come to rest.
+// rest tells the process to come to rest.
 func (c *child) rest() error { return c.stdin.Close() }
 
 // wait waits for the process to end, and kills it if it does not.

@@ -14,7 +14,7 @@ import (
 	"github.com/quic-go/quic-go"
 )
 
-// What the producers see when a batch is refused, on quiclife.
+// The error codes that producers see on quiclife when a batch is refused.
 const (
 	codeFailed quic.StreamErrorCode = iota + 1
 	codeMalformed
@@ -25,15 +25,15 @@ const (
 // A collector stores batches in a file.
 type collector struct {
 	stored, refused, panicked atomic.Int64 // batches
-	lines                     atomic.Int64 // stored
+	lines                     atomic.Int64 // lines stored
 
 	file    *os.File
-	syncing sync.Mutex // held while syncing, and before mu
+	syncing sync.Mutex // held while the file is synced; locked before mu
 	synced  int        // batches known to be on the disk, guarded by syncing
 
 	mu      sync.Mutex // guards the fields below, and the end of the file
-	written int        // batches
-	err     error      // the first: after it, who knows what is in the file
+	written int        // batches written to the file
+	err     error      // the first error; after it nobody knows what is in the file
 }
 
 func newCollector(name string) (*collector, error) {
@@ -44,7 +44,8 @@ func newCollector(name string) (*collector, error) {
 	return &collector{file: f}, nil
 }
 
-// store appends a batch to the file. When it returns nil, it is on the disk.
+// store appends a batch to the file. If it returns nil, the batch is on the
+// disk.
 func (c *collector) store(batch []byte) error {
 	c.mu.Lock()
 	if c.err == nil {
@@ -60,7 +61,7 @@ func (c *collector) store(batch []byte) error {
 	c.syncing.Lock()
 	defer c.syncing.Unlock()
 	if c.synced >= mine {
-		return nil // by one who waited less long
+		return nil // another call has synced this batch too
 	}
 	c.mu.Lock()
 	written, err := c.written, c.err
@@ -86,7 +87,7 @@ type session struct {
 	acks io.Writer  // the control stream
 }
 
-// handle handles a stream.
+// handle handles a stream, and counts how it ends.
 func (s *session) handle(stream io.Reader) error {
 	outcome := &s.panicked
 	defer func() { outcome.Add(1) }()
@@ -97,8 +98,8 @@ func (s *session) handle(stream io.Reader) error {
 	return err
 }
 
-// batch reads, stores and acknowledges a batch: a head, which says its number
-// and how many lines there are, and the lines.
+// batch reads, stores and acknowledges a batch. A batch begins with its number
+// and its number of lines. The lines follow.
 func (s *session) batch(stream io.Reader) error {
 	var head [8]byte
 	if _, err := io.ReadFull(stream, head[:]); err != nil {
@@ -113,7 +114,7 @@ func (s *session) batch(stream io.Reader) error {
 			return fmt.Errorf("line %d of %d: %w", n, lines, err)
 		}
 		rec := records.Get().(*record)
-		defer records.Put(rec) // careless: not when the line is done with, but when the stream is
+		defer records.Put(rec) // careless: runs at the end of the stream, not at the end of the line
 		if err := rec.parse(line); err != nil {
 			return err // careless: the rest of the stream is not read
 		}
@@ -132,8 +133,8 @@ func (s *session) batch(stream io.Reader) error {
 	return s.acknowledge(id)
 }
 
-// greet shows the producer the control stream: it does not know of a stream on
-// which nothing was sent.
+// greet sends something on the control stream. Before that the producer does not
+// know that the stream exists.
 func (s *session) greet() error { return s.acknowledge(0) }
 
 func (s *session) acknowledge(id uint32) error {
@@ -143,8 +144,8 @@ func (s *session) acknowledge(id uint32) error {
 	return err
 }
 
-// finish ends the acknowledgements, and waits until the producer has read them
-// all, which it says by ending its half.
+// finish ends the acknowledgements. It waits until the producer has read them
+// all and has closed its half.
 func finish(acks io.ReadWriteCloser) error {
 	if err := acks.Close(); err != nil {
 		return err

@@ -13,7 +13,7 @@ import (
 	"github.com/quiclife/quiclife/systems/internal/lab"
 )
 
-// load runs the site under load until ctx is done, and judges it.
+// load runs the site under load until ctx is done, and checks the outcome.
 func load[D conn[S, C], S io.WriteCloser, C io.ReadWriteCloser](ctx context.Context, y *site, dial dialer[D]) error {
 	goroutines, heap := runtime.NumGoroutine(), rig.Heap()
 	if err := y.service.listen(); err != nil {
@@ -47,18 +47,18 @@ func load[D conn[S, C], S io.WriteCloser, C io.ReadWriteCloser](ctx context.Cont
 		stuck, producers, float64(lines)/seconds, float64(y.stored.Load())/seconds, perLine)
 	stop()
 
-	// At rest each end of a connection has its control stream, and no other. That
+	// At rest each end of a connection has only its control stream. The connection
 	// of the killed producer is gone.
 	const ends = 2*producers + 1
 	y.add("producer process", survivor.rest())
 	left := func() int64 { return y.conns.Held() - int64(y.conns.Len()) }
 	open := func() int64 { return y.conns.Open() - int64(y.conns.Len()) }
 	poll(max(0, time.Until(y.killedAt.Add(y.dead)))+y.rest, func() bool {
-		runtime.GC() // finds what was forgotten; an idle program has no other
+		runtime.GC() // finds forgotten streams; an idle program does not collect by itself
 		return y.idle() && survivor.held.Load() >= 0 && y.conns.Len() <= ends && left() == 0 && (y.Plain || open() == 0)
 	})
 	grown := float64(rig.Heap())/(1<<20) - float64(heap)/(1<<20)
-	y.check(y.refused.Load() > 0 && y.panicked.Load() > 0, "no batch went wrong: that was no test")
+	y.check(y.refused.Load() > 0 && y.panicked.Load() > 0, "no batch went wrong, so this run tested nothing")
 	y.check(y.idle() && survivor.held.Load() >= 0, "producers did not come to rest")
 	y.check(y.conns.Len() <= ends, "%d ends of connections instead of %d: that of the killed producer is left", y.conns.Len(), ends)
 	seen := fmt.Sprintf("%d, and %d in the other process", left(), survivor.held.Load())
@@ -71,13 +71,13 @@ func load[D conn[S, C], S io.WriteCloser, C io.ReadWriteCloser](ctx context.Cont
 		y.Check(y.leaks.Load() == 0, "the collector leaks no stream", "%d reported; the producers forgot %d, which were ended", y.leaks.Load(), y.forgotten.Load())
 	}
 
-	y.StopWatching() // what follows closes the connections, whatever they hold
+	y.StopWatching() // from here on the connections are closed, whatever they hold
 	y.add("shutdown", y.shutdown())
 	running.Wait()
 	y.add("producer process", survivor.wait())
 	y.add("closing", y.service.close())
 	y.checkFile()
-	y.Check(len(y.wrong) == 0, "each shutdown ends, all else goes well", "%s", problems(y.wrong))
+	y.Check(len(y.wrong) == 0, "each shutdown ends, nothing else goes wrong", "%s", problems(y.wrong))
 	after := func() int { return runtime.NumGoroutine() - goroutines }
 	poll(y.rest, func() bool { return after() <= 0 })
 	y.Check(after() <= 0, "it can be closed, and nothing goes on", "%s", lab.Left(nil, after()))
@@ -88,8 +88,8 @@ func load[D conn[S, C], S io.WriteCloser, C io.ReadWriteCloser](ctx context.Cont
 	return nil
 }
 
-// disturb restarts the collector early in the load, and kills a producer in
-// the middle. It returns the one that takes its place.
+// disturb restarts the collector early in the load, and kills a producer in the
+// middle of the load. It returns the producer that replaces it.
 func (y *site) disturb(ctx context.Context) (*child, error) {
 	serverTLS, _ := rig.TLS()
 	o := order{ID: producers + 1, Addr: y.addr, Cert: serverTLS.Certificates[0].Certificate[0], Plain: y.Plain, Dead: y.dead, Rest: y.rest / 2}
@@ -97,7 +97,7 @@ func (y *site) disturb(ctx context.Context) (*child, error) {
 	if err != nil {
 		return nil, err
 	}
-	working := func(c *child) { // so that also where all is slow there is something to disturb
+	working := func(c *child) { // on a slow machine, waits until there is something to disturb
 		y.check(poll(slowStart, func() bool { return y.told.of(c.id) >= 20 }), "producer %d, a process, had no 20 batches acknowledged in %v", c.id, slowStart)
 	}
 	pause(ctx, y.For/8)
@@ -110,7 +110,7 @@ func (y *site) disturb(ctx context.Context) (*child, error) {
 
 	pause(ctx, y.For/2-time.Since(y.Start))
 	before := int64(y.told.of(victim.id))
-	poll(slowStart, func() bool { return int64(y.told.of(victim.id)) > before }) // in the middle of its work
+	poll(slowStart, func() bool { return int64(y.told.of(victim.id)) > before }) // kill it in the middle of its work
 	y.add("kill", victim.kill())
 	y.killed, y.killedAt = victim.id, time.Now()
 	y.Event(kill, "producer %d, after %d acknowledgements", victim.id, y.told.of(victim.id))
@@ -128,7 +128,7 @@ func (y *site) shutdown() error {
 	return y.service.shutdown(ctx)
 }
 
-// look is what the table shows.
+// look takes a sample for the table.
 func (y *site) look() lab.Sample {
 	open := int64(-1)
 	if !y.Plain {
@@ -141,7 +141,7 @@ func (y *site) look() lab.Sample {
 	}
 }
 
-// stuck counts the producers that do not send one batch more.
+// stuck counts the producers that cannot send another batch within y.stall.
 func (y *site) stuck() (n int) {
 	before := make([]int64, len(y.producers))
 	for i, p := range y.producers {
@@ -168,15 +168,15 @@ func (y *site) idle() bool {
 	return true
 }
 
-// problems says what has gone wrong.
+// problems returns the problems as text.
 func problems(all []error) string {
 	if len(all) == 0 {
-		return "so it was"
+		return "nothing went wrong"
 	}
 	return errors.Join(all...).Error()
 }
 
-// check notes what is wrong, if something is not ok.
+// check notes what is wrong if ok is false.
 func (y *site) check(ok bool, format string, args ...any) {
 	if !ok {
 		y.wrong = append(y.wrong, fmt.Errorf(format, args...))
@@ -189,7 +189,8 @@ func (y *site) add(what string, err error) {
 	}
 }
 
-// poll waits for done, at most for a time.
+// poll waits until done returns true, but no longer than most. It reports
+// whether that happened in time.
 func poll(most time.Duration, done func() bool) bool {
 	for start := time.Now(); !done(); time.Sleep(10 * time.Millisecond) {
 		if time.Since(start) > most {

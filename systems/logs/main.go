@@ -1,29 +1,33 @@
-// Logs is a collector of log lines. Producers send batches of them, each on a
-// unidirectional stream of its own; the collector parses them, appends them to
-// a file, syncs it to the disk, and then acknowledges the batch on a control stream.
+// Logs is a collector of log lines. Producers send batches of lines, each batch
+// on its own unidirectional stream. The collector parses the lines, appends them
+// to a file and syncs the file to the disk. Then it acknowledges the batch on a
+// control stream.
 //
 //	go run ./systems/logs         # on quiclife
 //	go run ./systems/logs -plain  # the same code on quic-go
 //
-// The case is one from the field: memory grows under load, by gigabytes, until
-// the producers are stuck. Three things add up. The collector defers the return
-// of each record, in a loop, so that all are kept until the handler ends. A
-// producer whose source fails in the middle of a batch forgets the stream, so
-// that the handler never ends. And a record that cannot be parsed, or that the
-// parser panics at, has the handler return with the rest of the stream unread:
-// its slot and its data are never given back.
+// This happened to a real program. Its memory grew under load, by gigabytes,
+// until the producers were stuck. Three mistakes add up:
 //
-// Both runs have that code, and one batch in five goes wrong, so that ten seconds
-// show what takes days. Early in the load the collector is shut down and another
-// takes its place; in the middle a producer, a process of its own, is killed
-// with SIGKILL. In the end each line that was acknowledged has to be in the
-// file, once and byte for byte.
+//   - The collector returns records to their pool with a defer in a loop. So all
+//     the records of a batch are kept until the handler returns.
+//   - If a producer's source fails in the middle of a batch, the producer
+//     forgets the stream. So the handler never returns.
+//   - If a record cannot be parsed, or the parser panics, the handler leaves the
+//     rest of the stream unread. So its slot and its data are never freed.
 //
-// To be seen: on quic-go the streams held and the heap grow, until the producers
-// are stuck. On quiclife both stay flat: a handler's stream ends with it, however
-// it ends, and a handler need not wait for a stream that was forgotten
-// ([guarded.serve]); what it deferred is run, and is not much. A stream that a
-// producer forgets is reset after a garbage collection, and reported.
+// Both versions have this code. One batch in five goes wrong, so that ten seconds
+// show what would otherwise take days. Early in the load the collector is shut
+// down, and another takes its place. In the middle of the load a producer, which
+// is a separate process, is killed with SIGKILL. At the end each acknowledged
+// line has to be in the file, once and byte for byte.
+//
+// On quic-go the number of streams held and the heap grow until the producers
+// are stuck. On quiclife both stay flat. Each stream ends when its handler
+// returns, fails or panics. A deadline keeps a handler from waiting for a stream
+// that was forgotten (see [guarded.serve]). So the deferred calls run, and there
+// are few of them. After a garbage collection quiclife resets and reports the
+// streams that a producer forgot.
 package main
 
 import (
@@ -43,29 +47,29 @@ import (
 )
 
 const (
-	producers  = 3                    // in this process; one more is a process of its own
+	producers  = 3                    // in this process; one more is a separate process
 	batchLines = 200                  // lines in a batch
 	batchEvery = 6 * time.Millisecond // from each producer
-	batchTime  = time.Second          // for a batch to arrive, on quiclife
+	batchTime  = time.Second          // how long a batch may take to arrive, on quiclife
 	maxBatches = 100                  // the collector's MaxIncomingUniStreams, for each producer
-	maxGrowth  = 8 << 20              // bytes of heap that may be left at the end
-	slowStart  = 20 * time.Second     // for a process to start and do something, where all is slow
+	maxGrowth  = 8 << 20              // bytes by which the heap may have grown at the end
+	slowStart  = 20 * time.Second     // how long a process may take to start and do something, on a slow machine
 )
 
-// quicConf lets a connection keep much unread data, as one does who was bitten
-// by its flow control: else it is stuck before its slots are used up.
+// quicConf lets a connection buffer a lot of unread data. With the default,
+// flow control would block a connection before its slots are used up.
 var quicConf = &quic.Config{
 	MaxIncomingUniStreams:          maxBatches,
 	InitialConnectionReceiveWindow: 16 << 20,
 	MaxConnectionReceiveWindow:     64 << 20,
 }
 
-// patience is how long to wait for what may never come.
+// patience says how long to wait for things that may never happen.
 type patience struct {
 	stall time.Duration // for a producer to send a batch
 	dead  time.Duration // for a sign of life from another process: MaxIdleTimeout
-	rest  time.Duration // for the system to come to rest, once that has passed and the load has ended
-	drain time.Duration // for a collector that shuts down
+	rest  time.Duration // for the system to come to rest, after the load and after dead has passed
+	drain time.Duration // for a collector to shut down
 }
 
 func system(p patience) lab.System {
@@ -81,7 +85,7 @@ func system(p patience) lab.System {
 		Events: []lab.Term{
 			{Name: shutdown, Meaning: "the collector is asked to finish what it has begun and to stop"},
 			{Name: restarted, Meaning: "another collector has taken its place"},
-			{Name: kill, Meaning: "a producer, a process of its own, is killed; another takes its place"},
+			{Name: kill, Meaning: "a producer in a separate process is killed; another takes its place"},
 			{Name: loadEnds, Meaning: "the producers stop; what is open should come to its end"},
 		},
 		Run: func(ctx context.Context, r *lab.Run) error { return run(ctx, r, p) },
@@ -105,7 +109,7 @@ const (
 // A service is a collector on the network, on quic-go or on quiclife.
 type service interface {
 	listen() error
-	shutdown(context.Context) error // it can listen again afterwards
+	shutdown(context.Context) error // after it, listen may be called again
 	close() error
 }
 
@@ -128,7 +132,7 @@ func run(ctx context.Context, r *lab.Run, p patience) (err error) {
 
 	y := &site{Run: r, patience: p, collector: col, addr: socket.LocalAddr().String()}
 	if r.Plain {
-		y.drain = min(y.drain, 2*time.Second) // its handlers do not end, however long one waits
+		y.drain = min(y.drain, 2*time.Second) // some handlers never end, so waiting longer does not help
 		y.service = &plain{collector: col, tr: &quic.Transport{Conn: socket}, conns: &y.conns}
 		return load(ctx, y, quic.DialAddr)
 	}
@@ -136,19 +140,19 @@ func run(ctx context.Context, r *lab.Run, p patience) (err error) {
 	return load(ctx, y, producerGuard(func(quiclife.Leak) { y.forgotten.Add(1) }).DialAddr)
 }
 
-// A site is all there is of the system.
+// A site is the whole system.
 type site struct {
 	*lab.Run
 	patience
 	*collector
 	service   service
 	addr      string
-	conns     lab.Conns // both ends, but for those of the child processes
+	conns     lab.Conns // all ends of connections in this process
 	told      ledger
 	producers []*producer // those in this process
-	killed    int         // id of the one that was
+	killed    int         // id of the producer that was killed
 	killedAt  time.Time
-	leaks     atomic.Int64 // by the collector
-	forgotten atomic.Int64 // by the producers in this process
+	leaks     atomic.Int64 // streams that the collector leaked
+	forgotten atomic.Int64 // streams that the producers in this process forgot
 	wrong     []error      // what else went wrong
 }

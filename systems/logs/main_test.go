@@ -12,7 +12,7 @@ import (
 	"github.com/quiclife/quiclife/systems/internal/lab"
 )
 
-// The producers that are processes of their own are this test binary.
+// The producers in separate processes run this test binary.
 func TestMain(m *testing.M) {
 	if isChild() {
 		os.Exit(childMain())
@@ -34,7 +34,8 @@ func TestQuiclife(t *testing.T) {
 	quictest.RequireNoGoroutines(t)
 }
 
-// With plain quic-go what went wrong is held, and handlers wait for ever.
+// On plain quic-go the streams of faulty batches stay, and handlers wait for
+// ever.
 func TestPlain(t *testing.T) {
 	var out bytes.Buffer
 	err := system(patience{stall: time.Second / 10, dead: 2 * time.Second, rest: time.Second, drain: time.Second / 2}).Do(&out, lab.Options{For: time.Second, Plain: true})

@@ -16,7 +16,7 @@ import (
 	"github.com/quiclife/quiclife/systems/internal/lab"
 )
 
-// A conn is what a producer needs of *quic.Conn and of *quiclife.Conn.
+// A conn is a *quic.Conn or a *quiclife.Conn.
 type conn[S io.WriteCloser, C io.ReadWriteCloser] interface {
 	OpenUniStreamSync(context.Context) (S, error)
 	AcceptStream(context.Context) (C, error)
@@ -26,7 +26,8 @@ type conn[S io.WriteCloser, C io.ReadWriteCloser] interface {
 
 type dialer[D any] = func(ctx context.Context, addr string, tlsConf *tls.Config, conf *quic.Config) (D, error)
 
-// producerGuard is what a producer on quiclife has set up. Its code is the same.
+// producerGuard returns the Guard for producers on quiclife. The producers' code
+// is the same on both libraries.
 func producerGuard(onLeak func(quiclife.Leak)) *quiclife.Guard {
 	return lab.Watched("producers", &quiclife.Guard{OnLeak: onLeak, Logger: slog.New(slog.DiscardHandler)})
 }
@@ -35,19 +36,19 @@ func producerGuard(onLeak func(quiclife.Leak)) *quiclife.Guard {
 type producer struct {
 	id    int
 	conns *lab.Conns
-	told  func(batchKey) // of each batch that was acknowledged
-	// timeout is quic-go's MaxIdleTimeout, after which the collector notices
-	// that the producer was killed. 0 means 30 s.
+	told  func(batchKey) // called for each batch that was acknowledged
+	// timeout is the connection's MaxIdleTimeout. After this time the collector
+	// notices that the producer was killed. 0 means 30 s.
 	timeout time.Duration
 
-	batch int // the last
+	batch int // number of the last batch
 	text  []byte
-	sent  atomic.Int64 // batches, in full
+	sent  atomic.Int64 // batches sent completely
 	idle  atomic.Bool  // nothing more will be sent
 }
 
-// produce has p produce until ctx is done, then waits for the collector to end
-// the connection. If the collector ends it earlier, it dials again.
+// produce sends batches until ctx is done. Then it waits for the collector to
+// close the connection. If the collector closes it earlier, produce dials again.
 func produce[D conn[S, C], S io.WriteCloser, C io.ReadWriteCloser](ctx context.Context, p *producer, addr string, tlsConf *tls.Config, dial dialer[D]) {
 	defer p.idle.Store(true)
 	for ctx.Err() == nil {
@@ -101,10 +102,10 @@ func send[D conn[S, C], S io.WriteCloser, C io.ReadWriteCloser](ctx context.Cont
 	p.batch++
 	text, err := p.lines()
 	if _, err := s.Write(text); err != nil {
-		return err // careless: the stream stays as it is
+		return err // careless: nobody ends the stream
 	}
 	if err != nil {
-		return err // careless too
+		return err // careless: nobody ends the stream here either
 	}
 	if err := s.Close(); err != nil {
 		return err
@@ -113,8 +114,9 @@ func send[D conn[S, C], S io.WriteCloser, C io.ReadWriteCloser](ctx context.Cont
 	return nil
 }
 
-// lines makes a batch. One in 15 is malformed, one trips the collector's
-// parser, and the source of one fails before its end.
+// lines makes a batch. In every 15 batches three go wrong: one is malformed, one
+// makes the collector's parser panic, and one breaks off because its source
+// fails.
 func (p *producer) lines() ([]byte, error) {
 	k := batchKey{p.id, p.batch}
 	p.text = binary.BigEndian.AppendUint32(p.text[:0], uint32(k.batch))
@@ -135,7 +137,8 @@ func (p *producer) lines() ([]byte, error) {
 	return p.text, nil
 }
 
-// readAcks reads the greeting and the acknowledgements to their end, and says so.
+// readAcks reads the greeting and the acknowledgements. When they end, it closes
+// its half, so that the collector knows.
 func readAcks[D conn[S, C], S io.WriteCloser, C io.ReadWriteCloser](p *producer, c D) {
 	s, err := c.AcceptStream(c.Context())
 	if err != nil {

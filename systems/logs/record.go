@@ -8,8 +8,8 @@ import (
 	"sync"
 )
 
-// appendLine appends line n of a batch, without its end. What it says follows
-// from its number alone, so that any reader of the file can tell if it is right.
+// appendLine appends line n of a batch, without the newline. Its content depends
+// only on k and n, so that a reader of the file can tell whether it is right.
 func appendLine(b []byte, k batchKey, n int) []byte {
 	b = fmt.Appendf(b, "producer=%d batch=%d line=%d took=%dms msg=", k.producer, k.batch, n, n%90+10)
 	x := uint64(k.producer)<<48 + uint64(k.batch)<<16 + uint64(n)
@@ -22,7 +22,7 @@ func appendLine(b []byte, k batchKey, n int) []byte {
 
 const (
 	malformed = "producer=? batch" // not a list of fields
-	tripping  = "took=5"           // trips the parser: no unit
+	tripping  = "took=5"           // has no unit, so the parser panics
 )
 
 // A batchKey names a batch.
@@ -32,9 +32,9 @@ type batchKey struct{ producer, batch int }
 type record struct {
 	batchKey
 	line   int
-	took   int // ms
+	took   int // in ms
 	text   []byte
-	fields [8]struct{ key, value []byte } // of text
+	fields [8]struct{ key, value []byte } // parts of text
 }
 
 var records = sync.Pool{New: func() any { return new(record) }}
@@ -43,7 +43,7 @@ var errMalformed = errors.New("malformed record")
 
 // parse reads a line of key=value fields.
 func (r *record) parse(line []byte) (err error) {
-	r.batchKey, r.line, r.took = batchKey{}, 0, 0 // it was used before
+	r.batchKey, r.line, r.took = batchKey{}, 0, 0 // r may have been used before
 	r.text = append(r.text[:0], line...)
 	n := 0
 	for field := range bytes.FieldsSeq(r.text) {

@@ -27,7 +27,7 @@ type guarded struct {
 func newGuarded(socket net.PacketConn, col *collector, conns *lab.Conns, onLeak func(quiclife.Leak)) *guarded {
 	guard := lab.Watched("collector", &quiclife.Guard{
 		Codes:  quiclife.Codes{HandlerError: codeFailed, Panic: codePanic, Shutdown: codeShutdown},
-		Logger: slog.New(slog.DiscardHandler), // else a stack for each panic
+		Logger: slog.New(slog.DiscardHandler), // otherwise the stack of each panic is logged
 		OnLeak: onLeak,
 	})
 	return &guarded{collector: col, tr: &quiclife.Transport{Conn: socket, Guard: guard}, conns: conns}
@@ -52,8 +52,8 @@ func (g *guarded) listen() error {
 	return nil
 }
 
-// serve serves a producer: until it is gone, or the service shuts down and the
-// batches that it has begun are done with.
+// serve serves one producer. It returns when the producer is gone. When the
+// service shuts down, it returns once the batches that have begun are finished.
 func (g *guarded) serve(c *quiclife.Conn) {
 	acks, err := c.OpenStreamSync(c.Context())
 	if err != nil {
@@ -66,8 +66,8 @@ func (g *guarded) serve(c *quiclife.Conn) {
 	}
 	c.Serve(c.Context(), quiclife.Handlers{
 		UniStream: func(_ context.Context, r *quiclife.ReceiveStream) error {
-			// A producer finds a stream that it forgot at its next garbage
-			// collection, and when that is, is not for the collector to wait for.
+			// A producer finds a stream that it forgot only at its next garbage
+			// collection. The collector must not wait that long.
 			if err := r.SetReadDeadline(time.Now().Add(batchTime)); err != nil {
 				return err
 			}
@@ -91,7 +91,7 @@ func (g *guarded) shutdown(ctx context.Context) error {
 
 func (g *guarded) close() error { return g.tr.Close() }
 
-// plain is the service on quic-go, as one writes it.
+// plain is the service on quic-go, as one would write it.
 type plain struct {
 	*collector
 	tr    *quic.Transport
@@ -144,15 +144,16 @@ func (p *plain) serve(ctx context.Context, c *quic.Conn) {
 			break
 		}
 		handlers.Go(func() {
-			defer func() { recover() }() // one batch shall not end them all
-			s.handle(r)                  // careless: if it fails, the stream is left as it is
+			defer func() { recover() }() // one bad batch must not end the whole process
+			s.handle(r)                  // careless: if it fails, nobody ends the stream
 		})
 	}
 	handlers.Wait()
 	finish(acks)
 }
 
-// shutdown waits for the sessions to end, as long as ctx lets it.
+// shutdown waits until the sessions have ended or ctx is done. Then it closes
+// all connections.
 func (p *plain) shutdown(ctx context.Context) error {
 	p.stop()
 	err := p.ln.Close()

@@ -1,8 +1,8 @@
-// Plot draws what the example systems have measured.
+// Plot draws the measurements of the example systems.
 //
-// It reads CSV. A line is a moment of a run: the library, the seconds since the
-// start, the streams that quic-go held, the bytes of live heap and the requests
-// done. Or it is an event of a run: the library, the seconds, and a name.
+// It reads CSV. A line is either a sample or an event. A sample has the library,
+// the seconds since the start, the streams that quic-go held, the bytes of live
+// heap and the requests done. An event has the library, the seconds and a name.
 package main
 
 import (
@@ -39,16 +39,16 @@ func run(r io.Reader, out string, p picture) (err error) {
 	return os.WriteFile(out, svg, 0o666)
 }
 
-// A series is what one library did.
+// A series holds the samples and events of one version.
 type series struct {
 	library              string
 	held, heap, requests plotter.XYs // heap in MiB
 	events               []event
 }
 
-// An event is something that happened, at a second.
+// An event is something that happened during a run.
 type event struct {
-	at   float64
+	at   float64 // in seconds
 	name string
 }
 

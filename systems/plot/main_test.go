@@ -19,7 +19,7 @@ quiclife,9.0,,,,restart
 quiclife,12.0,,,,restart
 `
 
-// paint draws what was measured, and returns the picture.
+// paint draws the measured data, and returns the picture.
 func paint(t *testing.T, p picture) string {
 	t.Helper()
 	out := filepath.Join(t.TempDir(), "out.svg")
@@ -33,7 +33,7 @@ func paint(t *testing.T, p picture) string {
 	return string(b)
 }
 
-// count fails if a text is not in each panel as often as it should be.
+// count fails the test if a text is not in the picture want times.
 func count(t *testing.T, svg, text string, want int) {
 	t.Helper()
 	if got := strings.Count(svg, ">"+text+"</text>"); got != want {
@@ -58,8 +58,8 @@ func TestSecondPanelHasRequests(t *testing.T) {
 
 func TestEventsAreInBothPanels(t *testing.T) {
 	svg := paint(t, picture{})
-	count(t, svg, "kill -9", 2) // that of the two runs at nearly the same time is one
-	count(t, svg, "restart", 2) // and the second of a name has a line alone
+	count(t, svg, "kill -9", 2) // the two runs have it at nearly the same time, so it is drawn as one
+	count(t, svg, "restart", 2) // the second event of a name has a line, but no name
 	if lines := strings.Count(svg, "stroke-dasharray"); lines != 2*3 {
 		t.Errorf("the picture has %d lines of events, not %d", lines, 2*3)
 	}
@@ -86,7 +86,7 @@ func TestNamesOfEventsDoNotCollide(t *testing.T) {
 			}
 			for _, b := range marks[i+1:] {
 				if a.overlaps(b, 20) {
-					t.Errorf("events at %v: %q is upon %q", at, a.name, b.name)
+					t.Errorf("events at %v: %q overlaps %q", at, a.name, b.name)
 				}
 				if at[0] == 1 && (a.crosses(b, 20) || b.crosses(a, 20)) {
 					t.Errorf("events at %v: the line of %q or %q crosses the other's name", at, a.name, b.name)
@@ -96,7 +96,7 @@ func TestNamesOfEventsDoNotCollide(t *testing.T) {
 	}
 }
 
-// With many events each name is drawn once, or the curves would have no room.
+// With many events each name is drawn only once, to leave room for the curves.
 func TestManyEventsAreNamedOnce(t *testing.T) {
 	p := picture{all: []*series{{}, {}}}
 	for i, s := range p.all {

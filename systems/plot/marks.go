@@ -10,26 +10,26 @@ import (
 	"gonum.org/v1/plot/vg/draw"
 )
 
-// A mark is a thin vertical line where something happened, and its name.
+// A mark is a thin vertical line where something happened, with a name.
 type mark struct {
 	event
-	of    int         // the series; -1: of more than one
-	color color.Color // of the series
-	row   int         // of the name, from below; -1: it has none
+	of    int         // the series; -1 if several series have the event
+	color color.Color // the colour of the series
+	row   int         // the row of the name, from below; -1 if the name is not drawn
 }
 
 const (
-	together  = 0.04 // of the width: events of two series that are one in the picture
+	together  = 0.04 // events of two series are drawn as one if they are this close, as a share of the width
 	rowHeight = 1.3 * fontSize
-	mostRows  = 3                  // of names; if there are more, each name is drawn once
-	plain     = 66 * vg.Millimeter // at least so wide is a panel where names go
-	high      = 55 * vg.Millimeter // and at least so high
+	mostRows  = 3                  // if the names need more rows, each name is drawn only once
+	plain     = 66 * vg.Millimeter // the least width of a panel's drawing area
+	high      = 55 * vg.Millimeter // the least height of a panel's drawing area
 )
 
-// share is how much of the height of a panel the names of the marks take.
+// share returns the share of a panel's height that rows of names take.
 func share(rows int) float64 { return float64(rows) * float64(rowHeight) / float64(high) }
 
-// rows is how many rows the names of the marks take.
+// rows returns how many rows the names of the marks take.
 func rows(marks []mark) (n int) {
 	for _, m := range marks {
 		n = max(n, m.row+1)
@@ -37,8 +37,9 @@ func rows(marks []mark) (n int) {
 	return n
 }
 
-// marks are the events of all series, those of one name that nearly coincide as
-// one. Of those that come again and again only the first has its name drawn.
+// marks returns a mark for each event of all series. If two series have an event
+// of the same name at nearly the same time, both share a mark. If a series has
+// several events of the same name, only the first mark has the name drawn.
 func (p picture) marks() (marks []mark) {
 	width := p.last()
 	for i, s := range p.all {
@@ -61,7 +62,7 @@ func (p picture) marks() (marks []mark) {
 	}
 	slices.SortStableFunc(marks, func(a, b mark) int { return cmp.Compare(a.at, b.at) })
 	arrange(marks, width)
-	if rows(marks) > mostRows { // the colours say enough
+	if rows(marks) > mostRows { // draw each name once; the colours tell the series apart
 		for i := range marks {
 			if slices.ContainsFunc(marks, func(m mark) bool { return m.row >= 0 && m.name == marks[i].name && m.of < marks[i].of }) {
 				marks[i].row = -1
@@ -72,10 +73,11 @@ func (p picture) marks() (marks []mark) {
 	return marks
 }
 
-// arrange puts the names into rows so that none is upon another. A line goes up
-// to its name, which begins to the right of it, or ends to the left of it if the
-// panel does. So from the right to the left each name goes into the lowest row
-// where no line is in the way either. If all rows have one, the name hides it.
+// arrange puts the names into rows so that they do not overlap. A line goes up to
+// its name. The name stands to the right of its line, or to the left if there is
+// no room on the right. arrange places the names from right to left. Each goes
+// into the lowest row in which it overlaps no name and crosses no line. If every
+// free row has a line in the way, the name covers that line.
 func arrange(marks []mark, width float64) {
 	for i := len(marks) - 1; i >= 0; i-- {
 		m := &marks[i]
@@ -95,20 +97,20 @@ func arrange(marks []mark, width float64) {
 	}
 }
 
-// overlaps says whether the names of m and o are upon each other.
+// overlaps reports whether the names of m and o overlap.
 func (m mark) overlaps(o mark, width float64) bool {
 	from, to := m.span(width)
 	oFrom, oTo := o.span(width)
 	return m.row == o.row && from < oTo && oFrom < to
 }
 
-// crosses says whether the line of m crosses the name of o.
+// crosses reports whether the line of m crosses the name of o.
 func (m mark) crosses(o mark, width float64) bool {
 	from, to := o.span(width)
 	return o.row >= 0 && m.row > o.row && from < m.at && m.at < to
 }
 
-// span is where the name is, in seconds.
+// span returns where the name begins and ends, in seconds.
 func (m mark) span(width float64) (from, to float64) {
 	long := float64((style(fontSize, ink).Width(m.name)+2*gap)/plain) * width
 	if m.at+long > width {
@@ -117,9 +119,9 @@ func (m mark) span(width float64) (from, to float64) {
 	return m.at, m.at + long
 }
 
-const gap = vg.Length(2) // between a line and its name
+const gap = vg.Length(2) // the distance between a line and its name
 
-// A band draws the marks, their names in rows at the top of the panel.
+// A band draws the marks. Their names are in rows at the top of the panel.
 type band struct{ marks []mark }
 
 func (b band) Plot(c draw.Canvas, p *plot.Plot) {

@@ -16,20 +16,20 @@ import (
 	"gonum.org/v1/plot/vg/vgsvg"
 )
 
-// A picture has two panels side by side, the series together in each.
+// A picture has two panels side by side. Each panel shows all series.
 type picture struct {
 	title    string
-	requests bool // in the second panel, not the heap
+	requests bool // the second panel shows requests instead of the heap
 	all      []*series
 }
 
 const (
 	pageWidth, pageHeight = 20 * vg.Centimeter, 9 * vg.Centimeter
 	margin                = 3 * vg.Millimeter
-	fontSize              = 9.5 // a picture is shown a third larger
+	fontSize              = 9.5 // small, because pages show the picture a third larger
 )
 
-// colors are told apart also by the colour-blind.
+// These colours can be told apart by people who are colour-blind.
 var (
 	orange = color.RGBA{R: 0xd5, G: 0x5e, A: 0xff}
 	green  = color.RGBA{G: 0x9e, B: 0x73, A: 0xff}
@@ -39,7 +39,8 @@ var (
 	middle = color.Gray{0x70}
 )
 
-// colorOf is the colour of series i: the first is quic-go, the last is quiclife.
+// colorOf returns the colour of series i. The first series is quic-go, and the
+// last is quiclife.
 func (p picture) colorOf(i int) color.Color {
 	switch i {
 	case 0:
@@ -54,7 +55,7 @@ func (p picture) colorOf(i int) color.Color {
 func (p picture) paint() ([]byte, error) {
 	canvas := vgsvg.New(pageWidth, pageHeight)
 	page := draw.New(canvas)
-	page.FillPolygon(color.White, []vg.Point{page.Min, {X: page.Max.X, Y: page.Min.Y}, page.Max, {X: page.Min.X, Y: page.Max.Y}}) // also where pages are dark
+	page.FillPolygon(color.White, []vg.Point{page.Min, {X: page.Max.X, Y: page.Min.Y}, page.Max, {X: page.Min.X, Y: page.Max.Y}}) // a white background, on dark pages too
 	page = draw.Crop(page, margin, -margin, margin, -margin)
 
 	top := page.Max.Y
@@ -87,7 +88,7 @@ func (p picture) paint() ([]byte, error) {
 	return fit(b.Bytes()), nil
 }
 
-// style is that of a text, set by its left end.
+// style returns the style of a text. The text is placed by its top left corner.
 func style(size vg.Length, c color.Color) text.Style {
 	return text.Style{
 		Color: c, Font: font.From(font.Font{Typeface: "Liberation", Variant: "Sans"}, size),
@@ -95,7 +96,7 @@ func style(size vg.Length, c color.Color) text.Style {
 	}
 }
 
-// drawTitle draws the title below top, and returns how high it is.
+// drawTitle draws the title below top, and returns its height.
 func (p picture) drawTitle(c draw.Canvas, top vg.Length) vg.Length {
 	c.FillText(style(fontSize+2, ink), vg.Point{X: c.Min.X, Y: top}, p.title)
 	return 1.5 * (fontSize + 2)
@@ -114,7 +115,7 @@ func (p picture) drawLegend(c draw.Canvas, top vg.Length) vg.Length {
 	return 1.8 * fontSize
 }
 
-// panel draws what of says of all series.
+// panel returns a plot of all series. of returns the points of a series.
 func (p picture) panel(title string, marks []mark, of func(*series) plotter.XYs) (*plot.Plot, error) {
 	panel := plot.New()
 	panel.BackgroundColor = nil
@@ -133,7 +134,7 @@ func (p picture) panel(title string, marks []mark, of func(*series) plotter.XYs)
 		a.Tick.Length = 3
 		a.Tick.Color = middle
 	}
-	panel.Y.Width, panel.Y.Tick.Width = 0, 0 // the grid says it
+	panel.Y.Width, panel.Y.Tick.Width = 0, 0 // the grid is enough
 	grid := plotter.NewGrid()
 	grid.Vertical.Color = nil
 	grid.Horizontal = draw.LineStyle{Color: pale, Width: vg.Points(0.75)}
@@ -158,7 +159,7 @@ func (p picture) panel(title string, marks []mark, of func(*series) plotter.XYs)
 	return panel, nil
 }
 
-// last is when the longest run ended.
+// last returns the time of the last sample of the longest run.
 func (p picture) last() (last float64) {
 	for _, s := range p.all {
 		for _, at := range s.held {
@@ -168,10 +169,11 @@ func (p picture) last() (last float64) {
 	return last
 }
 
-// ticks go up to a highest one, above which there are names.
+// ticks places the ticks of an axis. There are none above highest, where the
+// names of events are.
 type ticks struct {
 	highest float64
-	most    int
+	most    int // steps
 }
 
 func (t ticks) Ticks(float64, float64) (all []plot.Tick) {
@@ -188,7 +190,7 @@ func (t ticks) Ticks(float64, float64) (all []plot.Tick) {
 	return all
 }
 
-// grouped is a number with a comma between thousands.
+// grouped returns v as text, with a comma between thousands.
 func grouped(v float64) string {
 	if v != float64(int(v)) {
 		return strconv.FormatFloat(v, 'g', 6, 64)
@@ -202,8 +204,8 @@ func grouped(v float64) string {
 
 var texts = regexp.MustCompile(`(?s)<text (.*?)font-family:Liberation Sans;(.*?)font-size:([0-9.]+)px(.*?)>(.*?)</text>`)
 
-// fit has each text take the room that was reckoned with, whatever font there is
-// where the picture is shown.
+// fit gives each text in the SVG the width that was computed for it. So the
+// layout holds with any font that the viewer has.
 func fit(svg []byte) []byte {
 	return texts.ReplaceAllFunc(svg, func(b []byte) []byte {
 		m := texts.FindSubmatch(b)

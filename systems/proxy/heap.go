@@ -6,16 +6,16 @@ import (
 	"runtime"
 )
 
-// opensStream are the functions, of both libraries, that a stream is made in.
+// opensStream matches the functions of both libraries that make streams.
 var opensStream = regexp.MustCompile(`^github\.com/(quic-go/quic-go|quiclife/quiclife)\.` +
 	`(newStream|newSendStream|newReceiveStream|.*\)\.([oO]pen|GetOrOpen)Stream(Sync)?)$`)
 
-// newStreamShare returns how much of the heap in use, as of the last garbage
-// collection but one, was allocated to open streams.
+// newStreamShare returns the share of the heap that was allocated to open
+// streams, as of the second-last garbage collection.
 func newStreamShare() float64 {
 	var records []runtime.MemProfileRecord
 	n, ok := runtime.MemProfile(nil, false)
-	for !ok { // more may have come
+	for !ok { // there may be more records by now
 		records = make([]runtime.MemProfileRecord, n+64)
 		n, ok = runtime.MemProfile(records, false)
 	}
@@ -30,8 +30,9 @@ func newStreamShare() float64 {
 	return streams / max(all, 1)
 }
 
-// inUse reckons from the sampled allocations of one size to all of them, as
-// pprof does: one of size s was sampled with probability 1 - e^(-s/rate).
+// inUse estimates the bytes of all allocations of one size from the sampled
+// ones, as pprof does: an allocation of size s is sampled with probability
+// 1 - e^(-s/rate).
 func inUse(r runtime.MemProfileRecord) float64 {
 	if r.InUseObjects() <= 0 {
 		return 0

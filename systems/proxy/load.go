@@ -16,19 +16,19 @@ import (
 )
 
 const (
-	chunk = 4 << 10              // answers are made in such parts, and sent at once,
-	pace  = 5 * time.Millisecond // with so much work after each
+	chunk = 4 << 10              // the origin makes answers in parts of this size, and sends each at once
+	pace  = 5 * time.Millisecond // how long it then works before the next part
 )
 
-// content is what answers and uploads are parts of.
+// content holds random bytes. Answers and uploads are parts of it.
 var content = func() []byte {
 	b := make([]byte, 1<<20)
 	rand.NewChaCha8([32]byte{}).Read(b)
 	return b
 }()
 
-// serveOrigin answers a GET with the part of content that it asks for, and an
-// upload with the sum of what came.
+// serveOrigin answers a GET with the part of content that it asks for. It
+// answers an upload with the checksum of the bytes that arrived.
 func serveOrigin(w http.ResponseWriter, r *http.Request) {
 	if r.Method == http.MethodPost {
 		got, err := io.ReadAll(r.Body)
@@ -57,8 +57,8 @@ func serveOrigin(w http.ResponseWriter, r *http.Request) {
 
 func sum(b []byte) []byte { return fmt.Appendf(nil, "%08x", crc32.ChecksumIEEE(b)) }
 
-// A request is for, or with, a part of content of such a size. Its client may
-// leave half-way.
+// A request downloads or uploads size bytes of content. If leave is set, its
+// client leaves half-way.
 type request struct {
 	method string
 	size   int
@@ -73,22 +73,24 @@ var (
 	leaveUpload = request{http.MethodPost, 64 << 10, true}
 )
 
-// mix is what the requests are, in turn.
+// mix lists the kinds of requests. Clients make them in this order, again and
+// again.
 var mix = [...]request{
 	get, get, getLarge, get, leaveAnswer, get, get, get, upload, get,
 	get, get, getLarge, get, leaveUpload, get, get, get, upload, get,
 }
 
-// A load is what the clients do, and what comes of it.
+// A load makes the clients' requests and counts how they end.
 type load struct {
 	url                       string
 	next, whole, left, failed atomic.Int64 // requests
 
 	mu    sync.Mutex // guards the field below
-	first error      // of a request that failed
+	first error      // the first failure of a request
 }
 
-// run has the clients make requests until ctx is done, at least one each.
+// run makes the clients' requests until ctx is done. Each client makes at least
+// one.
 func (l *load) run(ctx context.Context) {
 	transport := &http.Transport{MaxIdleConnsPerHost: clients}
 	defer transport.CloseIdleConnections()
@@ -123,8 +125,8 @@ func (l *load) count(err error) {
 
 var errLeft = errors.New("the client has left")
 
-// do makes a request and checks the answer. It returns errLeft if it was to
-// leave, and did.
+// do makes a request and checks the answer. It returns errLeft if the client was
+// to leave, and did.
 func (l *load) do(client *http.Client, q request) error {
 	at := rand.IntN(len(content) - q.size)
 	part := content[at : at+q.size]
@@ -133,7 +135,7 @@ func (l *load) do(client *http.Client, q request) error {
 	if err != nil {
 		return err
 	}
-	want, most := part, q.size+1 // a byte more than there may be
+	want, most := part, q.size+1 // one byte more than expected, to notice answers that are too long
 	if q.leave {
 		most = len(half)
 	}
@@ -148,7 +150,7 @@ func (l *load) do(client *http.Client, q request) error {
 	if err != nil {
 		return err
 	}
-	defer resp.Body.Close() // which ends the connection if not all was read
+	defer resp.Body.Close() // ends the connection if the answer was not read to its end
 	got, err := io.ReadAll(io.LimitReader(resp.Body, int64(most)))
 	switch {
 	case err != nil:
@@ -163,7 +165,7 @@ func (l *load) do(client *http.Client, q request) error {
 	return nil
 }
 
-// A leaver is an upload whose client leaves.
+// A leaver is the rest of an upload whose client leaves: reading it fails.
 type leaver struct{}
 
 func (leaver) Read([]byte) (int, error) { return 0, errLeft }

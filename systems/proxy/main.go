@@ -1,26 +1,28 @@
-// Proxy is a reverse proxy over QUIC, as tunnels to a machine at home are: an
-// edge that net/http clients talk to, 20 QUIC connections that the tunnel end
-// has dialed, and an origin behind it, a net/http server on loopback TCP.
+// Proxy is a reverse proxy over QUIC, like a tunnel to a machine at home. It has
+// three parts. net/http clients talk to the edge. The tunnel end has dialed 20
+// QUIC connections to the edge. Behind it is the origin, a net/http server on
+// loopback TCP.
 //
 //	client --HTTP--> edge --a QUIC stream per request--> tunnel end --TCP--> origin
 //
-// Of the clients one in ten leaves in the middle, of an answer or of an upload.
+// One request in ten is left by its client, in the middle of an answer or of an
+// upload.
 //
-// The case is that of quic-go's issue 4525: a reverse proxy with little load,
-// whose heap fills with newStream. This is how many proxies get there: the edge
-// hands each stream to net/http as a net.Conn that is made of the stream,
-// embedded, and two addresses. But Close of a net.Conn means both directions,
-// and Close of a stream the send half only. net/http reads the bytes of an
-// answer, or less if the client has left, and closes; a FIN that comes later,
-// in a frame of its own, is read by nobody.
+// quic-go's issue 4525 describes this leak: the heap of a reverse proxy with
+// little load fills with newStream. Many proxies get there in the same way. The
+// edge hands each stream to net/http as a net.Conn, a struct that embeds the
+// stream and adds two addresses. But Close of a net.Conn ends both directions,
+// and Close of a stream ends the send half only. net/http reads the bytes of an
+// answer, or fewer if the client has left, and closes. If the FIN comes later,
+// in a separate frame, nobody reads it.
 //
-//	go run ./systems/proxy -plain   # that program, on quic-go
-//	go run ./systems/proxy          # with Stream.NetConn and Conn.Serve of quiclife
+//	go run ./systems/proxy -plain   # on quic-go
+//	go run ./systems/proxy          # on quiclife, with Stream.NetConn and Conn.Serve
 //
-// On quic-go the streams held grow with the requests made, not with the load,
-// and so does the part of the heap that was allocated to open streams
-// ("newStream" in the table). On quiclife both stay where they were. What differs
-// between the two is in quicgo.go and quiclife.go.
+// On quic-go the number of streams held grows with the requests made, not with
+// the load. So does the part of the heap that was allocated to open streams
+// ("newStream" in the table). On quiclife both stay where they were. The two
+// versions differ only in quicgo.go and quiclife.go.
 package main
 
 import (
@@ -38,17 +40,18 @@ const (
 	connections = 20
 	clients     = 32
 
-	maxSpare  = 300     // streams held beyond those of requests in flight: acknowledgements are on their way
-	maxShare  = 0.05    // of the heap, newStream's, once at rest
-	maxGrowth = 4 << 20 // bytes of heap, from before the load until at rest
+	maxSpare  = 300     // streams held beyond those of requests in flight: they wait for acknowledgements
+	maxShare  = 0.05    // the share of newStream in the heap at rest
+	maxGrowth = 4 << 20 // bytes by which the heap at rest may exceed the heap before the load
 
-	requestTime = 10 * time.Second // for a request, so that a stuck proxy ends the run
-	restTime    = 10 * time.Second // for the last streams, and later the goroutines, to go
-	stillTime   = 3 * time.Second  // after which streams that are still there will stay
-	closeTime   = 30 * time.Second // for Shutdown, which takes some round trips, long ones on a busy machine
+	requestTime = 10 * time.Second // for a request, so that the run ends even if the proxy is stuck
+	restTime    = 10 * time.Second // for the last streams to go, and later for the last goroutines
+	stillTime   = 3 * time.Second  // if no stream goes for this long, the rest will stay
+	closeTime   = 30 * time.Second // for Shutdown: it takes some round trips, which are long on a busy machine
 )
 
-// The heap profile of newStream needs more samples than one each 512 KiB.
+// By default the heap profile has one sample per 512 KiB. To measure newStream
+// we need more.
 func init() { runtime.MemProfileRate = 16 << 10 }
 
 var system = lab.System{
@@ -82,7 +85,7 @@ func run[L listener[C], C conn](ctx context.Context, r *lab.Run, lib library[L, 
 	}
 	l := &load{url: p.url}
 	r.Watch(func() lab.Sample { return p.look(l) })
-	goroutines++ // Watch's
+	goroutines++ // the one that Watch starts
 
 	heap, share := rig.Heap(), newStreamShare()
 	l.run(ctx)
@@ -105,7 +108,7 @@ func run[L listener[C], C conn](ctx context.Context, r *lab.Run, lib library[L, 
 	r.Check(spare <= maxSpare, "held follows the requests in flight", "at most %d more than these need; %d are allowed", spare, maxSpare)
 	r.Check(held == 0, "at rest quic-go holds no stream", "%d streams held", held)
 	r.Check(heapAfter <= heap+maxGrowth, "the heap is as small as before", "%.1f MiB before, %.1f MiB after; %d MiB more are allowed", mib(heap), mib(heapAfter), maxGrowth>>20)
-	r.Check(shareAfter <= maxShare, "newStream takes nearly nothing of it", "%.1f%% before, %.1f%% after; %.0f%% are allowed", 100*share, 100*shareAfter, 100*maxShare)
+	r.Check(shareAfter <= maxShare, "newStream takes almost none of it", "%.1f%% before, %.1f%% after; %.0f%% are allowed", 100*share, 100*shareAfter, 100*maxShare)
 	if !r.Plain {
 		r.Check(open+leaks == 0, "the program has forgotten no stream", "%d counted open, %d leaks reported", open, leaks)
 	}
@@ -117,7 +120,7 @@ func run[L listener[C], C conn](ctx context.Context, r *lab.Run, lib library[L, 
 	return nil
 }
 
-// poll waits until ok, but no longer than restTime.
+// poll waits until ok returns true, but no longer than restTime.
 func poll(ok func() bool) {
 	for start := time.Now(); !ok() && time.Since(start) < restTime; time.Sleep(10 * time.Millisecond) {
 	}

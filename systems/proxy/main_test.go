@@ -22,7 +22,7 @@ func TestQuiclife(t *testing.T) {
 	quictest.RequireNoGoroutines(t)
 }
 
-// On quic-go all is answered too, and the streams stay.
+// On quic-go all requests are answered too, but the streams stay.
 func TestPlain(t *testing.T) {
 	var out bytes.Buffer
 	err := system.Do(&out, lab.Options{For: time.Second, Plain: true})

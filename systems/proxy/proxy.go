@@ -22,14 +22,14 @@ import (
 	"github.com/quiclife/quiclife/systems/internal/lab"
 )
 
-// A library is what the proxy needs of QUIC.
+// A library holds the QUIC functions that the proxy needs.
 type library[L listener[C], C conn] struct {
 	listen   func(string, *tls.Config, *quic.Config) (L, error)
 	dial     func(context.Context, string, *tls.Config, *quic.Config) (C, error)
-	open     func(context.Context, C) (net.Conn, error) // a stream, at the edge
-	serve    func(C, func(net.Conn) error)              // at the tunnel end, until the connection and all handlers have ended
+	open     func(context.Context, C) (net.Conn, error) // opens a stream at the edge
+	serve    func(C, func(net.Conn) error)              // serves the tunnel end until the connection and all handlers have ended
 	shutdown func(L, []C) error
-	leaks    func() int64 // reported so far
+	leaks    func() int64 // leaks reported so far
 }
 
 type listener[C any] interface {
@@ -39,28 +39,28 @@ type listener[C any] interface {
 
 type conn interface{ Context() context.Context }
 
-// config is for both ends. With a default window, a few answers that their
-// clients have left, and that nobody reads, stop a connection of quic-go
-// altogether, before much else is to be seen.
+// config is for both ends. Its receive window is larger than the default. With
+// the default, a few answers that nobody reads block a quic-go connection
+// completely, before the run can show much else.
 var config = &quic.Config{InitialConnectionReceiveWindow: 15 << 20}
 
-// A proxy is the whole way from the edge to the origin.
+// A proxy is everything from the edge to the origin.
 type proxy struct {
 	url      string       // of the edge
 	inFlight atomic.Int64 // requests at the edge
 	conns    lab.Conns    // both ends of each
-	counted  bool         // streams are, by quiclife
+	counted  bool         // quiclife counts the streams
 	leaks    func() int64
-	closers  []func() error // the last first
+	closers  []func() error // called in reverse order
 
 	mu    sync.Mutex // guards the fields below
 	last  lab.Sample
-	spare int64 // the most streams held beyond those of requests in flight
-	ended bool  // the last sample stands: what comes after close is of no interest
+	spare int64 // the most streams that were held beyond those of requests in flight
+	ended bool  // last no longer changes, because the connections are about to be closed
 }
 
 // start starts the origin, then the connections between the tunnel end and the
-// edge, then the edge. If it fails, what it has started is to be closed too.
+// edge, then the edge. The caller must call close even if start fails.
 func start[L listener[C], C conn](p *proxy, lib library[L, C]) error {
 	origin, err := p.serveHTTP(http.HandlerFunc(serveOrigin))
 	if err != nil {
@@ -108,7 +108,7 @@ func start[L listener[C], C conn](p *proxy, lib library[L, C]) error {
 			},
 			DisableKeepAlives: true, // a stream per request
 		},
-		FlushInterval: -1, // an answer goes on as it comes
+		FlushInterval: -1, // pass on each part of an answer at once
 		ErrorLog:      quiet,
 		ErrorHandler: func(w http.ResponseWriter, _ *http.Request, err error) {
 			http.Error(w, err.Error(), http.StatusBadGateway)
@@ -121,7 +121,7 @@ func start[L listener[C], C conn](p *proxy, lib library[L, C]) error {
 	return nil
 }
 
-var quiet = log.New(io.Discard, "", 0) // clients leave, it would say
+var quiet = log.New(io.Discard, "", 0) // otherwise net/http logs each client that leaves
 
 // serveHTTP starts an HTTP server on loopback.
 func (p *proxy) serveHTTP(h http.Handler) (net.Addr, error) {
@@ -139,7 +139,7 @@ func (p *proxy) serveHTTP(h http.Handler) (net.Addr, error) {
 	return ln.Addr(), nil
 }
 
-// close closes what start has started.
+// close closes everything that start has started.
 func (p *proxy) close() (err error) {
 	for _, f := range slices.Backward(p.closers) {
 		err = errors.Join(err, f())
@@ -156,8 +156,9 @@ func (p *proxy) count(h http.Handler) http.Handler {
 	})
 }
 
-// forward is the tunnel end: it copies both ways between a stream and a
-// connection to the origin, with half-close, until both have ended.
+// forward is the tunnel end. It copies in both directions between a stream and
+// a connection to the origin, until both directions have ended. It passes on
+// half-closes.
 func forward(stream net.Conn, addr net.Addr) error {
 	origin, err := net.Dial(addr.Network(), addr.String())
 	if err != nil {
@@ -171,14 +172,14 @@ func forward(stream net.Conn, addr net.Addr) error {
 	return nil
 }
 
-// copyHalf copies until one of the two has left, which is no error here, then
-// says so to the other.
+// copyHalf copies until from ends or one of the two fails, and then closes the
+// write side of to. A peer that leaves is no error here.
 func copyHalf(to, from net.Conn) {
 	io.Copy(to, from)
 	to.(interface{ CloseWrite() error }).CloseWrite()
 }
 
-// look is what the table shows, five times a second.
+// look takes a sample for the table.
 func (p *proxy) look(l *load) lab.Sample {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -189,7 +190,7 @@ func (p *proxy) look(l *load) lab.Sample {
 	held := p.conns.Held()
 	inFlight = max(inFlight, p.inFlight.Load())
 	p.spare = max(p.spare, held-2*inFlight)
-	open := int64(-1) // nobody counts
+	open := int64(-1) // unknown: quic-go does not count
 	if p.counted {
 		open = p.conns.Open()
 	}
@@ -197,7 +198,7 @@ func (p *proxy) look(l *load) lab.Sample {
 		Requests: l.whole.Load() + l.left.Load() + l.failed.Load(),
 		Failed:   l.failed.Load(),
 		Open:     open,
-		Limit:    2 * connections * 100, // at both ends, quic-go's default
+		Limit:    2 * connections * 100, // quic-go's default of 100, at both ends
 		Held:     held,
 		More: []lab.Value{
 			{Name: "in flight", Value: fmt.Sprint(inFlight)},
@@ -207,7 +208,7 @@ func (p *proxy) look(l *load) lab.Sample {
 	return p.last
 }
 
-// end looks for the last time.
+// end takes the last sample.
 func (p *proxy) end(l *load) (spare int64) {
 	p.look(l)
 	p.mu.Lock()
@@ -216,8 +217,8 @@ func (p *proxy) end(l *load) (spare int64) {
 	return p.spare
 }
 
-// rest waits until nothing is held any more, or nothing goes any more. What the
-// program has dropped is found by garbage collections, so they are had.
+// rest waits until no stream is held, or until no more streams go. Garbage
+// collections find the streams that the program has dropped, so rest runs them.
 func (p *proxy) rest() {
 	last, since := int64(-1), time.Now()
 	poll(func() bool {

@@ -9,7 +9,7 @@ import (
 	"github.com/quic-go/quic-go"
 )
 
-// quicgo is the program as it is often written.
+// quicgo is the program on quic-go, as people often write it.
 func quicgo() library[*quic.Listener, *quic.Conn] {
 	return library[*quic.Listener, *quic.Conn]{
 		listen: quic.ListenAddr,
@@ -47,8 +47,8 @@ func quicgo() library[*quic.Listener, *quic.Conn] {
 	}
 }
 
-// A streamConn makes a net.Conn of a stream, it seems: Close is the stream's,
-// and ends the send half only.
+// A streamConn looks like a net.Conn, but its Close is the stream's Close, which
+// ends the send half only.
 type streamConn struct {
 	*quic.Stream
 	conn *quic.Conn

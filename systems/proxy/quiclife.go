@@ -10,14 +10,15 @@ import (
 	"github.com/quiclife/quiclife/systems/internal/lab"
 )
 
-// guarded is the program with quiclife: NetConn has net.Conn's Close, and Serve
-// ends a stream with its handler. Were only the import line changed, a streamConn
-// of quiclife's stream would still leak, but be found, reported and ended.
+// guarded is the program on quiclife. Close of a NetConn ends both halves, and
+// Serve ends each stream when its handler returns. With only the import line
+// changed, a streamConn would still leak its stream, but quiclife would find,
+// report and end it.
 func guarded() library[*quiclife.Listener, *quiclife.Conn] {
 	var leaks atomic.Int64
 	guard := lab.Watched("proxy", &quiclife.Guard{
 		OnLeak: func(quiclife.Leak) { leaks.Add(1) },
-		Logger: slog.New(slog.DiscardHandler), // the leaks are counted
+		Logger: slog.New(slog.DiscardHandler), // leaks are counted instead
 	})
 	return library[*quiclife.Listener, *quiclife.Conn]{
 		listen: guard.ListenAddr,

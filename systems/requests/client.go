@@ -14,24 +14,24 @@ import (
 )
 
 const (
-	atOnce   = 16               // requests under way
-	patience = 10 * time.Second // with an answer
+	atOnce   = 16               // requests that are made at the same time
+	patience = 10 * time.Second // how long a request may take
 )
 
-// A stream is what the client needs of *quic.Stream and of *quiclife.Stream.
+// A stream is a *quic.Stream or a *quiclife.Stream.
 type stream interface {
 	io.ReadWriteCloser
 	SetDeadline(time.Time) error
 }
 
-// An opener is what it needs of *quic.Conn and of *quiclife.Conn.
+// An opener is a *quic.Conn or a *quiclife.Conn.
 type opener[S stream] interface {
 	OpenStream() (S, error)
 	OpenStreamSync(context.Context) (S, error)
 }
 
-// request makes a request. At the limit it asks both of OpenStream and
-// OpenStreamSync, to see what each says.
+// request makes a request. At the limit it calls both OpenStream and
+// OpenStreamSync, to see the error of each.
 func request[S stream](ctx context.Context, c opener[S], n int64, t *tally) error {
 	s, err := c.OpenStream()
 	if _, full := errors.AsType[*quic.StreamLimitReachedError](err); full {
@@ -60,11 +60,11 @@ func request[S stream](ctx context.Context, c opener[S], n int64, t *tally) erro
 	if got != sha256.Sum256(body) {
 		return errors.New("wrong answer")
 	}
-	return nil // careless: the io.EOF after the answer was never read
+	return nil // careless: nobody reads the io.EOF after the answer
 }
 
-// load makes n requests, some at a time, until ctx is done or one fails. Those
-// under way when ctx is done are finished.
+// load makes n requests, atOnce at a time. It stops early when ctx is done or
+// when a request fails. It finishes requests that have begun.
 func load[S stream](ctx context.Context, c opener[S], n int64, t *tally) {
 	var next atomic.Int64
 	var workers sync.WaitGroup
@@ -84,19 +84,19 @@ func load[S stream](ctx context.Context, c opener[S], n int64, t *tally) {
 	workers.Wait()
 }
 
-// A tally is what comes of the requests on a connection.
+// A tally counts how the requests on a connection end.
 type tally struct {
-	made, failed atomic.Int64 // of the client
-	unanswered   atomic.Int64 // by the server
-	reached      func()       // is called when the client is at the limit, the first time
+	made, failed atomic.Int64 // counted by the client
+	unanswered   atomic.Int64 // requests that the server failed to answer
+	reached      func()       // called when the client first reaches the limit
 	last         atomic.Int64 // when the last answer came, in Unix nanoseconds
 
 	mu      sync.Mutex // guards the fields below
-	full    error      // what OpenStream said at the limit, the first time
+	full    error      // the first error of OpenStream at the limit
 	stopped error      // the first failure of the client
 }
 
-// note keeps err if it is the first of its kind, and says whether it is.
+// note stores err in first if first is empty, and reports whether it did.
 func (t *tally) note(first *error, err error) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()

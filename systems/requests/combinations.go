@@ -15,11 +15,11 @@ import (
 	"github.com/quiclife/quiclife/systems/internal/lab"
 )
 
-// What an end is built on.
+// What an end of the connection is built on.
 const (
 	onQuicGo   = "quic-go"
-	onQuiclife = "quiclife"       // the import line was changed, nothing else
-	withServe  = "quiclife Serve" // the server's accept loop too
+	onQuiclife = "quiclife"       // only the import line was changed
+	withServe  = "quiclife Serve" // the server also uses Serve instead of an accept loop
 )
 
 // A combination is a client and a server to try together.
@@ -50,8 +50,9 @@ func connectServe(g *quiclife.Guard) (*pair, error) {
 	return connect(g.DialAddr, g.ListenAddr, serveHandler)
 }
 
-// others are tried after the many requests. Those that get to the limit need
-// time: what was dropped has to be found, and is then left Guard.AbandonGrace.
+// others are the combinations that are tried after the main run. Those that
+// reach the limit need time: a collection has to find the dropped streams, and
+// quiclife then waits for Guard.AbandonGrace before it ends them.
 var others = []combination{
 	{onQuicGo, onQuicGo, connectPlain, 2000, time.Second},
 	{onQuiclife, onQuicGo, connectClient, 2000, 2500 * time.Millisecond},
@@ -64,7 +65,7 @@ func (c combination) start() (*pair, error) {
 	leaks := new(atomic.Int64)
 	guard := &quiclife.Guard{
 		CaptureStacks: true,
-		Logger:        slog.New(slog.DiscardHandler), // else a line for each leak
+		Logger:        slog.New(slog.DiscardHandler), // otherwise each leak is logged
 		OnLeak:        func(quiclife.Leak) { leaks.Add(1) },
 	}
 	if c.client != onQuicGo || c.server != onQuicGo {
@@ -80,8 +81,8 @@ func (c combination) start() (*pair, error) {
 
 func (c combination) String() string { return c.client + " client, " + c.server + " server" }
 
-// run makes the requests, lets what is on quiclife come to rest, and says what
-// came of it.
+// run makes the requests, waits for the ends on quiclife to come to rest, and
+// returns the result.
 func (c combination) run(ctx context.Context, p *pair) result {
 	ctx, cancel := context.WithTimeout(ctx, c.within)
 	defer cancel()
@@ -113,18 +114,18 @@ func (c combination) run(ctx context.Context, p *pair) result {
 	}
 }
 
-// A result is what came of a combination.
+// A result is the outcome of a combination.
 type result struct {
 	combination
 	made, unanswered, leaks    int64
 	took                       time.Duration // until the last answer
-	full                       error         // what OpenStream said at the limit, the first time
+	full                       error         // the first error of OpenStream at the limit
 	stopped                    error         // what stopped the client
 	heldByClient, heldByServer int64
-	open                       int64 // counted by quiclife
+	open                       int64 // streams that quiclife counts as open
 }
 
-// stoppedBy is short for what stopped the client.
+// stoppedBy says in a word or two what stopped the client.
 func (r result) stoppedBy() string {
 	switch {
 	case r.made == r.requests:
@@ -137,12 +138,12 @@ func (r result) stoppedBy() string {
 	return "the time"
 }
 
-// said is what the ways to open a stream said at the limit.
+// said returns the errors of OpenStream and OpenStreamSync at the limit.
 func (r result) said() string {
 	return fmt.Sprintf("  OpenStream: %v\n  OpenStreamSync, after %v: %v", r.full, r.within-r.took, r.stopped)
 }
 
-// rest says what is left, and what is wrong.
+// rest says what is left at rest, and what is wrong.
 func (r result) rest() string {
 	s := fmt.Sprintf("%d held by the client, %d by the server, %d counted open; %d leaks reported", r.heldByClient, r.heldByServer, r.open, r.leaks)
 	if wrong := r.problems(); len(wrong) > 0 {
@@ -151,7 +152,7 @@ func (r result) rest() string {
 	return s
 }
 
-// problems is what is wrong. What quic-go does is shown, not checked.
+// problems returns what is wrong. What quic-go does is shown, not checked.
 func (r result) problems() (wrong problems) {
 	check := func(ok bool, format string, args ...any) {
 		wrong.check(ok, "%v: %w", r.combination, fmt.Errorf(format, args...))
@@ -164,7 +165,8 @@ func (r result) problems() (wrong problems) {
 	if r.server != onQuicGo {
 		check(r.heldByServer == 0, "the server holds %d streams", r.heldByServer)
 		check(r.made > limit || r.made == r.requests, "stuck after %d requests", r.made)
-		// At the collector's pace, or just waiting for a slot as the time was up.
+		// It is no problem if the client was waiting for a slot when the time was
+		// up. With only the import line changed, it waits for collections.
 		waiting := r.server == onQuiclife || r.within-r.took < time.Second
 		check(r.stopped == nil || waiting && errors.Is(r.stopped, context.DeadlineExceeded), "stopped after %d requests: %w", r.made, r.stopped)
 	}
@@ -177,8 +179,8 @@ func (r result) problems() (wrong problems) {
 	return wrong
 }
 
-// checkLimitErrors checks what a client on quiclife is told if the server is
-// on quic-go.
+// checkLimitErrors checks the errors that a client on quiclife gets at the limit
+// when the server is on quic-go.
 func (r result) checkLimitErrors(check func(bool, string, ...any)) {
 	full, ok := errors.AsType[*quiclife.LimitError](r.full)
 	check(ok && full.Scope == quiclife.LimitPeer && full.Open > limit/2 && strings.Contains(full.Oldest.Stack, ".request["),
@@ -188,7 +190,7 @@ func (r result) checkLimitErrors(check func(bool, string, ...any)) {
 		"OpenStreamSync does not say what it waited for: %v", r.stopped)
 }
 
-// problems are what is found to be wrong.
+// problems are things found to be wrong.
 type problems []error
 
 func (p *problems) check(ok bool, format string, args ...any) {

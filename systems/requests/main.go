@@ -1,36 +1,36 @@
-// Requests sends request after request, a stream each, to a server that never
-// closes its side of a stream.
+// Requests sends request after request to a server that never closes its side of
+// a stream. Each request has its own stream.
 //
 //	go run ./systems/requests         # on quiclife, then in all combinations: under 20 s
 //	go run ./systems/requests -plain  # on quic-go: stuck after 100 requests
 //	go run ./systems/requests -import # on quiclife, with only the import line changed
 //	go run ./systems/requests -n 5000 # fewer requests than 100,000
 //
-// The client does what one expects of it: it sends, closes, and reads the
-// answer, whose size it knows. The server reads the request to its end,
-// answers, and returns. Each answer arrives, and after exactly 100 of them, the
-// default of MaxIncomingStreams, no stream can be opened any more: OpenStream
-// fails ("too many open streams"), OpenStreamSync waits until its context is
-// done. On the server nothing tells: no error, no goroutine.
+// The client does what one expects: it sends, closes, and reads the answer. It
+// knows the answer's size. The server reads the request to its end, answers,
+// and returns. Each answer arrives. But after exactly 100 of them, the default
+// of MaxIncomingStreams, no more streams can be opened. OpenStream fails with
+// "too many open streams". OpenStreamSync waits until its context is done. The
+// server shows no sign of it: no error, and no extra goroutine.
 //
-// On quiclife the client changes its import line. The server gives its handler,
-// as it is, to Serve, which ends each stream with its handler.
+// On quiclife the client only changes its import line. The server passes its
+// unchanged handler to Serve, which ends each stream when its handler returns.
 //
-// Then each end is tried on each library. A slot is the server's, and is free
-// when both halves have ended there. So:
+// Then each library is tried at each end. The server owns the slots. It frees a
+// slot when both halves of the stream have ended there. This has three effects:
 //
-//   - quiclife in the client alone frees none. It ends the client's streams,
-//     which tells the server to stop sending, but a server on quic-go has to
-//     notice that in a Write or a Close, and this one is done with both. What
-//     the client gets is a [quiclife.LimitError]: while it still has the
-//     streams open itself, with the oldest and where that was opened; and when
-//     it has not, saying that it is the peer who has not ended them.
-//   - quiclife in the server alone frees all. A client on quic-go goes on. It
-//     keeps each stream whose FIN does not come together with the answer, here
-//     one in some thousands, since it never reads the io.EOF.
-//   - A server that has changed nothing but its import line drops its streams,
-//     and they come back once the garbage collector has found them. That is
-//     slower, and goes in steps, but it does not get stuck. Each is reported.
+//   - quiclife at the client only: no slot is freed. quiclife ends the client's
+//     streams, which asks the server to stop sending. A server on quic-go
+//     notices that only in a Write or a Close, and this one calls neither again.
+//     The client gets a [quiclife.LimitError]. While the client itself still has
+//     the streams open, the error names the oldest and where it was opened.
+//     After that it says that the peer has not ended them.
+//   - quiclife at the server only: all slots are freed. A client on quic-go goes
+//     on. It never reads the io.EOF, so it keeps each stream whose FIN arrives
+//     after the answer. Here that is one in several thousand.
+//   - quiclife at both ends, with only the import line changed: the server drops
+//     its streams, and quiclife ends and reports each one after a garbage
+//     collection. That is slower, and goes in steps, but does not get stuck.
 package main
 
 import (
@@ -47,9 +47,9 @@ import (
 
 const (
 	limit     = 100             // the server's MaxIncomingStreams, quic-go's default
-	maxGrowth = 8 << 20         // bytes of heap that may be left
-	othersFor = 8 * time.Second // what the other combinations take in all
-	restFor   = 5 * time.Second // for the last streams and goroutines to go
+	maxGrowth = 8 << 20         // bytes by which the heap may have grown
+	othersFor = 8 * time.Second // time for all the other combinations together
+	restFor   = 5 * time.Second // time for the last streams and goroutines to go
 )
 
 var requests = flag.Int64("n", 100_000, "number of `requests`")
@@ -80,13 +80,13 @@ const (
 
 func main() { system.Main() }
 
-// run makes the requests, and if that is on quiclife with Serve, then some in
-// the other combinations.
+// run makes the requests. If both ends are on quiclife and the server uses
+// Serve, it then tries the other combinations.
 func run(ctx context.Context, r *lab.Run) error {
 	if *requests <= 0 {
 		return fmt.Errorf("-n has to be positive, not %d", *requests)
 	}
-	goroutines := runtime.NumGoroutine() + 1 // that of watch
+	goroutines := runtime.NumGoroutine() + 1 // the one that watch starts
 	c := combination{onQuiclife, withServe, connectServe, *requests, max(r.For-othersFor, r.For/2)}
 	switch {
 	case r.Plain:
@@ -121,10 +121,10 @@ func run(ctx context.Context, r *lab.Run) error {
 		r.Check(after < before+maxGrowth, "the heap is as small as before", "%.1f MiB before, %.1f MiB after", mib(before), mib(after))
 	}
 	if !r.Plain && !r.Import {
-		r.StopWatching() // the picture is of the many requests
+		r.StopWatching() // the picture shows only the main run
 		goroutines--
 		wrong = tryOthers(r, res)
-		r.Check(len(wrong) == 0, "each combination does as it should", "%s", wrong)
+		r.Check(len(wrong) == 0, "each combination does what it should", "%s", wrong)
 		r.Check(p.client.Held()+p.server.Held() == 0, "the first connection stays at rest meanwhile", "%d streams held", p.client.Held()+p.server.Held())
 	}
 	closed := p.end()
@@ -134,19 +134,18 @@ func run(ctx context.Context, r *lab.Run) error {
 	return nil
 }
 
-// shown says in words what a run means that has gone as it should, or on
-// quic-go as it does.
+// shown says in words what the run has shown, if it went as expected.
 func shown(r *lab.Run, res result) string {
 	switch {
 	case r.Plain:
-		return fmt.Sprintf("Stuck for ever after %d requests, and nothing on the server tells of it.", res.made)
+		return fmt.Sprintf("Stuck for ever after %d requests, and the server shows no sign of it.", res.made)
 	case r.Import:
 		return fmt.Sprintf("The server dropped its streams, and all came back: %d were found, reported and ended.", res.leaks)
 	}
 	return fmt.Sprintf("%d requests went through a limit of %d streams, and none was left.", res.made, limit)
 }
 
-// tryOthers tries the other combinations, and prints what came of all.
+// tryOthers tries the other combinations, and prints the results of all.
 func tryOthers(r *lab.Run, many result) (wrong problems) {
 	r.Printf("\nNow each library at each end:")
 	var results []result
@@ -155,7 +154,7 @@ func tryOthers(r *lab.Run, many result) (wrong problems) {
 		if err != nil {
 			return append(wrong, err)
 		}
-		res := c.run(context.Background(), p) // they take their time, however short -for is
+		res := c.run(context.Background(), p) // takes its full time, however short -for is
 		results = append(results, res)
 		wrong = append(append(wrong, res.problems()...), p.end())
 	}
@@ -166,10 +165,10 @@ func tryOthers(r *lab.Run, many result) (wrong problems) {
 func watch(r *lab.Run, p *pair) {
 	var last lab.Sample
 	r.Watch(func() lab.Sample {
-		if p.ended.Load() { // which lets go of all streams
+		if p.ended.Load() { // closing the connection has freed all streams
 			return last
 		}
-		open := int64(-1) // nobody counts
+		open := int64(-1) // unknown: quic-go does not count
 		if !r.Plain {
 			open = p.client.Open() + p.server.Open()
 		}
@@ -184,9 +183,9 @@ func watch(r *lab.Run, p *pair) {
 	})
 }
 
-// await waits until left returns 0, but not for ever, and returns what it
-// returned last. What was dropped comes back after a garbage collection, which
-// a busy program has all the time, and this one, being done, has not.
+// await waits until left returns 0, but no longer than restFor. It returns the
+// last result of left. Dropped streams are freed after a garbage collection. A
+// busy program collects all the time. This one is done, so it starts collections.
 func await(left func() int64) int64 {
 	for start := time.Now(); left() > 0 && time.Since(start) < restFor; time.Sleep(10 * time.Millisecond) {
 		runtime.GC()

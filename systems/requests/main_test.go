@@ -37,7 +37,8 @@ func TestPlain(t *testing.T) {
 	quictest.RequireNoGoroutines(t)
 }
 
-// The server that drops its streams goes on, at the pace of garbage collections.
+// A server that drops its streams still makes progress, at the pace of garbage
+// collections.
 func TestImport(t *testing.T) {
 	var out bytes.Buffer
 	err := system.Do(&out, lab.Options{For: 2 * time.Second, Import: true})

@@ -18,16 +18,16 @@ import (
 // A pair is the two ends of a connection over loopback.
 type pair struct {
 	tally
-	leaks          *atomic.Int64 // that Guard.OnLeak was told of
-	client, server lab.Conns     // an end each
+	leaks          *atomic.Int64 // leaks reported to Guard.OnLeak
+	client, server lab.Conns     // one end of the connection each
 	load           func(ctx context.Context, n int64)
 	ended          atomic.Bool
-	over           func() // is called when the load is
+	over           func() // called when the load is over
 	end            func() error
 }
 
-// connect makes a connection and starts its server. What it is given is all
-// that differs between quic-go and quiclife.
+// connect makes a connection and starts its server. Its arguments are all that
+// differs between quic-go and quiclife.
 func connect[L listener[SC], SC conn, CC clientConn[S], S stream](
 	dial func(context.Context, string, *tls.Config, *quic.Config) (CC, error),
 	listen func(string, *tls.Config, *quic.Config) (L, error),

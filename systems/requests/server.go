@@ -9,8 +9,7 @@ import (
 	"github.com/quiclife/quiclife"
 )
 
-// answer is the handler, the same everywhere: the answer to a request is its
-// hash.
+// answer is the handler in all versions. It answers a request with its hash.
 func answer(s io.ReadWriter) error {
 	request, err := io.ReadAll(s)
 	if err != nil {
@@ -21,13 +20,13 @@ func answer(s io.ReadWriter) error {
 	return err // careless: nobody closes s
 }
 
-// An acceptor is what the server needs of *quic.Conn and of *quiclife.Conn.
+// An acceptor is a *quic.Conn or a *quiclife.Conn.
 type acceptor[S io.ReadWriter] interface {
 	AcceptStream(context.Context) (S, error)
 }
 
-// serve is the server on quic-go, and on quiclife if only the import line was
-// changed.
+// serve is the accept loop of a server on quic-go. It is also the accept loop on
+// quiclife if only the import line was changed.
 func serve[C acceptor[S], S io.ReadWriter](c C, t *tally) {
 	var handlers sync.WaitGroup
 	defer handlers.Wait()
@@ -44,10 +43,10 @@ func serve[C acceptor[S], S io.ReadWriter](c C, t *tally) {
 	}
 }
 
-// serveHandler is the server as one would write it on quiclife: each stream
-// ends with its handler.
+// serveHandler is the server as one would write it on quiclife. Serve ends each
+// stream when its handler returns.
 func serveHandler(c *quiclife.Conn, t *tally) {
-	c.Serve(context.Background(), quiclife.Handlers{ // returns when the connection has ended
+	c.Serve(context.Background(), quiclife.Handlers{ // returns once the connection has ended
 		Stream: func(_ context.Context, s *quiclife.Stream) error {
 			err := answer(s)
 			if err != nil {

@@ -17,16 +17,16 @@ import (
 )
 
 const (
-	sockets    = 8                      // of the callers
-	dialers    = 2 * sockets            // at a time; quic-go queues 32 connections for Accept
-	patience   = 5 * time.Second        // with a call
-	hangTime   = 200 * time.Millisecond // patience with Hang
-	silentSize = 128 << 10              // of a request of which only the beginning is sent
-	mostSilent = 10                     // such requests at a time on one connection, so that memory has a bound
+	sockets    = 8                      // UDP sockets of the callers
+	dialers    = 2 * sockets            // goroutines that dial; quic-go queues 32 connections for Accept
+	patience   = 5 * time.Second        // how long a call may take
+	hangTime   = 200 * time.Millisecond // how long a call of Hang may take
+	silentSize = 128 << 10              // size of a silent request; only its beginning is sent
+	mostSilent = 10                     // silent requests at a time on a connection, to bound memory
 )
 
-// quicConfig is that of both ends. It is quic-go's own, but for its patience with
-// a handshake, which on a busy machine takes long.
+// quicConfig is for both ends. It is quic-go's default with a longer handshake
+// timeout, because handshakes take long on a busy machine.
 var quicConfig = &quic.Config{HandshakeIdleTimeout: 20 * time.Second}
 
 // The stream error codes of the protocol.
@@ -39,23 +39,23 @@ const (
 // A conn is a caller's connection, on either library.
 type conn interface {
 	Context() context.Context
-	// call opens a stream, has f use it, and ends it.
+	// call opens a stream, calls f with it, and ends it.
 	call(ctx context.Context, f func(stream) error) error
 	leave() error
 }
 
-// counts are what became of calls and connections.
+// counts says how calls and connections ended.
 type counts struct {
-	calls          atomic.Int64 // under way
-	echoed, failed atomic.Int64 // Echo
-	silent, idled  atomic.Int64 // silent calls, and those that the server ended
-	broken, told   atomic.Int64 // Panic, Hang and Fail, and those that came back as they should
-	refused        atomic.Int64 // connections
-	beside         latencies    // Echo on connections with calls of Panic, Hang and Fail
-	elsewhere      latencies    // Echo on others
+	calls          atomic.Int64 // calls that have not returned
+	echoed, failed atomic.Int64 // calls of Echo that were answered, and that failed
+	silent, idled  atomic.Int64 // silent calls, and how many of them the server ended
+	broken, told   atomic.Int64 // calls of Panic, Hang and Fail, and how many had the right error
+	refused        atomic.Int64 // connections that the server refused
+	beside         latencies    // of Echo, on connections that also call Panic, Hang and Fail
+	elsewhere      latencies    // of Echo, on other connections
 }
 
-// A caller is one connection and what runs on it.
+// A caller is one connection and its calls.
 type caller struct {
 	conn
 	*counts
@@ -64,7 +64,7 @@ type caller struct {
 	waiting atomic.Int64 // silent calls
 }
 
-// connect makes the connections, as many as the server has room for.
+// connect makes as many connections as the server has room for.
 func (w *world) connect() error {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
@@ -75,7 +75,7 @@ func (w *world) connect() error {
 		go func() {
 			for next.Add(1) <= int64(w.size.conns) {
 				c, err := w.net.dial(ctx, d%sockets)
-				for isRefused(err) && ctx.Err() == nil { // too many at once: half of MaxConns may wait to be accepted
+				for isRefused(err) && ctx.Err() == nil { // too many at once: only half of MaxConns may wait to be accepted
 					time.Sleep(10 * time.Millisecond)
 					c, err = w.net.dial(ctx, d%sockets)
 				}
@@ -101,14 +101,14 @@ func (w *world) connect() error {
 	return err
 }
 
-// startCalls gives each caller something to do, until ctx is done.
+// startCalls starts the calls of each caller. They stop when ctx is done.
 func (w *world) startCalls(ctx context.Context) {
 	for i, c := range w.callers {
 		ctx, cancel := context.WithCancel(ctx)
 		c.stop = cancel
 		every := func(d time.Duration, do func()) {
 			c.running.Go(func() {
-				phase := time.Duration(i%97) * d / 97 // not all at once
+				phase := time.Duration(i%97) * d / 97 // so that not all callers call at once
 				for timer := time.NewTimer(phase); ; timer.Reset(d) {
 					select {
 					case <-timer.C:
@@ -127,7 +127,7 @@ func (w *world) startCalls(ctx context.Context) {
 		case k < 13:
 			every(time.Second, c.callBroken)
 			every(time.Second/2, func() { c.echo(&c.beside) })
-		case i%200 == 13: // a busy one
+		case i%200 == 13: // a busy caller
 			every(40*time.Millisecond, func() { c.echo(&c.elsewhere) })
 		default:
 			every(4*time.Second, func() { c.echo(&c.elsewhere) })
@@ -164,8 +164,8 @@ func (c *caller) echo(took *latencies) {
 	c.echoed.Add(1)
 }
 
-// callBroken calls the methods that do not work. They should say so: with a
-// code of their own, or, those that say nothing, by the caller's patience.
+// callBroken calls the methods that do not work. Panic and Fail should each give
+// an error code. Hang should end with a timeout.
 func (c *caller) callBroken() {
 	timedOut := func(err error) bool {
 		return errors.Is(err, context.DeadlineExceeded) || errors.Is(err, os.ErrDeadlineExceeded)
@@ -185,12 +185,12 @@ func (c *caller) callBroken() {
 	}
 }
 
-// fallSilent sends the first kilobyte of a request, and waits for an answer. It
-// counts those that are told that the server has given up on them.
+// fallSilent sends the first kilobyte of a request, and then waits for an answer.
+// It counts the calls that the server ends with codeIdle.
 func (c *caller) fallSilent() {
 	var b bytes.Buffer
 	if err := gob.NewEncoder(&b).Encode(request{"Echo", make([]byte, silentSize)}); err != nil {
-		panic(err) // not with these types
+		panic(err) // cannot happen with these types
 	}
 	if c.waiting.Add(1) > mostSilent {
 		c.waiting.Add(-1)
@@ -215,14 +215,14 @@ func (c *caller) fallSilent() {
 	})
 }
 
-// end has the caller leave once its calls have come back.
+// end closes the caller's connection once its calls have returned.
 func (c *caller) end() error {
 	c.stop()
 	c.running.Wait()
 	return c.leave()
 }
 
-// lost is how many connections have ended by themselves.
+// lost returns how many connections have ended by themselves.
 func (w *world) lost() (lost int) {
 	for _, c := range w.callers {
 		if c.Context().Err() != nil {
@@ -232,7 +232,7 @@ func (w *world) lost() (lost int) {
 	return lost
 }
 
-// latencies are the last ones of a kind of call.
+// latencies holds the latest latencies of one kind of call.
 type latencies struct {
 	mu   sync.Mutex // guards the fields below
 	n    int
@@ -258,7 +258,7 @@ func (l *latencies) quantile(q float64) time.Duration {
 
 func (l *latencies) median() time.Duration { return l.quantile(0.5) }
 
-const unit = 10 * time.Microsecond // to which times are shown
+const unit = 10 * time.Microsecond // times are shown rounded to this
 
 func (l *latencies) String() string {
 	return fmt.Sprintf("median %v, 99%% within %v", l.median().Round(unit), l.quantile(0.99).Round(unit))

@@ -13,16 +13,16 @@ import (
 	"github.com/quiclife/quiclife/systems/internal/lab"
 )
 
-// A guardedNet is the network on quiclife: one Guard for the server, with its
-// limits, and one for the callers, so that the limits are not theirs.
+// A guardedNet is the network on quiclife. It has one Guard for the server, with
+// limits, and another for the callers, so that the limits do not apply to them.
 type guardedNet struct {
 	server, callers *quiclife.Guard
-	transports      []*quiclife.Transport // the server's first
+	transports      []*quiclife.Transport // the first is the server's
 	ln              *quiclife.Listener
 	handler         quiclife.Handlers
 	conns           *lab.Conns
 	running         sync.WaitGroup
-	idle, other     atomic.Int64 // streams that were ended for the program
+	idle, other     atomic.Int64 // streams that quiclife ended: idle ones, and all others
 }
 
 func startGuarded(sz size, conns *lab.Conns) (network, error) {
@@ -67,16 +67,16 @@ func (g *guardedNet) count(l quiclife.Leak) {
 	}
 }
 
-// serve is Listener.Serve, but for the table, which wants to know the
-// connections.
+// serve does what Listener.Serve does. In addition it records the connections,
+// for the table.
 func (g *guardedNet) serve() {
 	for {
 		c, err := g.ln.Accept(context.Background())
 		if err != nil {
-			return // the server stops
+			return // the server is stopping
 		}
 		g.conns.Add(c)
-		g.running.Go(func() { c.Serve(context.Background(), g.handler) }) // until the connection ends
+		g.running.Go(func() { c.Serve(context.Background(), g.handler) }) // returns when the connection ends
 	}
 }
 

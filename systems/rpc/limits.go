@@ -17,19 +17,19 @@ const (
 	tryPatience = 5 * time.Second
 )
 
-// tries are connections tried above MaxConns, above MaxHeap, and below both
-// again.
+// tries counts attempts to connect: above MaxConns, above MaxHeap, and then below
+// both again.
 type tries struct {
 	full, heap            try
-	afterLeave, afterDrop time.Duration // until one was let in; negative: none was
-	err                   error         // what kept a step from being made
+	afterLeave, afterDrop time.Duration // until a connection was let in; negative if none was
+	err                   error         // what else went wrong
 }
 
-// A try is a number of them.
+// A try counts several attempts to connect.
 type try struct {
-	refused, let int
-	err          error     // the first that is neither
-	took         latencies // until refused
+	refused, let int       // attempts that were refused, and that were let in
+	err          error     // the first error that is not a refusal
+	took         latencies // of the refusals
 }
 
 func (t *try) String() string {
@@ -39,13 +39,14 @@ func (t *try) String() string {
 	return fmt.Sprintf("%d refused (%v), %d let in", t.refused, &t.took, t.let)
 }
 
-// isRefused says whether err is the server's CONNECTION_REFUSED.
+// isRefused reports whether err is the server's CONNECTION_REFUSED.
 func isRefused(err error) bool {
 	remote, ok := errors.AsType[*quic.TransportError](err)
 	return ok && remote.Remote && remote.ErrorCode == quic.ConnectionRefused
 }
 
-// dial tries to connect. A refusal is CONNECTION_REFUSED.
+// dial tries to connect, counts the outcome in t, and reports whether it
+// succeeded.
 func (w *world) dial(t *try) (conn, bool) {
 	ctx, cancel := context.WithTimeout(context.Background(), tryPatience)
 	defer cancel()
@@ -65,10 +66,11 @@ func (w *world) dial(t *try) (conn, bool) {
 	return nil, false
 }
 
-// tryLimits makes the tries: above MaxConns until so late, then the others.
+// tryLimits makes the tries. Those above MaxConns go on until the given time.
+// The others follow.
 func (w *world) tryLimits(r *lab.Run, until time.Time) {
-	// All are there. Those that get in all the same stay, but for the sake of
-	// the machine no more than a fifth.
+	// The server is full now. Connections that it lets in nevertheless stay. To
+	// spare the machine, there may be at most a fifth more of them.
 	for n := 0; (n < fewestTries || time.Now().Before(until)) && w.tries.full.let < w.size.conns/5; n++ {
 		if c, ok := w.dial(&w.tries.full); ok {
 			w.callers = append(w.callers, &caller{conn: c, counts: &w.counts})
@@ -83,10 +85,10 @@ func (w *world) tryLimits(r *lab.Run, until time.Time) {
 	}
 	w.tries.afterLeave = w.awaitRoom()
 
-	// There is room for three, and one that fills the heap.
+	// There is room for three connections. Now a cache fills the heap.
 	w.ask(stays, "Load")
 	r.Event(cacheFull, "")
-	poll(time.Second, func() bool { // the limit may be seen a little later
+	poll(time.Second, func() bool { // the Guard may notice the full heap a little later
 		var early try
 		if c, ok := w.dial(&early); ok {
 			w.leave(c)
@@ -103,11 +105,11 @@ func (w *world) tryLimits(r *lab.Run, until time.Time) {
 	w.tries.afterDrop = w.awaitRoom()
 }
 
-// awaitRoom tries until a connection is let in, which then leaves, and returns
-// how long that took.
+// awaitRoom tries to connect until it is let in, and closes that connection. It
+// returns how long this took, or -1 if it was never let in.
 func (w *world) awaitRoom() time.Duration {
 	start := time.Now()
-	in := poll(3*tryPatience, func() bool { // a collection may be 10 s away
+	in := poll(3*tryPatience, func() bool { // the next collection may be 10 s away
 		c, ok := w.dial(&try{})
 		if ok {
 			w.leave(c)

@@ -1,24 +1,26 @@
 // Rpc runs an RPC server with more callers than it has room for, in one
 // process, over loopback.
 //
-//	go run ./systems/rpc          # on quiclife: refuses, frees, stays healthy
-//	go run ./systems/rpc -plain   # on quic-go: takes all, and grows
+//	go run ./systems/rpc          # on quiclife: refuses connections, and stays healthy
+//	go run ./systems/rpc -plain   # on quic-go: lets everyone in, and grows
 //
-// The case comes from the field: a node pays up to a megabyte for each
-// connection, has no limit, and dies. Its server gives each call a reading and a
-// writing buffer of 64 KiB, which is no harm as long as calls end. But some
-// callers go silent in the middle of a request, some give up on a method that
-// hangs, and neither end tells the other; and whoever connects is let in.
+// This happened to a real program. Each connection cost it up to a megabyte, it
+// had no limit, and it died. Its server gave each call a read buffer and a write
+// buffer of 64 KiB. That does no harm as long as calls end. But some callers
+// went silent in the middle of a request, others gave up on a method that hung,
+// and neither end told the other. And the server let in everyone who connected.
 //
-// Here up to two thousand connections (-conns), fewer on a slow machine, come from 8 UDP
-// sockets. One in ten goes silent again and again, some call a service that
-// panics, hangs and fails, the rest have their bytes echoed. Then more connections are tried than there is
-// room for: above MaxConns, and above MaxHeap, which a cache is made to reach
-// and then to drop (in a picture, a peak of the heap in the middle).
+// Here up to 2,000 connections (see -conns) come from 8 UDP sockets. There are
+// fewer on a slow machine. One in ten goes silent again and again. Some call
+// methods that panic, hang and fail. The rest call Echo. Then more connections
+// are tried than the server has room for, first above MaxConns, then above
+// MaxHeap. To reach MaxHeap the server fills a cache, and drops it later. In a
+// picture this is the peak of the heap in the middle.
 //
 // The service (service.go), the callers (callers.go), the tries (limits.go) and
-// the verdict are the same for both. What differs is in plain.go and guarded.go:
-// the limits of a Guard, Conn.Serve for the server, and Do for the callers.
+// the verdict (verdict.go) are the same for both libraries. The differences are
+// in plain.go and guarded.go: the limits of a Guard, Conn.Serve for the server,
+// and Do for the callers.
 package main
 
 import (
@@ -33,15 +35,15 @@ import (
 	"github.com/quiclife/quiclife/systems/internal/lab"
 )
 
-// A size is how large the system is, and how long it waits.
+// A size says how large the system is, and how long it waits.
 type size struct {
 	conns       int           // the server's MaxConns
-	idleTimeout time.Duration // of its streams
-	rest        time.Duration // for the system to come to rest after the load
+	idleTimeout time.Duration // the server's IdleTimeout
+	rest        time.Duration // how long the system may take to come to rest after the load
 }
 
-// maxHeap is the server's: far above what the connections need, and a quarter
-// of a megabyte for each.
+// maxHeap is the server's MaxHeap. A quarter of a megabyte for each connection,
+// and 32 MiB more, is far above what the connections need.
 func (sz size) maxHeap() int64 { return 32<<20 + int64(sz.conns)*256<<10 }
 
 const (
@@ -51,7 +53,7 @@ const (
 
 func main() {
 	sz := size{idleTimeout: 3 * time.Second, rest: 5 * time.Second}
-	flag.IntVar(&sz.conns, "conns", 0, "how many connections the server has room for (default what the machine makes in 2 s, 2000 at most)")
+	flag.IntVar(&sz.conns, "conns", 0, "how many connections the server has room for (default: as many as the machine makes in 2 s, at most 2000)")
 	system(&sz).Main()
 }
 
@@ -67,8 +69,8 @@ func system(sz *size) lab.System {
 		Columns: []lab.Term{
 			{Name: "conn ends", Meaning: "ends of connections: two for each"},
 			{Name: "refused", Meaning: "connections that the server has refused"},
-			{Name: "silent", Meaning: "requests of which the caller sent a part and then no more"},
-			{Name: "freed", Meaning: "of these, those that the server has given up on"},
+			{Name: "silent", Meaning: "requests that the caller stopped sending in the middle"},
+			{Name: "freed", Meaning: "silent requests that the server has ended"},
 		},
 		Events: []lab.Term{
 			{Name: connected, Meaning: "the server is full; from now on more connections are tried"},
@@ -81,7 +83,7 @@ func system(sz *size) lab.System {
 			if r.Plain {
 				start = startPlain
 			}
-			if sz.conns == 0 { // the next run is to have as many
+			if sz.conns == 0 { // sz keeps the number, so that the next run has as many
 				var err error
 				if sz.conns, err = affordable(start); err != nil {
 					return err
@@ -99,17 +101,19 @@ const (
 	loadEnds     = "load ends"
 )
 
-// A network is a server and the sockets of its callers, on one of the
+// A network is a server and the sockets of its callers, on one of the two
 // libraries.
 type network interface {
 	dial(ctx context.Context, socket int) (conn, error)
-	// stop ends all connections and the server, and waits for what it started.
+	// stop ends all connections and the server, and waits for its goroutines.
 	stop(context.Context) error
-	// leaks is how many streams were ended for being idle, and for other reasons.
+	// leaks returns how many streams the library has ended because they were
+	// idle, and how many for other reasons.
 	leaks() (idle, other int64)
 }
 
-// A starter starts a network, which adds its connections, both ends, to conns.
+// A starter starts a network. The network adds both ends of its connections to
+// conns.
 type starter func(sz size, conns *lab.Conns) (network, error)
 
 // A world is a run of the system.
@@ -127,7 +131,7 @@ func run(ctx context.Context, r *lab.Run, sz size, start starter) error {
 		return fmt.Errorf("%d connections are the fewest that have all kinds of callers, not %d", fewestConns, sz.conns)
 	}
 	w := &world{size: sz}
-	heap := rig.Heap() // also lets go of what the run before has left, for the picture
+	heap := rig.Heap() // also frees what the previous run left, for the picture
 	goroutines := runtime.NumGoroutine()
 	r.Watch(func() lab.Sample { return w.look(r.Plain) })
 	var err error
@@ -155,14 +159,15 @@ func run(ctx context.Context, r *lab.Run, sz size, start starter) error {
 	w.awaitRest()
 	v.waiting, v.held, v.open, v.used = w.counts.calls.Load(), w.conns.Held(), w.conns.Open(), perConn()
 	v.lost = w.lost()
-	r.StopWatching() // what follows closes the connections, whatever they hold
+	r.StopWatching() // from here on the connections are closed, whatever they hold
 	v.stopErr = w.stop()
 	v.goroutines = w.awaitGoroutines(goroutines)
 	v.say(r)
 	return nil
 }
 
-// affordable makes a few connections, to see how many this machine is for now.
+// affordable makes a few connections, to find out how many this machine can make
+// in 2 s.
 func affordable(start starter) (int, error) {
 	const few = 4 * dialers
 	w := &world{size: size{conns: few}}
@@ -180,8 +185,8 @@ func (w *world) look(plain bool) lab.Sample {
 	s := lab.Sample{
 		Requests: w.counts.echoed.Load() + w.counts.failed.Load(),
 		Failed:   w.counts.failed.Load(),
-		Open:     -1,                         // nobody counts
-		Limit:    int64(w.conns.Len()) * 100, // quic-go's default
+		Open:     -1,                         // unknown: quic-go does not count
+		Limit:    int64(w.conns.Len()) * 100, // quic-go's default of 100
 		Held:     w.conns.Held(),
 		More: []lab.Value{
 			{Name: "conn ends", Value: fmt.Sprint(w.conns.Len())},
@@ -196,8 +201,8 @@ func (w *world) look(plain bool) lab.Sample {
 	return s
 }
 
-// stop ends the system, within a time. The callers leave at once: what they
-// have called for has come, or never will.
+// stop ends the system within a bounded time. The callers leave at once, because
+// calls that have not returned by now never will.
 func (w *world) stop() error {
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
@@ -209,19 +214,20 @@ func (w *world) stop() error {
 	return errors.Join(append(errs, w.net.stop(ctx))...)
 }
 
-// awaitRest waits until all calls have come back and quic-go holds no stream.
+// awaitRest waits until all calls have returned and quic-go holds no stream.
 func (w *world) awaitRest() {
 	poll(w.rest, func() bool { return w.counts.calls.Load() == 0 && w.conns.Held()+w.conns.Open() == 0 })
 }
 
-// awaitGoroutines waits until there are no more than before, and returns how
-// many more there are.
+// awaitGoroutines waits until there are no more goroutines than before. It
+// returns how many more there are in the end.
 func (w *world) awaitGoroutines(before int) int {
 	poll(w.rest, func() bool { return runtime.NumGoroutine() <= before })
 	return runtime.NumGoroutine() - before
 }
 
-// poll asks until the answer is yes, but no longer than so long.
+// poll waits until yes returns true, but no longer than most. It reports whether
+// that happened in time.
 func poll(most time.Duration, yes func() bool) bool {
 	for start := time.Now(); !yes(); time.Sleep(20 * time.Millisecond) {
 		if time.Since(start) > most {

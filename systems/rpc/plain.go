@@ -12,11 +12,10 @@ import (
 	"github.com/quiclife/quiclife/systems/internal/lab"
 )
 
-// A plainNet is the network on quic-go: no limits but those of quic.Config, and
-// streams that are closed when their call ends, as if they were TCP
-// connections.
+// A plainNet is the network on quic-go. It has only the limits of quic.Config.
+// Its streams are closed when their call ends, as if they were TCP connections.
 type plainNet struct {
-	transports []*quic.Transport // the server's first
+	transports []*quic.Transport // the first is the server's
 	ln         *quic.Listener
 	service    service
 	conns      *lab.Conns
@@ -45,7 +44,7 @@ func (p *plainNet) serve() {
 	for {
 		c, err := p.ln.Accept(context.Background())
 		if err != nil {
-			return // the server stops
+			return // the server is stopping
 		}
 		p.conns.Add(c)
 		p.running.Go(func() { p.serveConn(c) })
@@ -60,10 +59,10 @@ func (p *plainNet) serveConn(c *quic.Conn) {
 		}
 		p.running.Go(func() {
 			// Careless: Close ends one half only, and makes a failure look like
-			// an answer that is empty.
+			// an empty answer.
 			defer s.Close()
-			defer func() { _ = recover() }() // a real server would log it
-			_ = p.service.handle(s)          // and this
+			defer func() { _ = recover() }() // a real server would log the panic
+			_ = p.service.handle(s)          // a real server would log the error
 		})
 	}
 }
@@ -78,7 +77,7 @@ func (p *plainNet) dial(ctx context.Context, socket int) (conn, error) {
 	return plainConn{c}, nil
 }
 
-func (p *plainNet) leaks() (idle, other int64) { return 0, 0 } // nobody tells
+func (p *plainNet) leaks() (idle, other int64) { return 0, 0 } // quic-go does not report leaks
 
 func (p *plainNet) stop(context.Context) error {
 	var errs []error
@@ -96,7 +95,7 @@ func (c plainConn) call(ctx context.Context, f func(stream) error) error {
 	if err != nil {
 		return err
 	}
-	defer s.Close() // careless: a caller that gives up tells the server that its request is whole
+	defer s.Close() // careless: if the caller gives up, its request looks complete to the server
 	if deadline, ok := ctx.Deadline(); ok {
 		s.SetDeadline(deadline)
 	}

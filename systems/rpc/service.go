@@ -13,24 +13,23 @@ import (
 	"github.com/quiclife/quiclife/internal/rig"
 )
 
-// bufferSize is of each of the two buffers that each call gets.
+// bufferSize is the size of each of a call's two buffers.
 const bufferSize = 64 << 10
 
-// A stream is what the service and the callers need of *quic.Stream and of
-// *quiclife.Stream.
+// A stream is a *quic.Stream or a *quiclife.Stream.
 type stream interface {
 	io.ReadWriteCloser
 	Context() context.Context
 }
 
-// A request is the first thing on a stream. What follows it, up to the
-// stream's end, is the answer.
+// A request is all that the caller sends on a stream. The answer is all that the
+// server sends back, up to the end of the stream.
 type request struct {
 	Method string
 	Body   []byte
 }
 
-// A service is what the server does.
+// A service has the methods of the server.
 type service struct {
 	maxHeap int64
 
@@ -39,7 +38,7 @@ type service struct {
 }
 
 // handle answers a call. It is careless in one way: it never reads the end of
-// the request, which the caller sends when it has the answer.
+// the request. The caller sends that end once it has the answer.
 func (sv *service) handle(s stream) error {
 	r, w := bufio.NewReaderSize(s, bufferSize), bufio.NewWriterSize(s, bufferSize)
 	var req request
@@ -60,7 +59,7 @@ func (sv *service) call(ctx context.Context, req request, w io.Writer) error {
 	case "Panic":
 		panic("a defect of this method")
 	case "Hang":
-		<-ctx.Done() // a lock that nobody unlocks, say
+		<-ctx.Done() // like waiting for a lock that nobody unlocks
 		return ctx.Err()
 	case "Fail":
 		return errors.New("the database is gone")
@@ -75,7 +74,7 @@ func (sv *service) call(ctx context.Context, req request, w io.Writer) error {
 	}
 }
 
-// load fills the cache until the heap is a good deal above the limit.
+// load fills the cache until the heap is well above the limit.
 func (sv *service) load() {
 	sv.mu.Lock()
 	defer sv.mu.Unlock()
@@ -83,11 +82,11 @@ func (sv *service) load() {
 	for missing := sv.maxHeap*5/4 - int64(rig.LiveHeap()); missing > 0; missing -= chunk {
 		sv.cache = append(sv.cache, make([]byte, chunk))
 	}
-	runtime.GC() // the limit goes by what the last collection found
+	runtime.GC() // the limit is compared with the heap at the last collection
 }
 
 func (sv *service) drop() {
 	sv.mu.Lock()
 	defer sv.mu.Unlock()
-	sv.cache = nil // found by the collection that the Guard asks for
+	sv.cache = nil // freed by the collection that the Guard asks for
 }

@@ -9,27 +9,27 @@ import (
 	"github.com/quiclife/quiclife/systems/internal/lab"
 )
 
-// A verdict is what the run has come to.
+// A verdict holds what was measured in a run.
 type verdict struct {
 	*world
 	fresh, used int64 // bytes of heap per connection, both ends: before the first call, and at rest
 	live        int64 // bytes of heap at the end of the load
-	waiting     int64 // calls that had not come back in time for the rest
-	held, open  int64 // streams then
+	waiting     int64 // calls that had not returned at rest
+	held, open  int64 // streams that were held, and counted as open, at rest
 	lost        int   // connections that ended by themselves
-	goroutines  int   // that are left in the end
+	goroutines  int   // goroutines left in the end
 	stopErr     error
 }
 
 const (
-	// promptly is how long half of the refusals may take. It is well below the
-	// second or more after which a handshake that nobody answers is noticed.
+	// promptly is how long the median refusal may take. A client that gets no
+	// answer to its handshake needs far longer to notice, at least a second.
 	promptly = 500 * time.Millisecond
-	// growth is what a connection may have gained by its calls.
+	// growth is how many bytes a connection may have gained during its calls.
 	growth = 32 << 10
 )
 
-// say says what was expected and what was seen.
+// say calls r.Check for everything that was measured.
 func (v *verdict) say(r *lab.Run) {
 	c, t := &v.counts, &v.tries
 	for _, limit := range []struct {
@@ -73,13 +73,14 @@ func (v *verdict) say(r *lab.Run) {
 		stopErr = errors.New(firstLine(v.stopErr))
 	}
 	r.Check(v.stopErr == nil && v.goroutines <= 0, "it can be closed, and nothing goes on", "%s", lab.Left(stopErr, v.goroutines))
-	r.Shown = "Too many are refused, the silent are ended, and a connection stays as small as it was."
+	r.Shown = "Too many are refused, silent requests are ended, and connections stay as small as they were."
 	if r.Plain {
 		r.Shown = fmt.Sprintf("All are let in, and %d streams of calls that are over, or never will be, take memory.", v.held)
 	}
 }
 
-// firstLine is of an error that may have one for each connection.
+// firstLine returns the first line of an error. The error may have a line for
+// each connection.
 func firstLine(err error) string {
 	line, _, _ := strings.Cut(fmt.Sprint(err), "\n")
 	return line

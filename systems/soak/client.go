@@ -20,15 +20,15 @@ const (
 	workers = 4 // on each connection
 )
 
-// block is where bodies are cut from.
+// block holds random bytes. Bodies are parts of it.
 var block = func() []byte {
 	b := make([]byte, 1<<20)
 	rand.NewChaCha8([32]byte{}).Read(b)
 	return b
 }()
 
-// runClients loads the servers until ctx is done. Connections that live then
-// are left open until rest is done.
+// runClients loads the servers until ctx is done. Connections that are alive then
+// stay open until rest is done.
 func (k *soak) runClients(ctx, rest context.Context, servers []*server) (wait func()) {
 	var loading, living sync.WaitGroup
 	for i := range clients {
@@ -43,7 +43,7 @@ func (k *soak) runClients(ctx, rest context.Context, servers []*server) (wait fu
 					since = time.Now()
 					continue
 				}
-				// The server may just restart, or the network be too bad.
+				// The server may be restarting, or the network may be too bad.
 				if time.Since(since) > patience {
 					k.fail("dialing: %w", err)
 					return
@@ -58,8 +58,8 @@ func (k *soak) runClients(ctx, rest context.Context, servers []*server) (wait fu
 	return living.Wait
 }
 
-// connect is the life of a connection. It calls loaded if the connection
-// outlives the load.
+// connect makes a connection, uses it, and ends it in one of several ways. It
+// calls loaded if the connection outlives the load.
 func (k *soak) connect(ctx, rest context.Context, addr string, random *rand.Rand, loaded func()) error {
 	if addr == "" {
 		return errors.New("no server")
@@ -99,7 +99,7 @@ func (k *soak) connect(ctx, rest context.Context, addr string, random *rand.Rand
 		work.Go(func() { k.work(working, c, random) })
 	}
 	end := random.IntN(3)
-	if end == 0 { // with the workers at it
+	if end == 0 { // close while the workers are using it
 		<-working.Done()
 		if ctx.Err() == nil {
 			c.CloseWithError(0, "closed")
@@ -126,10 +126,10 @@ func (k *soak) connect(ctx, rest context.Context, addr string, random *rand.Rand
 	return nil
 }
 
-// work makes calls, one after the other, proper and careless ones, until ctx is
-// done or the connection takes no more.
+// work makes proper and careless calls, one after another, until ctx is done or
+// the connection takes no more streams.
 func (k *soak) work(ctx context.Context, c *quiclife.Conn, random *rand.Rand) {
-	var kept [4]any // streams that nobody uses, but that were not dropped
+	var kept [4]any // streams that are not used, but not dropped either
 	defer runtime.KeepAlive(&kept)
 	for n := 0; ctx.Err() == nil; n++ {
 		way := random.IntN(len(careless) + 4)
@@ -165,7 +165,7 @@ func (k *soak) work(ctx context.Context, c *quiclife.Conn, random *rand.Rand) {
 			kept[n%len(kept)] = keep
 		}
 		k.calls.Add(1)
-		// Each call in it is bounded by patience.
+		// Every call above should return within patience.
 		if took := time.Since(start); took > patience {
 			k.fail("careless way %d took %v", way, took)
 		}
@@ -178,9 +178,9 @@ func open[S any](openSync func(context.Context) (S, error)) (S, error) {
 	return openSync(ctx)
 }
 
-// proper makes a request that must be answered as it has to be, or sends a
-// message that must arrive as it was sent. It returns false if the connection
-// takes no more.
+// proper makes a request, which must get the right answer, or sends a message,
+// which must arrive unchanged. It returns false if the connection takes no more
+// streams.
 func (k *soak) proper(c *quiclife.Conn, random *rand.Rand) bool {
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
@@ -205,8 +205,8 @@ func (k *soak) proper(c *quiclife.Conn, random *rand.Rand) bool {
 	return false
 }
 
-// message sends a message one way, and waits until the receiver, who checks it,
-// says that it has arrived: it is in this process.
+// message sends a message on a unidirectional stream. It waits until the receiver
+// has checked it. The receiver is in this process, and calls k.arrived.
 func (k *soak) message(ctx context.Context, c *quiclife.Conn, body []byte, random *rand.Rand) error {
 	id, arrived := k.expect()
 	err := c.DoUni(ctx, func(s *quiclife.SendStream) error {
@@ -225,9 +225,9 @@ func (k *soak) message(ctx context.Context, c *quiclife.Conn, body []byte, rando
 	}
 }
 
-// hasEnded reports whether err is due to the connection's end, or to the peer's
-// shutting it down. The end of a peer that has vanished, or whose
-// CONNECTION_CLOSE was lost, may show only after MaxIdleTimeout.
+// hasEnded reports whether err was caused by the end of the connection, or by the
+// peer's shutdown. If the peer has vanished, or its CONNECTION_CLOSE was lost,
+// the connection ends only after MaxIdleTimeout. So hasEnded may wait.
 func hasEnded(c *quiclife.Conn, err error) bool {
 	stream, isStream := errors.AsType[*quiclife.StreamError](err)
 	_, closed := errors.AsType[*quiclife.ApplicationError](err)
@@ -276,8 +276,9 @@ func exchange(s *quiclife.Stream, op request, body []byte, random *rand.Rand) er
 	if err := send(s, op, body, random); err != nil {
 		return err
 	}
-	// Who reads an exact length may be done with the stream before it has seen
-	// the FIN, and before we have sent it: STOP_SENDING tells of that.
+	// With echoExact the peer reads the exact length, so its handler may return
+	// before it has seen the FIN, or before we have sent it. Then the peer sends
+	// STOP_SENDING, and Close may fail.
 	if err := s.Close(); err != nil && op != echoExact {
 		return err
 	}
@@ -288,10 +289,10 @@ func exchange(s *quiclife.Stream, op request, body []byte, random *rand.Rand) er
 	return err
 }
 
-// careless are the ways to misuse a stream. They return whether it is to be
-// kept for a while, without being used.
+// careless lists ways to misuse a stream. Each function returns true if the
+// stream should be kept for a while without being used.
 var careless = []func(*quiclife.Stream, *rand.Rand) bool{
-	func(s *quiclife.Stream, random *rand.Rand) bool { // reads just what it needs
+	func(s *quiclife.Stream, random *rand.Rand) bool { // reads only the bytes it expects
 		body := someBytes(random)
 		send(s, echoExact, body, random)
 		s.Close()
@@ -305,13 +306,13 @@ var careless = []func(*quiclife.Stream, *rand.Rand) bool{
 	},
 	func(s *quiclife.Stream, random *rand.Rand) bool { // closes in the middle of Write
 		defer time.AfterFunc(upTo(random, 3*time.Millisecond), func() { s.Close() }).Stop()
-		s.Write(append(header(echo, len(block)), block...)) // at once: Close between two Writes is a clean end
+		s.Write(append(header(echo, len(block)), block...)) // in one Write, because a Close between two Writes is a clean end
 		return false
 	},
 	func(s *quiclife.Stream, random *rand.Rand) bool { // does nothing
 		return random.IntN(2) == 0
 	},
-	func(s *quiclife.Stream, random *rand.Rand) bool { // asks for anything, and reads nothing
+	func(s *quiclife.Stream, random *rand.Rand) bool { // makes any request, and reads nothing
 		send(s, anything(random), someBytes(random), random)
 		if random.IntN(2) == 0 {
 			s.Close()
@@ -342,14 +343,14 @@ var careless = []func(*quiclife.Stream, *rand.Rand) bool{
 	func(s *quiclife.Stream, random *rand.Rand) bool { // a net.Conn that is closed early
 		conn := s.NetConn()
 		send(conn, anything(random), someBytes(random), random)
-		conn.SetReadDeadline(time.Now().Add(upTo(random, 100*time.Millisecond))) // some wait for our end
+		conn.SetReadDeadline(time.Now().Add(upTo(random, 100*time.Millisecond))) // some handlers do not answer until we close
 		conn.Read(make([]byte, 10))
 		conn.Close()
 		return false
 	},
 }
 
-// carelessUni sends one way, and is cut.
+// carelessUni sends on a unidirectional stream, and is cut by a deadline.
 func carelessUni(s *quiclife.SendStream, random *rand.Rand) bool {
 	s.SetWriteDeadline(time.Now().Add(upTo(random, 3*time.Millisecond)))
 	send(s, []request{echo, ignore}[random.IntN(2)], block, random)

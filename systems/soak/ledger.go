@@ -8,19 +8,19 @@ import (
 	"github.com/quiclife/quiclife/systems/internal/lab"
 )
 
-// books are the ledgers of both ends of all connections, if asked for.
+// books holds the ledgers of both ends of all connections.
 type books struct{ ledger *ledger.Ledger }
 
 func (b *books) open() {
 	b.ledger = ledger.New(ledger.Options{OnStarved: func(c *ledger.Conn, _ ledger.Report) {
-		for range c.Streams() { // beside the traffic
+		for range c.Streams() { // must work while there is traffic
 		}
 	}})
 	conf.Tracer = b.ledger.Tracer(nil)
 }
 
-// compare waits until the ledgers of the two ends of each living connection
-// have the same counts, with none held if all has to be over.
+// compare waits until the ledgers of both ends agree, for each connection that is
+// alive. If over is set, no stream may be held either.
 func (b *books) compare(r *lab.Run, over bool) error {
 	for start := time.Now(); ; time.Sleep(20 * time.Millisecond) {
 		conns, streams, held, err := b.differences(over)
@@ -31,8 +31,9 @@ func (b *books) compare(r *lab.Run, over bool) error {
 	}
 }
 
-// differences says how many streams the ledgers have counted, how many of them
-// are held, and what differs.
+// differences returns how many connections it has compared, how many streams
+// their ledgers have counted, and how many of these are held. err says what
+// differs.
 func (b *books) differences(over bool) (conns int, streams, held int64, err error) {
 	type ends struct{ client, server *ledger.Conn }
 	pairs := make(map[string]ends)
@@ -51,7 +52,7 @@ func (b *books) differences(over bool) (conns int, streams, held int64, err erro
 	}
 	for id, p := range pairs {
 		if p.client == nil || p.server == nil {
-			continue // the other end is over
+			continue // the other end has ended
 		}
 		conns++
 		c, s := p.client.Report(), p.server.Report()

@@ -1,22 +1,21 @@
-// Soak runs clients and servers that do all they can do with streams, right and
-// wrong, over a bad network, for as long as one likes, and looks whether
-// anything is kept, lost or hangs.
+// Soak runs clients and servers that use streams in every way, right and wrong,
+// over a bad network, for as long as you like. It checks that nothing leaks,
+// nothing is lost and nothing hangs.
 //
 //	go run ./systems/soak -for 10m
 //
-// With -ledger all connections are traced, and at rest the ledgers of both ends
-// have to agree.
+// With -ledger all connections are traced. At rest the ledgers of both ends have
+// to agree.
 //
-// Four clients, each with one connection at a time and four workers on it, use
-// two servers. Most of what the workers do is careless: streams are dropped,
-// cancelled, released while a call is blocked; handlers panic, fail, return
-// early. Packets are lost and swapped, connections are closed, shut down, or
-// vanish without a word, servers restart. Among all that, requests that are
-// made properly have to be answered byte for byte, unless their connection
-// ends.
+// Four clients use two servers. Each client has one connection at a time, with
+// four workers on it. Most of what the workers do is careless. They drop and
+// cancel streams, and release them while a call is blocked. Handlers panic, fail
+// and return early. Packets are lost and swapped. Connections are closed, shut
+// down, or vanish without a word. Servers restart. Meanwhile requests that are
+// made properly have to be answered byte for byte, unless their connection ends.
 //
-// In the end the connections that are left have to hold no stream, and the
-// process no goroutine and no more heap than at the start.
+// At the end the connections that are left must hold no stream. The process must
+// have no extra goroutine, and nearly as little heap as at the start.
 package main
 
 import (
@@ -41,10 +40,10 @@ import (
 )
 
 const (
-	maxStreams = 30               // of each kind and connection, low enough to be reached
-	patience   = 30 * time.Second // what takes longer hangs
-	restTime   = 15 * time.Second // for what is left to come to an end, HalfCloseTimeout included
-	maxGrowth  = 8 << 20          // bytes of heap
+	maxStreams = 30               // streams of each kind on a connection; low, so that the limit is reached
+	patience   = 30 * time.Second // a call that takes longer hangs
+	restTime   = 15 * time.Second // for the last streams to end, including HalfCloseTimeout
+	maxGrowth  = 8 << 20          // bytes by which the heap may have grown at the end
 )
 
 var (
@@ -53,11 +52,11 @@ var (
 	conf                 = &quic.Config{
 		MaxIncomingStreams:             maxStreams,
 		MaxIncomingUniStreams:          maxStreams,
-		MaxIdleTimeout:                 3 * time.Second, // vanished ends are found soon
+		MaxIdleTimeout:                 3 * time.Second, // short, to notice peers that have vanished
 		KeepAlivePeriod:                time.Second,
-		InitialStreamReceiveWindow:     1 << 14, // so that Writes block
+		InitialStreamReceiveWindow:     1 << 14, // small, so that Writes block
 		MaxStreamReceiveWindow:         1 << 16,
-		InitialConnectionReceiveWindow: 1 << 22, // all streams of a connection together do not fill it
+		InitialConnectionReceiveWindow: 1 << 22, // more than all streams of a connection together need
 		MaxConnectionReceiveWindow:     1 << 22,
 	}
 )
@@ -68,23 +67,23 @@ const loadEnds = "load ends"
 type soak struct {
 	run   *lab.Run
 	guard *quiclife.Guard
-	books *books // nil if not asked for
+	books *books // nil without -ledger
 	seed  uint64
 
-	calls, verified atomic.Int64 // what the workers did, and how much of it was answered as it has to be
-	ended           atomic.Int64 // of calls: had to fail, because the connection ended
-	conns, restarts atomic.Int64 // connections made, servers restarted
-	leaks           atomic.Int64 // reported to OnLeak
+	calls, verified atomic.Int64 // calls of the workers, and how many of them got the right answer
+	ended           atomic.Int64 // proper calls that failed because their connection ended
+	conns, restarts atomic.Int64 // connections made, and servers restarted
+	leaks           atomic.Int64 // leaks reported to OnLeak
 
 	mu       sync.Mutex // guards the fields below
 	expected map[uint64]chan struct{}
-	messages uint64  // numbers given
-	failures []error // must not be
-	most     uint64  // bytes of live heap
-	mostHeld int64
+	messages uint64  // the last message number given
+	failures []error // defects found
+	most     uint64  // the most bytes of live heap that were seen
+	mostHeld int64   // the most streams that were held at a time
 }
 
-// random returns a source of its own for each part of the run.
+// random returns a separate source of random numbers for a part of the run.
 func (k *soak) random(part uint64) *rand.Rand { return rand.New(rand.NewPCG(k.seed, part)) }
 
 func (k *soak) fail(format string, args ...any) {
@@ -97,7 +96,8 @@ func (k *soak) fail(format string, args ...any) {
 	}
 }
 
-// expect returns a number for a message, and what is closed when it has arrived.
+// expect returns a number for a message, and a channel that is closed when the
+// message has arrived.
 func (k *soak) expect() (id uint64, arrived <-chan struct{}) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -119,8 +119,8 @@ func (k *soak) arrived(id uint64) {
 	delete(k.expected, id)
 }
 
-// await waits for what must come to an end, but not for ever: it may be what is
-// wrong.
+// await waits for something that must end. If it does not end in time, await
+// reports a defect and prints all goroutines.
 func (k *soak) await(what string, wait func()) {
 	done := make(chan struct{})
 	go func() {
@@ -150,7 +150,7 @@ func (k *soak) look() lab.Sample {
 	defer k.mu.Unlock()
 	k.most, k.mostHeld = max(k.most, rig.LiveHeap()), max(k.mostHeld, held)
 	return lab.Sample{
-		Requests: k.calls.Load(), Failed: int64(len(k.failures)), Open: open, Limit: clients * 2 * 4 * maxStreams, Held: held, // both ends, four kinds
+		Requests: k.calls.Load(), Failed: int64(len(k.failures)), Open: open, Limit: clients * 2 * 4 * maxStreams, Held: held, // at both ends, four kinds of streams
 		More: []lab.Value{
 			{Name: "verified", Value: fmt.Sprint(k.verified.Load())},
 			{Name: "cut", Value: fmt.Sprint(k.ended.Load())},
@@ -166,7 +166,7 @@ func (k *soak) start(ctx context.Context) error {
 	k.guard = lab.Watched("soak", &quiclife.Guard{
 		Codes:            codes,
 		HalfCloseTimeout: time.Second,
-		IdleTimeout:      10 * time.Second, // longer than what a proper request may stand still for
+		IdleTimeout:      10 * time.Second, // longer than a proper request may stand still
 		AbandonGrace:     500 * time.Millisecond,
 		DrainTimeout:     2 * time.Second,
 		Logger:           slog.New(slog.DiscardHandler),
@@ -178,22 +178,23 @@ func (k *soak) start(ctx context.Context) error {
 	}
 	heap, goroutines := rig.Heap(), runtime.NumGoroutine()
 	r.Watch(k.look)
-	goroutines++ // which is Watch's
+	goroutines++ // the one that Watch starts
 
-	// The servers and the connections outlive the load, to be looked at.
+	// The servers and the connections outlive the load, so that we can inspect
+	// them.
 	rest, end := context.WithCancel(context.Background())
 	defer end()
 	servers := k.startServers(ctx, rest)
 	waitForClients := k.runClients(ctx, rest, servers)
 
 	open, held := k.left()
-	if k.books != nil && open+held > 0 { // what is left waits for timeouts, and may be looked at
+	if k.books != nil && open+held > 0 { // the last streams wait for timeouts; the ledgers must agree on them too
 		if err := k.books.compare(r, false); err != nil {
 			k.fail("%w", err)
 		}
 	}
 	for start := time.Now(); open+held > 0 && time.Since(start) < restTime; open, held = k.left() {
-		runtime.GC() // a process at rest has none by itself, and dropped streams need one
+		runtime.GC() // finds dropped streams; a process at rest does not collect by itself
 		time.Sleep(20 * time.Millisecond)
 	}
 	r.Check(open+held == 0, "at rest quic-go holds no stream", "%d streams held, %d counted open", held, open)
@@ -230,20 +231,20 @@ func (k *soak) start(ctx context.Context) error {
 func mib(bytes uint64) float64 { return float64(bytes) / (1 << 20) }
 
 var (
-	seed    = flag.Uint64("seed", rand.Uint64(), "seed of what is random, but for the timing")
+	seed    = flag.Uint64("seed", rand.Uint64(), "seed of the random choices; the timing still differs from run to run")
 	ledgers = flag.Bool("ledger", false, "trace all connections, and compare the ledgers of both ends at rest")
 	system  = lab.System{
 		Name:  "soak",
 		Title: "all that can be done wrong with streams, on a bad network",
 		About: fmt.Sprintf("%d clients with %d workers each, and 2 servers. They drop, cancel and cut streams; handlers panic,\n"+
 			"fail and return early; packets are lost and swapped; connections end without a word; servers\n"+
-			"restart. Requests that are made properly have to be answered all the same, byte for byte.", clients, workers),
+			"restart. Requests that are made properly still have to be answered, byte for byte.", clients, workers),
 		For:      15 * time.Second,
 		Alone:    true,
 		Requests: "calls of the workers, right or wrong; defects found",
 		Columns: []lab.Term{
 			{Name: "verified", Meaning: "calls made properly, and answered byte for byte"},
-			{Name: "cut", Meaning: "such calls that failed because their connection ended, as they have to"},
+			{Name: "cut", Meaning: "proper calls that failed because their connection ended, as they must"},
 			{Name: "leaks", Meaning: "forgotten streams that quiclife has found, reported and ended"},
 			{Name: "conns", Meaning: "connections made so far"},
 			{Name: "reboots", Meaning: "servers restarted"},

@@ -6,15 +6,15 @@ import (
 	"sync"
 )
 
-// A badSocket is a UDP socket that loses and swaps some of what it sends, and
-// all of it once it has vanished.
+// A badSocket is a UDP socket that loses and swaps some of the packets it sends.
+// Once it has vanished it loses all of them.
 type badSocket struct {
-	net.PacketConn // a *net.UDPConn, of which quic-go must not see more
+	net.PacketConn // a *net.UDPConn; quic-go must not see its other methods
 
 	mu       sync.Mutex // guards the fields below
 	random   *rand.Rand
 	vanished bool
-	late     []byte // is sent after the next packet
+	late     []byte // to be sent after the next packet
 	lateTo   net.Addr
 }
 
@@ -39,7 +39,7 @@ func (s *badSocket) WriteTo(p []byte, to net.Addr) (int, error) {
 	}
 	n, err := s.PacketConn.WriteTo(p, to)
 	if s.late != nil {
-		s.PacketConn.WriteTo(s.late, s.lateTo) // may be lost
+		s.PacketConn.WriteTo(s.late, s.lateTo) // an error is just another lost packet
 		s.late = nil
 	}
 	return n, err
@@ -51,6 +51,6 @@ func (s *badSocket) vanish() {
 	s.vanished = true
 }
 
-// quic-go asks for these.
+// quic-go looks for these two methods.
 func (s *badSocket) SetReadBuffer(n int) error  { return s.PacketConn.(*net.UDPConn).SetReadBuffer(n) }
 func (s *badSocket) SetWriteBuffer(n int) error { return s.PacketConn.(*net.UDPConn).SetWriteBuffer(n) }

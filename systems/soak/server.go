@@ -13,7 +13,8 @@ import (
 	"github.com/quiclife/quiclife"
 )
 
-// A request is what to do, the length of the body, and the body.
+// A request says what the handler should do. On the stream, the length of the
+// body and the body follow it.
 type request byte
 
 const (
@@ -26,17 +27,17 @@ const (
 	stall                    // wait
 	numRequests
 
-	message request = 100 // one way, to be told of when it has arrived
+	message request = 100 // on a unidirectional stream; the receiver calls arrived
 )
 
 var errAsked = errors.New("failing, as asked to")
 
-// header is the head of a request with a body of n bytes.
+// header returns the head of a request with a body of n bytes.
 func header(op request, n int) []byte {
 	return binary.BigEndian.AppendUint32([]byte{byte(op)}, uint32(n))
 }
 
-// handle is the handler of both sides.
+// handle is the handler of clients and servers.
 func (k *soak) handle(ctx context.Context, s *quiclife.Stream) error {
 	op, size, err := readHeader(s)
 	if err != nil {
@@ -81,7 +82,7 @@ func readHeader(r io.Reader) (op request, size int, err error) {
 	return request(head[0]), int(binary.BigEndian.Uint32(head[1:])), err
 }
 
-// readBody reads to the end, which must not come early.
+// readBody reads to the io.EOF, which must not come early.
 func (k *soak) readBody(r io.Reader, size int) ([]byte, error) {
 	body, err := io.ReadAll(r)
 	if err == nil && len(body) != size {
@@ -90,7 +91,7 @@ func (k *soak) readBody(r io.Reader, size int) ([]byte, error) {
 	return body, err
 }
 
-// messageHead is what a message begins with: its number, and a checksum.
+// messageHead returns the head of a message: its number and a checksum.
 func messageHead(id uint64, body []byte) []byte {
 	return binary.BigEndian.AppendUint32(binary.BigEndian.AppendUint64(nil, id), crc32.ChecksumIEEE(body))
 }
@@ -118,19 +119,19 @@ func (k *soak) handler() quiclife.Handlers {
 	return quiclife.Handlers{Stream: k.handle, UniStream: k.handleUni}
 }
 
-// A server is restarted now and then, at another address.
+// A server restarts now and then, at another address.
 type server struct {
 	soak   *soak
 	random *rand.Rand
-	pushes bool // opens streams to its clients, too
+	pushes bool // also opens streams to its clients
 	done   sync.WaitGroup
 
 	mu   sync.Mutex // guards the fields below
 	addr string     // "" while it restarts
 }
 
-// startServers starts servers that restart until ctx is done, and serve until
-// rest is.
+// startServers starts the servers. They restart until ctx is done, and serve
+// until rest is done.
 func (k *soak) startServers(ctx, rest context.Context) (all []*server) {
 	for i := range 2 {
 		s := &server{soak: k, random: k.random(uint64(i)), pushes: i > 0}
@@ -148,7 +149,7 @@ func (k *soak) startServers(ctx, rest context.Context) (all []*server) {
 	return all
 }
 
-// live is one life of a server, from its start to a restart.
+// live runs a server from its start to its next restart.
 func (s *server) live(ctx, rest context.Context) error {
 	socket, err := newBadSocket(rand.New(rand.NewPCG(s.random.Uint64(), 0)))
 	if err != nil {
@@ -192,8 +193,8 @@ func (s *server) live(ctx, rest context.Context) error {
 	return nil
 }
 
-// push makes requests of the client, and shuts the connection down when the
-// server's life ends.
+// push makes requests to the client. When life is done it shuts the connection
+// down.
 func (s *server) push(ctx, life context.Context, c *quiclife.Conn, random *rand.Rand) {
 	for ctx.Err() == nil && life.Err() == nil && c.Context().Err() == nil {
 		if !s.soak.proper(c, random) {
@@ -208,11 +209,11 @@ func (s *server) push(ctx, life context.Context, c *quiclife.Conn, random *rand.
 	}
 }
 
-// drain shuts c down, and cuts what takes too long.
+// drain shuts c down, and cuts streams that take too long.
 func drain(c *quiclife.Conn) {
 	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
 	defer cancel()
-	c.Shutdown(ctx, 0, "") // what is cut is not at fault
+	c.Shutdown(ctx, 0, "") // cutting a stream is no defect, so the error does not matter
 }
 
 func (s *server) setAddr(addr string) {

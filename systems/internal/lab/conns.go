@@ -10,15 +10,16 @@ import (
 	"github.com/quiclife/quiclife/internal/rig"
 )
 
-// Conns are the connections of a system, as long as they live. The zero value
-// is ready. All methods may be called from any goroutine.
+// Conns holds the connections of a system that have not ended. The zero value is
+// ready to use. All methods may be called from any goroutine.
 type Conns struct {
 	mu      sync.Mutex // guards the fields below
 	plain   map[*quic.Conn]struct{}
 	guarded map[*quiclife.Conn]struct{}
 }
 
-// Add adds a connection, a *quic.Conn or a *quiclife.Conn, until it ends.
+// Add adds a connection, which must be a *quic.Conn or a *quiclife.Conn. It is
+// removed when it ends.
 func (cs *Conns) Add(c interface{ Context() context.Context }) {
 	cs.mu.Lock()
 	if cs.plain == nil {
@@ -46,14 +47,14 @@ func (cs *Conns) Add(c interface{ Context() context.Context }) {
 	})
 }
 
-// Len returns how many there are, each end counted.
+// Len returns the number of connections. Each end counts as one.
 func (cs *Conns) Len() int {
 	cs.mu.Lock()
 	defer cs.mu.Unlock()
 	return len(cs.plain)
 }
 
-// Held returns how many streams quic-go keeps for them.
+// Held returns how many streams quic-go keeps on these connections.
 func (cs *Conns) Held() (held int64) {
 	cs.mu.Lock()
 	defer cs.mu.Unlock()
@@ -63,7 +64,7 @@ func (cs *Conns) Held() (held int64) {
 	return held
 }
 
-// Open returns how many streams are open on those of quiclife.
+// Open returns how many streams are open on the connections of quiclife.
 func (cs *Conns) Open() (open int64) {
 	cs.mu.Lock()
 	defer cs.mu.Unlock()

@@ -12,8 +12,8 @@ import (
 	"time"
 )
 
-// draw has systems/plot, which not every system is to be built with,
-// draw the runs into a file.
+// draw draws the runs into a file. It runs systems/plot as a command, so that
+// the systems need not link a plotting library.
 func (s System) draw(file string, runs ...*Run) error {
 	file, err := filepath.Abs(file)
 	if err != nil {
@@ -32,7 +32,8 @@ func (s System) draw(file string, runs ...*Run) error {
 	return nil
 }
 
-// table is what systems/plot reads: the samples, and the events, which have a name.
+// table returns what systems/plot reads: a line for each sample and each event.
+// Only events have a name.
 func table(runs []*Run) *bytes.Buffer {
 	var b bytes.Buffer
 	w := csv.NewWriter(&b)

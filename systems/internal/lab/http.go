@@ -20,16 +20,16 @@ import (
 	"github.com/quiclife/quiclife/metrics"
 )
 
-// HTTPUsage is the help of the flag -http.
+// HTTPUsage is the help text of the flag -http.
 const HTTPUsage = "serve the page and the metrics at this loopback `address` while the system runs, such as localhost:6060, or :0 for any port"
 
-// served is what -http has asked for, nil without it.
+// served is the site that -http asks for. It is nil without -http.
 var served atomic.Pointer[site]
 
-// Watched has a Guard shown under name on the page and in the metrics, if there
-// are any, and returns it. It takes the place of one that had this name. Its
-// connections come later: it is also made to capture stacks, so that the page
-// names openers.
+// Watched shows g under name on the page and in the metrics, if the system
+// serves them. It returns g. A Guard that was shown under this name before is
+// replaced. Watched also sets g.CaptureStacks, so that the page can show where
+// streams were opened. It must therefore be called before g has connections.
 func Watched(name string, g *quiclife.Guard) *quiclife.Guard {
 	if s := served.Load(); s != nil {
 		g.CaptureStacks = true
@@ -38,22 +38,22 @@ func Watched(name string, g *quiclife.Guard) *quiclife.Guard {
 	return g
 }
 
-// ServeHTTP serves /debug/quiclife and /metrics at addr until stop is called, and
-// tells w where. An address that is not of this machine alone is refused.
+// ServeHTTP serves /debug/quiclife and /metrics at addr until stop is called. It
+// prints their addresses to w. It accepts loopback addresses only.
 func ServeHTTP(w io.Writer, addr string) (stop func(), err error) {
 	ln, err := listenLoopback(addr)
 	if err != nil {
 		return nil, err
 	}
 	s := &site{}
-	s.showLocked() // nobody else has it yet
+	s.showLocked() // no lock needed: nobody else has s yet
 	mux := http.NewServeMux()
 	mux.HandleFunc("/debug/quiclife", func(w http.ResponseWriter, r *http.Request) { s.handlers().page.ServeHTTP(w, r) })
 	mux.HandleFunc("/metrics", func(w http.ResponseWriter, r *http.Request) { s.handlers().metrics.ServeHTTP(w, r) })
 	server := &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second}
-	server.SetKeepAlivesEnabled(false) // the systems count their goroutines
+	server.SetKeepAlivesEnabled(false) // idle connections would keep goroutines, which the systems count
 	if !served.CompareAndSwap(nil, s) {
-		return nil, errors.Join(errors.New("-http: this process serves its pages already"), ln.Close())
+		return nil, errors.Join(errors.New("-http: this process already serves its pages"), ln.Close())
 	}
 	var serving sync.WaitGroup
 	serving.Go(func() { server.Serve(ln) })
@@ -74,19 +74,19 @@ func listenLoopback(addr string) (net.Listener, error) {
 		host = "127.0.0.1"
 	}
 	if ip := net.ParseIP(host); host != "localhost" && (ip == nil || !ip.IsLoopback()) {
-		return nil, fmt.Errorf("-http: %q is not a loopback address; the page is for this machine alone, so use localhost:%s, and from elsewhere a tunnel: ssh -L", host, port)
+		return nil, fmt.Errorf("-http: %q is not a loopback address; the page is for this machine only, so use localhost:%s, or ssh -L from another machine", host, port)
 	}
 	ln, err := net.Listen("tcp", net.JoinHostPort(host, port))
 	if err != nil {
 		return nil, fmt.Errorf("-http: %w", err)
 	}
-	if ip := ln.Addr().(*net.TCPAddr).IP; !ip.IsLoopback() { // whatever this machine takes localhost for
+	if ip := ln.Addr().(*net.TCPAddr).IP; !ip.IsLoopback() { // localhost may resolve to anything
 		return nil, errors.Join(fmt.Errorf("-http: %s is %v here, which is not a loopback address", host, ip), ln.Close())
 	}
 	return ln, nil
 }
 
-// A site is the page and the metrics of the Guards of a system.
+// A site serves the page and the metrics of a system's Guards.
 type site struct {
 	mu     sync.Mutex // guards the fields below
 	names  []string
@@ -102,7 +102,7 @@ func (s *site) handlers() handlers {
 	return s.now
 }
 
-// add shows g too, in place of the one of this name if there is one.
+// add shows g under name. It replaces a Guard that has this name already.
 func (s *site) add(name string, g *quiclife.Guard) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -114,7 +114,7 @@ func (s *site) add(name string, g *quiclife.Guard) {
 	s.showLocked()
 }
 
-// showLocked makes the handlers anew.
+// showLocked replaces the handlers with ones for the present Guards.
 func (s *site) showLocked() {
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(collectors.NewGoCollector())
@@ -128,7 +128,7 @@ func (s *site) showLocked() {
 	}
 }
 
-// nothingToShow is the page of plain quic-go.
+// nothingToShow is the page when no Guard is in use, as on plain quic-go.
 func nothingToShow(w http.ResponseWriter, r *http.Request) {
-	http.Error(w, "Nothing to show: no quiclife.Guard is in use. A run on plain quic-go has none; /metrics has what the Go runtime tells of it.", http.StatusNotFound)
+	http.Error(w, "Nothing to show: no quiclife.Guard is in use. A run on plain quic-go has none; /metrics shows only the Go runtime.", http.StatusNotFound)
 }

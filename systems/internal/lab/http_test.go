@@ -15,7 +15,7 @@ import (
 	"github.com/quiclife/quiclife"
 )
 
-// fetch returns what is served at a path of the address that was printed.
+// fetch finds an address in the printed text, and gets path from there.
 func fetch(t *testing.T, printed, path string) (status int, body string) {
 	t.Helper()
 	base := regexp.MustCompile(`http://127\.0\.0\.1:\d+`).FindString(printed)
@@ -28,13 +28,14 @@ func fetch(t *testing.T, printed, path string) (status int, body string) {
 	return resp.StatusCode, string(text)
 }
 
-// TestPageAndMetricsAreServedWhileASystemRuns, and not after.
+// TestPageAndMetricsAreServedWhileASystemRuns also checks that they are gone
+// afterwards.
 func TestPageAndMetricsAreServedWhileASystemRuns(t *testing.T) {
 	var out, page, counts bytes.Buffer
 	watched := System{Name: "name", Run: func(context.Context, *Run) error {
 		Watched("first", &quiclife.Guard{})
 		require.True(t, Watched("second", &quiclife.Guard{}).CaptureStacks, "the page is to name openers")
-		Watched("first", &quiclife.Guard{}) // of the next part of a run
+		Watched("first", &quiclife.Guard{}) // replaces the first one
 		status, text := fetch(t, out.String(), "/debug/quiclife")
 		require.Equal(t, http.StatusOK, status)
 		page.WriteString(text)
@@ -55,7 +56,8 @@ func TestPageAndMetricsAreServedWhileASystemRuns(t *testing.T) {
 	require.False(t, Watched("none", &quiclife.Guard{}).CaptureStacks, "nobody looks")
 }
 
-// TestPageOfPlainRunSaysThatItHasNothing: quic-go has no Guard.
+// TestPageOfPlainRunSaysThatItHasNothing checks the page of a run on quic-go,
+// which has no Guard.
 func TestPageOfPlainRunSaysThatItHasNothing(t *testing.T) {
 	var out bytes.Buffer
 	plain := System{Name: "name", Run: func(context.Context, *Run) error {
@@ -71,7 +73,8 @@ func TestPageOfPlainRunSaysThatItHasNothing(t *testing.T) {
 	require.Contains(t, out.String(), "Plain quic-go has no Guard")
 }
 
-// TestPageIsForThisMachineAlone: other addresses are refused before anything runs.
+// TestPageIsForThisMachineAlone checks that other addresses are refused before
+// the system runs.
 func TestPageIsForThisMachineAlone(t *testing.T) {
 	for _, addr := range []string{"0.0.0.0:0", "[::]:0", "192.0.2.1:0", "example.com:0", "*:0"} {
 		var out bytes.Buffer

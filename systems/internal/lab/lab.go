@@ -1,6 +1,6 @@
-// Package lab runs the example systems: it says what a system is, gives it time,
-// prints what it does once a second, draws it if asked to, and says in words
-// whether it stayed healthy.
+// Package lab runs the example systems. It explains a system, runs it for a
+// time, and prints a line about it once a second. At the end it says in words
+// whether the system stayed healthy. If asked to, it draws a picture of the run.
 package lab
 
 import (
@@ -21,26 +21,27 @@ type System struct {
 	Title string        // what it is, in a few words
 	About string        // how it works, in two or three lines
 	For   time.Duration // how long the load lasts, unless -for says otherwise
-	Alone bool          // there is no version on plain quic-go, and nothing to draw
-	// With is what the version on quiclife uses beside the changed import line,
-	// if there is also one in which the import line is all that was changed.
+	Alone bool          // there is no version on plain quic-go, and no picture to compare
+	// With names the part of quiclife that the full version uses. It is set only
+	// if the system also has a version with nothing but the import line changed.
 	With string
-	// DrawRequests draws the requests answered beside the streams, not the heap.
+	// DrawRequests draws the answered requests beside the streams, instead of
+	// the heap.
 	DrawRequests bool
 
 	Requests string // what the columns "requests" and "failed" count
-	Columns  []Term // the columns that other systems do not have
-	Events   []Term // what Run.Event is called with
+	Columns  []Term // the columns that only this system has
+	Events   []Term // the events that the system passes to Run.Event
 
 	// Run builds the system, loads it until ctx is done, and lets it come to rest.
-	// It says with r.Check what was expected and what was seen. It returns an
-	// error if it could not do that. With r.Plain the system is built on quic-go,
-	// otherwise on quiclife. Run should bound what it waits for after ctx is done:
-	// a system that is stuck is not healthy.
+	// It calls r.Check to say what was expected and what was seen. It returns an
+	// error if it could not do that. If r.Plain is set it builds the system on
+	// quic-go, otherwise on quiclife. After ctx is done Run must not wait for
+	// ever, because the system may be stuck.
 	Run func(ctx context.Context, r *Run) error
 }
 
-// A Term is a word on the screen, and what it means.
+// A Term is a word on the screen, and its meaning.
 type Term struct{ Name, Meaning string }
 
 // Options are the flags of a system.
@@ -49,20 +50,20 @@ type Options struct {
 	Plain  bool
 	Import bool
 	Plot   string // file to draw to
-	HTTP   string // address to serve the page and the metrics at
+	HTTP   string // address at which to serve the page and the metrics
 }
 
 // Main is the main function of a system. The exit status is 1 if the system was
-// not healthy, also with -plain, where that is what is to be seen.
+// not healthy. With -plain this is what one expects to see.
 func (s System) Main() {
 	opt := Options{For: s.For}
 	flag.DurationVar(&opt.For, "for", s.For, "how long to load the system")
 	if !s.Alone {
 		flag.BoolVar(&opt.Plain, "plain", false, "build the system on plain quic-go")
-		flag.StringVar(&opt.Plot, "plot", "", "run it on each library, one after the other, and draw them into this `file.svg`")
+		flag.StringVar(&opt.Plot, "plot", "", "run every version, one after another, and draw them into this `file.svg`")
 	}
 	if s.With != "" {
-		flag.BoolVar(&opt.Import, "import", false, "build it on quiclife, with nothing but the import line changed")
+		flag.BoolVar(&opt.Import, "import", false, "build the system on quiclife, with only the import line changed")
 	}
 	flag.StringVar(&opt.HTTP, "http", "", HTTPUsage)
 	flag.Parse()
@@ -71,8 +72,9 @@ func (s System) Main() {
 	}
 }
 
-// Do runs the system as opt says. It returns what is wrong with it; with Plot,
-// where all versions are run, with those on quiclife.
+// Do runs the system as opt says. It returns an error that says what is wrong
+// with the system. With Plot it runs all versions, and returns what is wrong
+// with those on quiclife.
 func (s System) Do(w io.Writer, opt Options) error {
 	if err := opt.check(); err != nil {
 		fmt.Fprintln(w, err)
@@ -137,7 +139,7 @@ func (s System) once(w io.Writer, opt Options) (*Run, error) {
 	if opt.Plain && opt.HTTP != "" {
 		fmt.Fprintln(w, "Plain quic-go has no Guard: the page shows nothing of this run, and the metrics are those of\nthe Go runtime.")
 	}
-	runtime.GC() // so that the live heap is known, and nothing of an earlier run is in it
+	runtime.GC() // measures the live heap, and frees what an earlier run left
 	ctx, cancel := context.WithTimeout(context.Background(), opt.For)
 	defer cancel()
 	err := s.Run(ctx, r)
@@ -146,7 +148,7 @@ func (s System) once(w io.Writer, opt Options) (*Run, error) {
 	return r, r.conclude(w, err)
 }
 
-// explain says what the system is, and what the words mean that come below.
+// explain prints what the system is, and what the words on the screen mean.
 func (s System) explain(w io.Writer, r *Run) {
 	fmt.Fprintln(w, wrap(fmt.Sprintf("%s: %s. On %s, under load for %v.", s.Name, s.Title, r.Library(), r.For), 0))
 	fmt.Fprintln(w, s.About)
@@ -165,11 +167,11 @@ func (s System) explain(w io.Writer, r *Run) {
 
 const width = 100 // of the screen
 
-// list prints terms and their meanings, below each other.
+// list prints one term and its meaning per line.
 func list(w io.Writer, terms []Term) {
 	for _, t := range terms {
 		fmt.Fprintf(w, "  %-*s  %s\n", meanings-4, t.Name, wrap(t.Meaning, meanings))
 	}
 }
 
-const meanings = 24 // the column in which they begin
+const meanings = 24 // the column in which meanings begin

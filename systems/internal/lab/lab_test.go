@@ -12,7 +12,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// healthy is a system that works on quiclife alone.
+// healthy is a system that works on quiclife only.
 var healthy = System{
 	Name:     "name",
 	Title:    "a title",
@@ -47,14 +47,14 @@ func TestDo(t *testing.T) {
 		`( +\d+\.\d +7 +0 +\? +8 +9 +\d+\.\d +\d+ +10\n)+ +\d\.\d -- hiccup: number 1\n\n`+
 		`Verdict Expected    Seen\nok      it runs     it did\nok      it goes on  stuck: false\n`+
 		`ok \(quiclife\): all 2 as expected. Shown.\n$`, out.String())
-	require.NotContains(t, out.String(), "%") // a bar is for terminals
+	require.NotContains(t, out.String(), "%") // only a terminal gets a progress bar
 
 	out.Reset()
 	require.EqualError(t, healthy.Do(&out, Options{For: 1500 * time.Millisecond, Plain: true}), "it goes on: stuck: true")
 	require.Contains(t, out.String(), "FAILED  it goes on  stuck: true\nFAILED (quic-go): 1 of 2 not as expected. Shown.\n")
 }
 
-// What was shown is not said of a run that has not shown it.
+// The verdict must not claim that a run has shown something if it has not.
 func TestVerdictSaysWhatWasShown(t *testing.T) {
 	for _, c := range []struct {
 		plain, ok bool
@@ -103,7 +103,7 @@ func TestBadOptions(t *testing.T) {
 	for _, opt := range []Options{{}, {For: -1}, {For: 1, Plot: "picture.png"}, {For: 1, Plain: true, Import: true}} {
 		require.Error(t, healthy.Do(&out, opt))
 	}
-	require.NotContains(t, out.String(), "about") // nothing was run
+	require.NotContains(t, out.String(), "about") // the system was not run
 }
 
 func TestScreenOnTerminal(t *testing.T) {
@@ -126,7 +126,7 @@ func TestLinesWithoutNewsAreLeftOut(t *testing.T) {
 		s.line("head", fmt.Sprint(i), news, 0)
 	}
 	s.printf("between\n")
-	s.line("head", "10", "d", 0) // printed, since it is the first after that line
+	s.line("head", "10", "d", 0) // printed, because something else was printed before it
 	s.end()
 	require.Equal(t, "head\n0\n1\n2\n3\n  ... the same until\n6\n7\n  ... the same until\n9\nbetween\n10\n", out.String())
 }

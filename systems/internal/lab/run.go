@@ -17,15 +17,15 @@ type Run struct {
 	Import bool // on quiclife, with nothing but the import line changed
 	For    time.Duration
 	Start  time.Time
-	// Shown is for Run to set: what it means, in plain words, if on quic-go not all
-	// is as expected, or if on quiclife all is.
+	// Shown says in plain words what the run has shown. System.Run sets it. It is
+	// printed if a check fails on quic-go, or if all checks succeed on quiclife.
 	Shown string
 
 	system   System
 	screen   *screen
 	stop     func() // nil until Watch is called
 	findings []finding
-	keep     bool // samples, to draw them
+	keep     bool // keep the samples, to draw them
 	samples  []Sample
 
 	mu     sync.Mutex // guards the field below
@@ -38,7 +38,7 @@ type event struct {
 	name string
 }
 
-// Library is what the system is built on.
+// Library names the library that the system is built on.
 func (r *Run) Library() string {
 	switch {
 	case r.Plain:
@@ -51,8 +51,8 @@ func (r *Run) Library() string {
 	return "quiclife"
 }
 
-// Printf prints a line of its own, or several, above the progress bar. It may be
-// called from any goroutine.
+// Printf prints one or more lines above the progress bar. It may be called from
+// any goroutine.
 func (r *Run) Printf(format string, args ...any) {
 	lines := strings.Split(fmt.Sprintf(format, args...), "\n")
 	for i, line := range lines {
@@ -61,8 +61,8 @@ func (r *Run) Printf(format string, args ...any) {
 	r.screen.printf("%s", strings.Join(lines, "\n"))
 }
 
-// Event notes that something has happened, by a name that System.Events
-// explains: in the table, and in the picture. It may be called from any goroutine.
+// Event notes in the table and in the picture that something has happened.
+// System.Events must explain the name. Event may be called from any goroutine.
 func (r *Run) Event(name, details string, args ...any) {
 	mustExplain(r.system.Events, name)
 	at := time.Since(r.Start)
@@ -72,30 +72,32 @@ func (r *Run) Event(name, details string, args ...any) {
 	r.Printf("%5.1f -- %s", at.Seconds(), wrap(strings.TrimSuffix(name+": "+fmt.Sprintf(details, args...), ": "), 9))
 }
 
-// mustExplain sees to it that no word is on the screen that nobody explains.
+// mustExplain panics if no term explains name. Every word on the screen must be
+// explained.
 func mustExplain(terms []Term, name string) {
 	if !slices.ContainsFunc(terms, func(t Term) bool { return t.Name == name }) {
 		panic(fmt.Sprintf("lab: %q is not explained", name))
 	}
 }
 
-// A Sample is how the system is doing at a moment.
+// A Sample describes the system at one moment.
 type Sample struct {
 	Requests int64 // done so far
-	Failed   int64 // of them
-	// Streams, over all connections, each end counted:
-	Open  int64 // as the program knows; negative: it does not
-	Limit int64 // as the peers allow
-	Held  int64 // as quic-go keeps them
+	Failed   int64 // how many of the requests failed
+	// Streams of all connections, counted at both ends:
+	Open  int64 // that the program counts as open; negative if it does not count
+	Limit int64 // that the peers allow
+	Held  int64 // that quic-go keeps
 	More  []Value
 
 	// Filled in by Watch.
 	At         time.Duration // since the start
-	Heap       uint64        // bytes of live heap, as of the last garbage collection
+	Heap       uint64        // bytes of live heap at the last garbage collection
 	Goroutines int
 }
 
-// A Value is one more column of the table. System.Columns explains it.
+// A Value is the value of an extra column in the table. System.Columns explains
+// the column.
 type Value struct{ Name, Value string }
 
 const (
@@ -103,8 +105,8 @@ const (
 	printEvery = 5 // looks
 )
 
-// Watch has look called five times a second, in a goroutine of its own, until
-// the run has ended, and prints a line a second.
+// Watch starts a goroutine that calls look five times a second, and prints a line
+// once a second, until the run has ended.
 func (r *Run) Watch(look func() Sample) {
 	done := make(chan struct{})
 	var watching sync.WaitGroup
@@ -119,7 +121,7 @@ func (r *Run) Watch(look func() Sample) {
 			select {
 			case <-ticker.C:
 			case <-done:
-				return // what look would find now is what was closed
+				return // without a last look: the system may be closed by now
 			}
 		}
 	})
@@ -129,8 +131,8 @@ func (r *Run) Watch(look func() Sample) {
 	}
 }
 
-// StopWatching stops what Watch has started. A run that has ended does so by
-// itself.
+// StopWatching stops the goroutine that Watch started, and waits for it. At the
+// end of a run this happens without a call.
 func (r *Run) StopWatching() {
 	if r.stop != nil {
 		r.stop()

@@ -8,17 +8,17 @@ import (
 	"sync"
 )
 
-// A screen prints lines, and below them, on a terminal, a progress bar.
+// A screen prints lines. On a terminal it also shows a progress bar below them.
 type screen struct {
 	w        io.Writer
 	terminal bool
 
 	mu      sync.Mutex // guards the fields below
-	head    string     // as last printed
-	bar     string     // as it is on the terminal
-	news    string     // what the last line of the table had to say
-	same    string     // the last of the lines left out, that said it again
-	leftOut int
+	head    string     // the head that was printed last
+	bar     string     // the bar that is on the terminal
+	news    string     // the content of the last table line
+	same    string     // the last line that was left out because it had the same news
+	leftOut int        // how many lines were left out
 }
 
 func newScreen(w io.Writer) *screen {
@@ -37,21 +37,22 @@ func (s *screen) printf(format string, args ...any) {
 	s.print(strings.TrimRight(fmt.Sprintf(format, args...), "\n"), s.bar)
 }
 
-// print prints text, and a bar below it in place of the one there is.
+// print replaces the bar on the terminal with text, and a new bar below it.
 func (s *screen) print(text, bar string) {
 	s.wipe()
 	fmt.Fprintln(s.w, text)
 	s.show(bar)
 }
 
-// show shows the bar where there is none.
+// show shows a bar. The old one must have been wiped.
 func (s *screen) show(bar string) {
 	fmt.Fprint(s.w, bar)
 	s.bar = bar
 }
 
-// line prints a line of a table, under its head if that is new, and the bar. Of
-// the lines that have the same news only the first and the last are printed.
+// line prints a line of a table and the bar. If the head is new, it prints the
+// head first. If several lines in a row have the same news, only the first and
+// the last are printed.
 func (s *screen) line(head, line, news string, done float64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -77,7 +78,8 @@ func (s *screen) line(head, line, news string, done float64) {
 	s.print(line, bar)
 }
 
-// printSame prints the last of the lines left out. Those that follow are new.
+// printSame prints the last line that was left out, if any. The next line is
+// then printed, whatever its news.
 func (s *screen) printSame() {
 	s.news = ""
 	if s.leftOut > 1 {
@@ -95,7 +97,7 @@ func (s *screen) wipe() {
 	}
 }
 
-// end prints what is left to print, and removes the bar.
+// end prints the last line if it was left out, and removes the bar.
 func (s *screen) end() {
 	s.mu.Lock()
 	defer s.mu.Unlock()

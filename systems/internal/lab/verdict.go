@@ -7,19 +7,19 @@ import (
 	"strings"
 )
 
-// A finding is what was expected of a system, and what was seen.
+// A finding says what was expected of a system, and what was seen.
 type finding struct {
 	ok             bool
 	expected, seen string
 }
 
-// Check notes what was expected of the system, what was seen, and whether that
-// is the same.
+// Check notes what was expected of the system, what was seen, and whether the
+// two agree.
 func (r *Run) Check(ok bool, expected, seen string, args ...any) {
 	r.findings = append(r.findings, finding{ok, expected, fmt.Sprintf(seen, args...)})
 }
 
-// Left says what is left of a system that was closed: an error, goroutines.
+// Left says in words what closing a system has left: an error, or goroutines.
 func Left(err error, goroutines int) string {
 	s := "all closed"
 	if err != nil {
@@ -31,8 +31,8 @@ func Left(err error, goroutines int) string {
 	return s + ", no goroutine left"
 }
 
-// conclude prints the verdict, and returns what is wrong. That err is not nil
-// means that the system could not do what it should.
+// conclude prints the verdict, and returns what is wrong. err is the error of
+// System.Run: if it is not nil, the system could not do its work.
 func (r *Run) conclude(w io.Writer, err error) error {
 	fmt.Fprintln(w)
 	longest := len("Expected")
@@ -79,7 +79,7 @@ func (r *Run) summary(wrong int) string {
 	return s + " This is not as it should be."
 }
 
-// wrap indents all lines but the first, and breaks those that are too long for
+// wrap indents all lines but the first. It breaks lines that are too long for
 // the screen.
 func wrap(text string, indent int) string {
 	lines := strings.Split(text, "\n")
@@ -89,8 +89,8 @@ func wrap(text string, indent int) string {
 	return strings.Join(lines, "\n"+strings.Repeat(" ", indent))
 }
 
-// wrapLine breaks a line that begins in column at of the screen, if it is too
-// long for it.
+// wrapLine breaks a line if it is too long for the screen. The line begins in
+// column at. The lines after the break begin in column indent.
 func wrapLine(line string, at, indent int) string {
 	if at+len(line) <= width {
 		return line

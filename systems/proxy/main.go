@@ -58,8 +58,8 @@ var system = lab.System{
 	Name:  "proxy",
 	Title: "an HTTP reverse proxy over QUIC, whose clients may leave",
 	About: fmt.Sprintf("%d clients send requests, one at a time each, to an edge. The edge passes them on over %d QUIC\n"+
-		"connections, a stream for each request, to a tunnel end, and that to the origin server. One client\n"+
-		"in ten leaves in the middle of its answer or of its upload.", clients, connections),
+		"connections, a stream for each request, to a tunnel end, and that to the origin server. One request\n"+
+		"in ten is left by its client, in the middle of the answer or of the upload.", clients, connections),
 	For:      11 * time.Second,
 	Requests: "HTTP requests done, or left by their clients; those that failed",
 	Columns: []lab.Term{

@@ -74,7 +74,7 @@ func (c *command) run(args []string) int {
 	flags.Usage = func() {
 		fmt.Fprint(c.err, usage)
 		flags.PrintDefaults()
-		fmt.Fprint(c.err, "\nThe exit status is 0 if all went well, also if files lack something, and 1 if not.\n")
+		fmt.Fprint(c.err, "\nThe exit status is 0 if all went well, even if files lack something, and 1 if not.\n")
 	}
 	asJSON := flags.Bool("json", false, "print one line of JSON for each connection, with all its streams held, instead of the tables")
 	plotTo := flags.String("plot", "", "draw the streams held over time to this SVG `file`")

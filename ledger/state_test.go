@@ -518,8 +518,8 @@ func TestSumOfBytesDoesNotOverflow(t *testing.T) {
 		w.received(data(4*id, maxOffset-1, 1, false))
 		w.sentFrame(data(4*id, maxOffset-1, 1, false))
 	}
-	require.EqualValues(t, int64(maxOffset), w.connection.received)
-	require.EqualValues(t, int64(maxOffset), w.connection.sent)
+	require.Equal(t, int64(maxOffset), w.connection.received)
+	require.Equal(t, int64(maxOffset), w.connection.sent)
 }
 
 // Once a connection has ended, its frames under way do not matter.
